@@ -1,0 +1,78 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## show this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: .venv/dev ## make the environment with all that is needed to develop
+
+.PHONY: run
+run: .venv/run ## run both services; Ctrl-C stops both
+	@$(BIN)/clinic run
+
+.PHONY: run-appointment
+run-appointment: .venv/run ## run the appointment service
+	@$(BIN)/clinic run appointment
+
+.PHONY: run-financial
+run-financial: .venv/run ## run the financial service
+	@$(BIN)/clinic run financial
+
+.PHONY: demo
+demo: .venv/run ## see one appointment become a charge
+	@$(BIN)/clinic demo
+
+.PHONY: check
+check: .venv/dev ## format, lint, types, import rules, unit tests: seconds, offline
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest tests/unit
+
+.PHONY: test
+test: .venv/dev ## every test
+	$(BIN)/pytest
+
+.PHONY: test-unit
+test-unit: .venv/dev ## the tests that need nothing
+	$(BIN)/pytest tests/unit
+
+.PHONY: test-integration
+test-integration: .venv/dev ## the tests that start real processes
+	$(BIN)/pytest tests/integration
+
+.PHONY: format
+format: .venv/dev ## put every file into its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: lock
+lock: ## pin anew what is installed (needs uv)
+	uv pip compile $(LOCK) pyproject.toml --group build -o requirements.txt
+	uv pip compile $(LOCK) pyproject.toml --group build --group dev -o requirements-dev.txt
+
+# Django is declared by the package that carries the files of Swagger UI and ReDoc, and not needed for files.
+LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
+	--no-emit-package django --no-emit-package asgiref --no-emit-package sqlparse
+
+# An environment is set up once: again only when what it is made of has changed.
+.venv/run: requirements.txt pyproject.toml | .venv/bin/python
+	@echo "Installing what the services need ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .
+	@touch $@
+
+.venv/dev: requirements-dev.txt .venv/run
+	@echo "Installing what development needs ..."
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.txt
+	@touch $@
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "clinic needs Python 3.11 or newer; '$(PYTHON)' is not. Name one: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "Making .venv failed: on Debian or Ubuntu, install python3-venv."; rm -rf .venv; exit 1; }

@@ -1,0 +1,1 @@
+"""A clinic's appointments and their charges: two services, one fact between them, nothing lost or doubled."""

@@ -1,0 +1,1 @@
+"""One file, one technology filling one kind of port; beside them, what adapters share."""

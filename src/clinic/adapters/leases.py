@@ -1,0 +1,50 @@
+"""What the stores of a single process share: which saved facts a relay holds, and until when."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from time import monotonic
+
+from clinic.domain.messaging import Claimed, Message
+
+
+class Leases:
+    """Hands each unpublished fact to one caller for `seconds`, waiting where there is none to hand.
+
+    They live in memory: the store belongs to one process, and with the process its relay has died too, so that
+    whoever opens the store next finds everything free at once.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._until: dict[str, float] = {}
+        self._saved = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something was saved, or may have been."""
+        self._saved.set()
+
+    def release(self, ids: Iterable[str]) -> None:
+        """These facts are forgotten."""
+        for each in ids:
+            self._until.pop(each, None)
+
+    async def claim(self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int) -> Sequence[Claimed]:
+        """Up to `limit` facts that nobody holds; `unpublished(n)` answers the n oldest of all, held or not."""
+        while True:
+            self._saved.clear()
+            now = monotonic()
+            oldest = await unpublished(limit + len(self._until))
+            free = [message for message in oldest if self._until.get(message.id, now) <= now][:limit]
+            if free:
+                until = now + self._seconds
+                self._until.update({message.id: until for message in free})
+                return [Claimed(message, until) for message in free]
+            await self._wait()
+
+    async def _wait(self) -> None:
+        # The sweep also finds what another process put there, such as an operator's command.
+        sweep = min(self._until.values(), default=float("inf")) - monotonic()
+        try:
+            await asyncio.wait_for(self._saved.wait(), max(0.001, min(sweep, self._seconds)))
+        except TimeoutError:
+            return

@@ -1,0 +1,135 @@
+"""Both contexts' stores in memory: the reference for every other, and the test bed. What it keeps dies with the process."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from clinic.adapters.arrivals import Arrivals
+from clinic.adapters.leases import Leases
+from clinic.domain.appointment import ports as appointment
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.errors import Conflict, NotFound
+from clinic.domain.financial import ports as financial
+from clinic.domain.financial.model import Charge, Place
+from clinic.domain.messaging import Claimed, Clock, DeadLetter, DeadLetters, Message, Outbox, Published
+
+
+class MemoryAppointments(appointment.Appointments, Outbox):
+    """Appointments and their outbox."""
+
+    def __init__(self, clock: Clock, lease: float) -> None:
+        self._clock = clock
+        self._kept: dict[UUID, Appointment] = {}
+        self._outbox: dict[str, tuple[datetime, Message]] = {}
+        self._leases = Leases(lease)
+
+    async def add(self, appointment: Appointment) -> None:
+        if appointment.id in self._kept:
+            raise Conflict(f"appointment {appointment.id} is known already")
+        self._kept[appointment.id] = appointment
+
+    async def get(self, appointment_id: UUID) -> Appointment:
+        try:
+            return self._kept[appointment_id]
+        except KeyError:
+            raise NotFound(f"there is no appointment {appointment_id}") from None
+
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        kept = self._kept.get(appointment.id)
+        if kept is None or kept.version != appointment.version:
+            raise Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
+        saved = self._kept[appointment.id] = replace(appointment, version=appointment.version + 1)
+        for fact in facts:
+            self._outbox.setdefault(fact.id, (self._clock(), fact))
+        self._leases.wake()
+        return saved
+
+    async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+        found = [
+            each
+            for each in self._kept.values()
+            if wanted.physician_id in (None, each.physician_id)
+            and wanted.patient_id in (None, each.patient_id)
+            and wanted.finished in (None, each.end is not None)
+            and (after is None or each.id < after)
+        ]
+        return sorted(found, key=lambda each: each.id, reverse=True)[:limit]
+
+    async def check(self) -> None:
+        return
+
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        return await self._leases.claim(self._unpublished, limit)
+
+    async def confirm(self, published: Sequence[Published]) -> None:
+        for each in published:
+            self._outbox.pop(each.id, None)
+        self._leases.release(each.id for each in published)
+
+    async def oldest(self) -> datetime | None:
+        return min((saved_at for saved_at, _ in self._outbox.values()), default=None)
+
+    async def _unpublished(self, limit: int) -> Sequence[Message]:
+        return [message for _, message in self._outbox.values()][:limit]
+
+
+class MemoryCharges(financial.Charges):
+    """Charges."""
+
+    def __init__(self) -> None:
+        self._kept: dict[UUID, Charge] = {}
+        self._arrivals = Arrivals(self._find)
+
+    async def add(self, charges: Sequence[Charge]) -> financial.Added:
+        added = financial.Added([], [])
+        for charge in charges:
+            kept = self._kept.setdefault(charge.appointment_id, charge)
+            (added.new if kept is charge else added.standing).append(kept)
+        self._arrivals.announce(added)
+        return added
+
+    async def get(self, appointment_id: UUID) -> Charge:
+        try:
+            return self._kept[appointment_id]
+        except KeyError:
+            raise NotFound(f"appointment {appointment_id} has no charge yet") from None
+
+    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+        return await self._arrivals.wait(appointment_id, within)
+
+    async def page(self, wanted: financial.Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+        found = [
+            each
+            for each in self._kept.values()
+            if wanted.physician_id in (None, each.physician_id)
+            and wanted.patient_id in (None, each.patient_id)
+            and (wanted.charged_from is None or each.charged_at >= wanted.charged_from)
+            and (wanted.charged_to is None or each.charged_at < wanted.charged_to)
+            and (after is None or each.place < after)
+        ]
+        return sorted(found, key=lambda each: each.place, reverse=True)[:limit]
+
+    async def check(self) -> None:
+        return
+
+    async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
+        return [self._kept[each] for each in ids if each in self._kept]
+
+
+class MemoryDeadLetters(DeadLetters):
+    """Dead letters."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, DeadLetter] = {}
+
+    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            known = self._kept.get(letter.position)
+            attempts = letter.attempts + (known.attempts if known else 0)
+            first_seen = known.first_seen if known else letter.first_seen
+            self._kept[letter.position] = replace(letter, attempts=attempts, first_seen=first_seen)
+
+    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        return [self._kept[position] for position in sorted(self._kept) if position > after][:limit]

@@ -1,0 +1,182 @@
+"""What the SQLite adapters share: one file, one serving process, one thread that writes and one that reads.
+
+A commit here is on the disk when it returns (WAL, synchronous=FULL). See the SQLite documentation, "Write-Ahead Logging".
+"""
+
+import asyncio
+import fcntl
+import os
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TypeVar
+
+from clinic.domain.errors import Misconfigured, Unavailable
+
+T = TypeVar("T")
+Work = Callable[[sqlite3.Connection], T]
+
+PATIENCE = 3.0
+"""Seconds that a write waits for another process's write to end."""
+
+
+_epoch = datetime(1970, 1, 1, tzinfo=UTC)
+_millisecond = timedelta(milliseconds=1)
+
+
+def milliseconds(moment: datetime) -> int:
+    """A moment as it is kept: whole milliseconds since 1970, UTC."""
+    return (moment - _epoch) // _millisecond
+
+
+def moment(milliseconds: int) -> datetime:
+    """A kept moment, aware UTC."""
+    return _epoch + milliseconds * _millisecond
+
+
+class SqliteFile:
+    """A file with a schema, opened by the one process that serves it.
+
+    `schema` creates the tables; its `version` is kept in the file, and older code refuses a newer file.
+    """
+
+    def __init__(self, path: Path, schema: str, version: int = 1) -> None:
+        self.path, self._schema, self._version = path, schema, version
+        self._lock: int | None = None
+        self._writer: _Thread | None = None
+        self._reader: _Thread | None = None
+
+    async def open(self) -> None:
+        """Raises `Misconfigured` where another process serves the file, or newer code has written it."""
+        if self._lock is not None:
+            return
+        self._lock = _locked(self.path)
+        try:
+            self._writer = _Thread(self.path)
+            await self._writer.run(self._prepare)
+            self._reader = _Thread(self.path)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Ends the work under way, then lets go of the file. A second call does nothing."""
+        for thread in (self._reader, self._writer):
+            if thread is not None:
+                await thread.close()
+        self._reader = self._writer = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    async def write(self, work: Work[T]) -> T:
+        """Do the work as one transaction, safe on the disk when this returns.
+
+        Raises `Unavailable`: the outcome is unknown. Cancelling the wait does not stop the work.
+        """
+        if self._writer is None:
+            raise Unavailable(f"{self.path.name} is closed")
+        return await self._writer.run(lambda connection: transaction(connection, work))
+
+    async def read(self, work: Work[T]) -> T:
+        """Do the work on one consistent state of the file. Raises `Unavailable`."""
+        if self._reader is None:
+            raise Unavailable(f"{self.path.name} is closed")
+        return await self._reader.run(work)
+
+    async def check(self) -> None:
+        """Return when the file takes writes. Raises `Unavailable`."""
+        await self.write(lambda connection: connection.execute("PRAGMA user_version").fetchone())
+
+    def _prepare(self, connection: sqlite3.Connection) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        if found > self._version:
+            raise Misconfigured(f"{self.path} was written by a newer version of this program (schema {found}): run that one")
+        if found < self._version:
+            connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; PRAGMA user_version={self._version}; COMMIT")
+
+
+class _Thread:
+    """A connection and the only thread that uses it."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=path.name)
+        self._connection = connect(path)
+
+    async def run(self, work: Work[T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._executor, work, self._connection)
+        except sqlite3.Error as error:
+            raise Unavailable(f"{self._name} does not answer: {error}") from error
+
+    async def close(self) -> None:
+        await asyncio.to_thread(self._executor.shutdown)
+        self._connection.close()
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection without Python's own transactions. Raises `Unavailable`."""
+    try:
+        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA synchronous=FULL")
+    except sqlite3.Error as error:
+        raise Unavailable(f"{path} cannot be opened: {error}") from error
+    return connection
+
+
+def transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
+    """The work between BEGIN IMMEDIATE and COMMIT; rolled back when either raises."""
+    _begin(connection)
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
+
+
+def _begin(connection: sqlite3.Connection) -> None:
+    # SQLite's own waiting starves the rarer of two writers; short random retries give each its turn.
+    give_up = time.monotonic() + PATIENCE
+    connection.execute("PRAGMA busy_timeout=0")
+    while True:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+                raise
+            time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 — spreads load, guards nothing
+        else:
+            return
+
+
+def _locked(path: Path) -> int:
+    """A lock file's descriptor: the lock goes with the process, however it ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Misconfigured(f"{path.parent} cannot be written: {error.strerror}. Set CLINIC_DATA_DIR to a folder that can") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise Misconfigured(f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder") from None
+    return descriptor
+
+
+def read_only(path: Path) -> sqlite3.Connection:
+    """Another process's file, to look into. Raises `sqlite3.Error` where it is not there (yet)."""
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+    )
+    connection.execute("PRAGMA query_only=1")
+    return connection

@@ -1,0 +1,165 @@
+"""A transport in SQLite: an event log that the publisher alone writes, and a file for each group that keeps its place.
+
+The log has a random id. A place is kept with it, and under another id a group starts from the beginning: a log that
+was replaced starts again at 1, and events below the old place would be passed over in silence.
+"""
+
+import os
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from clinic.adapters import cloudevents
+from clinic.adapters.sqlite_file import SqliteFile, milliseconds, moment, read_only
+from clinic.domain.errors import Unavailable
+from clinic.domain.messaging import Clock, Delivery, Message, Origin, Pause, Published, Publisher, Subscription
+
+BATCH = 500
+PRUNE_EVERY = 1000
+"""Events that are published between two prunings."""
+
+BUSY, QUIET = 0.001, 0.02
+"""Seconds between two looks at the log: after an event, and when there has been none for long."""
+EASING = 1.02
+"""How much longer each look that finds nothing makes the next wait: from busy to quiet in about a second."""
+
+LOG = """
+CREATE TABLE log (id TEXT NOT NULL);
+INSERT INTO log VALUES (lower(hex(randomblob(8))));
+CREATE TABLE events (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, headers BLOB NOT NULL, value BLOB, published_at INTEGER NOT NULL
+);
+"""
+PLACE = """
+CREATE TABLE place (only INTEGER PRIMARY KEY CHECK (only = 1), log TEXT NOT NULL, seq INTEGER NOT NULL);
+INSERT INTO place VALUES (1, '', 0);
+"""
+
+
+class SqlitePublisher(Publisher):
+    """The way into the event log. It prunes what every group has behind it, and nothing before there is a group."""
+
+    def __init__(self, log: SqliteFile, clock: Clock) -> None:
+        self._log, self._clock = log, clock
+        self._since_pruning = 0
+
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        now = self._clock()
+        positions = await self._log.write(partial(_append, batch, milliseconds(now)))
+        self._since_pruning += len(batch)
+        if self._since_pruning >= PRUNE_EVERY:
+            self._since_pruning = 0
+            await self.prune()
+        return [Published(message.id, position, now) for message, position in zip(batch, positions, strict=True)]
+
+    async def prune(self) -> None:
+        """Drop the events that every group has acknowledged."""
+        await self._log.write(partial(_prune, self._log.path))
+
+
+class SqliteSubscription(Subscription):
+    """A group's way out of the log at that path, its place kept in a file of its own. One process a group."""
+
+    def __init__(self, log: Path, place: SqliteFile, clock: Clock, pause: Pause) -> None:
+        self._path, self._place, self._clock, self._pause = log, place, clock, pause
+        self._log: _OpenLog | None = None
+
+    async def receive(self) -> Sequence[Delivery]:
+        place = await self._place.read(lambda connection: connection.execute("SELECT log, seq FROM place").fetchone())
+        wait = BUSY
+        while not (batch := self._behind(*place)):
+            await self._pause(wait)
+            wait = min(wait * EASING, QUIET)
+        return batch
+
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        log, _, seq = batch[-1].origin.position.partition("/")
+        await self._place.write(lambda connection: connection.execute("UPDATE place SET log = ?, seq = ?", (log, int(seq))))
+
+    def _behind(self, log: str, seq: int) -> Sequence[Delivery]:
+        """The next events, at once: a look at a local file is microseconds, and a thread's wake-up would cost more."""
+        try:
+            if self._log is None or self._log.is_replaced():
+                self._let_go()
+                self._log = _OpenLog(self._path)
+            return self._log.behind(log, seq, self._clock())
+        except FileNotFoundError:
+            return []  # nobody has published yet
+        except sqlite3.Error as error:
+            self._let_go()
+            raise Unavailable(f"{self._path.name} does not answer: {error}") from error
+
+    async def open(self) -> None:
+        """Raises `Misconfigured` where another process serves this group."""
+        await self._place.open()
+
+    async def close(self) -> None:
+        """Let go of both files."""
+        self._let_go()
+        await self._place.close()
+
+    def _let_go(self) -> None:
+        if self._log is not None:
+            self._log.connection.close()
+            self._log = None
+
+
+class _OpenLog:
+    """Another process's event log, open for reading."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._file = path, path.stat()
+        self.connection = read_only(path)
+
+    def is_replaced(self) -> bool:
+        return not os.path.samestat(self._file, self._path.stat())
+
+    def behind(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
+        """Up to a batch of events from behind that place; from the first where the place is in another log."""
+        (found,) = self.connection.execute("SELECT id FROM log").fetchone()
+        rows = self.connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if log == found else 0, BATCH))
+        return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
+
+
+def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) -> Sequence[str]:
+    (log,) = connection.execute("SELECT id FROM log").fetchone()
+    insert = "INSERT INTO events (key, headers, value, published_at) VALUES (?,?,?,?)"
+    rows = (
+        (each.key, msgspec.json.encode([(name, content.decode()) for name, content in cloudevents.headers(each)]), each.data, now)
+        for each in batch
+    )
+    return [f"{log}/{connection.execute(insert, row).lastrowid}" for row in rows]
+
+
+def _prune(path: Path, connection: sqlite3.Connection) -> None:
+    (log,) = connection.execute("SELECT id FROM log").fetchone()
+    places = [_place(place, log) for place in path.parent.glob(f"{path.stem}.*{path.suffix}")]
+    if places:
+        connection.execute("DELETE FROM events WHERE seq <= ?", (min(places),))
+
+
+def _place(path: Path, log: str) -> int:
+    try:
+        with closing(read_only(path)) as connection:
+            kept_log, seq = connection.execute("SELECT log, seq FROM place").fetchone()
+    except sqlite3.Error:
+        return 0
+    return int(seq) if kept_log == log else 0
+
+
+def _delivery(position: str, row: Sequence[Any], now: datetime) -> Delivery:
+    _, key, headers, value, published_at = row
+    raw = tuple((name, content.encode()) for name, content in msgspec.json.decode(headers, type=list[tuple[str, str]]))
+    return Delivery(
+        message=cloudevents.message(key.encode(), raw, value),
+        origin=Origin(position=position, published_at=moment(published_at), received_at=now),
+        key=key.encode(),
+        headers=raw,
+        value=value,
+    )

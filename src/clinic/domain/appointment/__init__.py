@@ -1,0 +1,1 @@
+"""Appointments: they start, and they finish once."""

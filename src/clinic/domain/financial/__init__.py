@@ -1,0 +1,1 @@
+"""Charges: one for each finished appointment, for ever."""

@@ -1,0 +1,65 @@
+"""A charge: what an appointment costs, and what explains it."""
+
+from datetime import datetime
+from fractions import Fraction
+from typing import NamedTuple, Self
+from uuid import UUID
+
+from msgspec import Struct
+
+from clinic.domain.events import AppointmentFinished
+from clinic.domain.financial.pricing import Pricing
+from clinic.domain.messaging import Origin, Told
+from clinic.domain.money import Money
+
+
+class Place(NamedTuple):
+    """Where a charge stands in the list of all."""
+
+    charged_at: datetime
+    appointment_id: UUID
+
+
+class Charge(Struct, frozen=True, kw_only=True):
+    """One for each finished appointment, for ever. Start and end in whole seconds, `charged_at` in milliseconds, all UTC.
+
+    `pricing` names the policy that made `hours` and `total`; `origin` says where the news of the appointment came from.
+    """
+
+    appointment_id: UUID
+    physician_id: UUID
+    patient_id: UUID
+    price: Money
+    start: datetime
+    end: datetime
+    pricing: str
+    hours: Fraction
+    total: Money
+    charged_at: datetime
+    origin: Origin
+
+    @classmethod
+    def for_finished(cls, told: Told[AppointmentFinished], pricing: Pricing, now: datetime) -> Self:
+        """What this appointment costs under this policy."""
+        fact, elapsed = told.fact, told.fact.end - told.fact.start
+        return cls(
+            appointment_id=fact.appointment_id,
+            physician_id=fact.physician_id,
+            patient_id=fact.patient_id,
+            price=fact.price,
+            start=fact.start,
+            end=fact.end,
+            pricing=pricing.name,
+            hours=pricing.hours(elapsed),
+            total=pricing.total(fact.price, elapsed),
+            charged_at=now,
+            origin=told.origin,
+        )
+
+    @property
+    def place(self) -> Place:
+        return Place(self.charged_at, self.appointment_id)
+
+    def agrees_with(self, other: "Charge") -> bool:
+        """Whether both tell of the same appointment: its price, start and end."""
+        return (self.price, self.start, self.end) == (other.price, other.start, other.end)

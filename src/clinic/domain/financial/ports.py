@@ -1,0 +1,57 @@
+"""What the financial context needs of the world."""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+from uuid import UUID
+
+from msgspec import Struct
+
+from clinic.domain.financial.model import Charge, Place
+
+
+class Wanted(Struct, frozen=True):
+    """Which charges a list shows: those that meet every condition that is set; `charged_to` is not included."""
+
+    physician_id: UUID | None = None
+    patient_id: UUID | None = None
+    charged_from: datetime | None = None
+    charged_to: datetime | None = None
+
+
+class Added(Struct, frozen=True):
+    """What became of charges that were added: those that are new, and for the others the charge that stands."""
+
+    new: list[Charge]
+    standing: list[Charge]
+
+
+class Charges(Protocol):
+    """The clinic's charges. Every call raises `Unavailable` when the store does not answer."""
+
+    @abstractmethod
+    async def add(self, charges: Sequence[Charge]) -> Added:
+        """Keep each, unless its appointment has a charge already, for ever; all are kept when this returns.
+
+        `new` is a hint: when a call with an unknown outcome is repeated, it may name fewer than were new.
+        """
+
+    @abstractmethod
+    async def get(self, appointment_id: UUID) -> Charge:
+        """The charge of this appointment. Raises `NotFound`."""
+
+    @abstractmethod
+    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+        """The charge of this appointment, as soon as there is one. Raises `NotFound` when that many seconds are over.
+
+        Also finds what another process charged. Raises `Unavailable` where too many wait already.
+        """
+
+    @abstractmethod
+    async def page(self, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+        """Up to `limit` of the wanted ones, the newest place first, from behind the place `after`."""
+
+    @abstractmethod
+    async def check(self) -> None:
+        """Return when the store answers."""

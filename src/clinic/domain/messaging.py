@@ -1,0 +1,171 @@
+"""Facts on their way from one context to another: their shapes, and the ports that carry them.
+
+Times here are operational: aware UTC, in milliseconds.
+"""
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from msgspec import Struct
+
+Fact = TypeVar("Fact")
+
+Clock = Callable[[], datetime]
+"""Tells the time: aware, UTC."""
+
+Pause = Callable[[float], Awaitable[None]]
+"""Waits that many seconds."""
+
+
+class Notices(Protocol):
+    """Is told what happened, for people who watch: logs and counters. Never raises."""
+
+    @abstractmethod
+    def __call__(self, what: str, /, **details: object) -> None: ...
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """A fact as it travels: the attributes of CloudEvents 1.0, the key that keeps its order, its data.
+
+    What a stranger wrote may lack any of them: then `type` is empty, `time` or `data` None.
+    """
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: datetime | None
+    key: str
+    data: bytes | None
+
+
+class Claimed(Struct, frozen=True):
+    """A saved fact that a relay holds, until a moment of its own monotonic clock (`time.monotonic`, seconds)."""
+
+    message: Message
+    until: float
+
+
+class Published(Struct, frozen=True):
+    """Where the other side keeps a message, and since when."""
+
+    id: str
+    position: str
+    at: datetime
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """Where a message came from: its place in the transport (the same at each redelivery), when, at which try."""
+
+    position: str
+    published_at: datetime
+    received_at: datetime
+    attempts: int = 1
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """A message as it arrived, beside the raw key, headers and value that it was read from."""
+
+    message: Message
+    origin: Origin
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    value: bytes | None
+
+
+class Told(Struct, Generic[Fact], frozen=True):
+    """A fact that was read, and where it came from."""
+
+    fact: Fact
+    origin: Origin
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True):
+    """A delivery that no retry can save. `attempts` counts how often it arrived.
+
+    `value` holds at most 1 MiB of what came; `length` and `sha256` speak of all of it.
+    """
+
+    position: str
+    message_id: str
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    value: bytes | None
+    length: int
+    sha256: str
+    reason: str
+    attempts: int
+    first_seen: datetime
+    last_seen: datetime
+
+
+class Outbox(Protocol):
+    """The saved facts that are not yet published."""
+
+    @abstractmethod
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        """Hand over up to `limit` facts, one at least, waiting until there are any.
+
+        Wakes as soon as something is saved, and finds by itself what a dead process left behind and what a save
+        with an unknown outcome did keep. Within its lease, each fact is handed to one caller. The first time, facts
+        of one key come in the order of their saves; a repeat may come at any time.
+        Raises `Unavailable`.
+        """
+
+    @abstractmethod
+    async def confirm(self, published: Sequence[Published]) -> None:
+        """Forget exactly these facts, and note where each was published. One that is unknown is passed over.
+
+        Raises `Unavailable`; what was not forgotten is handed over again.
+        """
+
+    @abstractmethod
+    async def oldest(self) -> datetime | None:
+        """When the oldest unpublished fact was saved; None where all are published. Raises `Unavailable`."""
+
+
+class Publisher(Protocol):
+    """The way out of a context."""
+
+    @abstractmethod
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        """Return, one for each in order, once the whole batch is safe on the other side.
+
+        Raises `Unavailable` when that is unknown: any part may have arrived, and repeating is safe.
+        Raises `Refused` when the batch itself is the reason: one of its messages can never be published.
+        """
+
+
+class Subscription(Protocol):
+    """The way into a context, for one group of consumers: at least once, in order per key."""
+
+    @abstractmethod
+    async def receive(self) -> Sequence[Delivery]:
+        """Hand over the next batch, one delivery at least, waiting until there is one.
+
+        A batch that was not acknowledged comes again. Cancelling the wait loses nothing. Raises `Unavailable`.
+        """
+
+    @abstractmethod
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        """Never hand these to the group again, unless another member has taken them over meanwhile.
+
+        Raises `Unavailable`: then they may come again.
+        """
+
+
+class DeadLetters(Protocol):
+    """What no retry can save, kept for a person."""
+
+    @abstractmethod
+    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+        """Keep each under its position. One that is there already keeps its first sight and gains attempts.
+
+        Raises nothing but `Unavailable`.
+        """
+
+    @abstractmethod
+    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        """Up to `limit` letters by position, from behind `after`. Raises `Unavailable`."""

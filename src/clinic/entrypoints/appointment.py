@@ -1,0 +1,129 @@
+"""The appointment service over HTTP: what the front desk calls."""
+
+from http import HTTPStatus
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Litestar, Response, get, post
+from litestar.params import JSONBody
+from msgspec import Meta, Struct
+
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.appointment.ports import Wanted
+from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
+from clinic.domain.money import Money
+from clinic.entrypoints import wire
+from clinic.entrypoints.containers import AppointmentContainer, now
+from clinic.entrypoints.problems import documented, json_body
+from clinic.entrypoints.running import Life
+from clinic.entrypoints.web import Health, application, health
+
+
+class NewAppointment(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who sees whom."""
+
+    physician_id: Annotated[UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"])]
+    patient_id: Annotated[UUID, Meta(examples=["2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"])]
+
+
+class ShownAppointment(Struct, frozen=True):
+    """An appointment: its price is per hour, its end null until it is finished."""
+
+    id: Annotated[UUID, Meta(examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"])]
+    start_date: wire.Date
+    end_date: wire.Date | None
+    physician_id: UUID
+    patient_id: UUID
+    price: Money
+
+
+class AppointmentPage(Struct, frozen=True):
+    """Some appointments, the newest first."""
+
+    items: list[ShownAppointment]
+    next: wire.Next
+
+
+@post(
+    "/",
+    before_request=json_body(NewAppointment),
+    summary="Start an appointment",
+    responses=documented(
+        HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.SERVICE_UNAVAILABLE
+    ),
+)
+async def start(data: JSONBody[NewAppointment], start_appointment: StartAppointment) -> Response[ShownAppointment]:
+    """Start an appointment now, at the clinic's price per hour. Answered with 503, it may have started all the same."""
+    appointment = await start_appointment(data.physician_id, data.patient_id)
+    return Response(_shown(appointment), headers={"Location": f"/{appointment.id}/"})
+
+
+@post(
+    "/{appointment_id:uuid}/",
+    status_code=HTTPStatus.OK,
+    summary="Finish an appointment",
+    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def finish(appointment_id: UUID, finish_appointment: FinishAppointment) -> ShownAppointment:
+    """Finish an appointment now; it is then charged exactly once. Finishing again is safe and answers the first end."""
+    return _shown(await finish_appointment(appointment_id))
+
+
+@get("/{appointment_id:uuid}/", summary="Show an appointment", responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE))
+async def find(appointment_id: UUID, find_appointment: FindAppointment) -> ShownAppointment:
+    return _shown(await find_appointment(appointment_id))
+
+
+@get("/", summary="List appointments", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
+async def show_page(
+    list_appointments: ListAppointments,
+    limit: wire.Limit = wire.USUAL_LIMIT,
+    after: str | None = None,
+    physician_id: UUID | None = None,
+    patient_id: UUID | None = None,
+    finished: bool | None = None,
+) -> AppointmentPage:
+    """The newest first, a page at a time."""
+    wanted = Wanted(physician_id, patient_id, finished)
+    found = await list_appointments(wanted, limit + 1, wire.place(after, UUID))
+    more = wire.cursor(found[limit - 1].id) if len(found) > limit else None
+    return AppointmentPage([_shown(each) for each in found[:limit]], more)
+
+
+def _shown(appointment: Appointment) -> ShownAppointment:
+    return ShownAppointment(
+        id=appointment.id,
+        start_date=wire.date(appointment.start),
+        end_date=None if appointment.end is None else wire.date(appointment.end),
+        physician_id=appointment.physician_id,
+        patient_id=appointment.patient_id,
+        price=appointment.price,
+    )
+
+
+def create_app(container: AppointmentContainer, life: Life) -> Litestar:
+    """The service that this container makes. Its lifespan opens the store and runs the relay."""
+
+    async def ready() -> Health:
+        appointments = container.appointments()
+
+        async def age() -> float | None:
+            oldest = await appointments.oldest()
+            return None if oldest is None else (now() - oldest).total_seconds()
+
+        return await health(appointments.check(), container.relay().trouble, age)
+
+    return application(
+        title="Appointments",
+        description="Starts and finishes a clinic's appointments.",
+        routes=[start, finish, find, show_page],
+        dependencies={
+            "start_appointment": container.start_appointment,
+            "finish_appointment": container.finish_appointment,
+            "find_appointment": container.find_appointment,
+            "list_appointments": container.list_appointments,
+        },
+        ready=ready,
+        notices=container.notices(),
+        lifespan=lambda _: life.living(container.opened(), lambda: container.relay().run()),
+    )

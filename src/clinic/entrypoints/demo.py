@@ -1,0 +1,95 @@
+"""`clinic demo`: one appointment, from its start to its charge, with the time of each step; leaves nothing behind."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from uuid import uuid4
+
+from rich.console import Console
+
+from clinic.domain.errors import Unavailable
+
+START_WITHIN = 20.0
+END_WITHIN = 15.0
+LOOK_EVERY = 0.05
+
+
+def demo() -> int:
+    """Run both services on a fresh folder and free ports, and tell the story."""
+    console = Console(highlight=False)
+    console.print("\n[bold]An appointment and its charge[/]   two processes, one event between them\n")
+    with tempfile.TemporaryDirectory(prefix="clinic-demo-") as folder:
+        appointments, charges = (f"http://127.0.0.1:{port}" for port in _free_ports())
+        with _services(folder, appointments, charges):
+            _tell(console, appointments, charges)
+    console.print("\n[dim]Both services have stopped, and the folder of their data is gone.[/]\n")
+    return 0
+
+
+def _tell(console: Console, appointments: str, charges: str) -> None:
+    def step(what: str, method: str, url: str, body: Mapping[str, str] | None = None, **headers: str) -> Any:
+        began = time.perf_counter()
+        answer = _call(method, url, body, headers)
+        took = (time.perf_counter() - began) * 1000
+        console.print(f"[green]●[/] [bold]{what:<28}[/] [cyan]{method:<4} {url.partition('//')[2]}[/]  [dim]{took:.1f} ms[/]")
+        for name, value in answer.items():
+            console.print(f"    {name:<14} {value:.2f}" if isinstance(value, float) else f"    {name:<14} {value}")
+        return answer
+
+    started = step("It starts", "POST", f"{appointments}/", {"physician_id": str(uuid4()), "patient_id": str(uuid4())})
+    path = f"/{started['id']}/"
+    finished_at = time.perf_counter()
+    step("It finishes", "POST", appointments + path)
+    step("Its charge has arrived", "GET", charges + path, Prefer="wait=10")
+    console.print(f"\n[bold]{(time.perf_counter() - finished_at) * 1000:.1f} ms[/] from the request to finish to the charge")
+
+
+def _call(method: str, url: str, body: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+    data = json.dumps(body).encode() if body else None
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)  # noqa: S310 — always http
+    with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310 — always http
+        return json.load(answer)
+
+
+@contextmanager
+def _services(folder: str, appointments: str, charges: str) -> Iterator[None]:
+    ports = {"CLINIC_APPOINTMENT_PORT": appointments.rpartition(":")[2], "CLINIC_FINANCIAL_PORT": charges.rpartition(":")[2]}
+    fresh = {"CLINIC_DATA_DIR": folder, "CLINIC_STORE": "sqlite", "CLINIC_TRANSPORT": "sqlite", "CLINIC_LOG_LEVEL": "error"}
+    process = subprocess.Popen([sys.executable, "-m", "clinic", "run"], env=os.environ | fresh | ports, stdout=subprocess.DEVNULL)
+    try:
+        for url in (appointments, charges):
+            _await_ready(url, process)
+        yield
+    finally:
+        process.terminate()
+        process.wait(END_WITHIN)
+
+
+def _await_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
+    give_up = time.monotonic() + START_WITHIN
+    while process.poll() is None and time.monotonic() < give_up:
+        try:
+            _call("GET", f"{url}/health/ready")
+        except OSError:
+            time.sleep(LOOK_EVERY)
+        else:
+            return
+    raise Unavailable(f"the service at {url} did not start")
+
+
+def _free_ports() -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    try:
+        return [int(each.getsockname()[1]) for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()

@@ -1,0 +1,64 @@
+"""The pages that explain a service: Swagger UI, ReDoc and the OpenAPI document, all served by the service itself."""
+
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import distribution, version
+from pathlib import Path
+from typing import Any
+
+from litestar import Litestar, MediaType, get
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi import OpenAPIConfig
+from litestar.static_files import create_static_files_router
+
+from clinic.entrypoints.wire import MoneySchema
+
+PACKAGE = "drf-spectacular-sidecar"
+"""Carries current builds of both as plain files; nothing of it is imported (it would want Django)."""
+
+SWAGGER = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<link rel="icon" href="/docs/files/swagger-ui-dist/favicon-32x32.png">
+<link rel="stylesheet" href="/docs/files/swagger-ui-dist/swagger-ui.css"></head>
+<body><div id="ui"></div><script src="/docs/files/swagger-ui-dist/swagger-ui-bundle.js"></script>
+<script>SwaggerUIBundle({{url: "/openapi.json", dom_id: "#ui", deepLinking: true}})</script></body></html>
+"""
+REDOC = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<link rel="icon" href="/docs/files/swagger-ui-dist/favicon-32x32.png">
+<style>body {{ margin: 0 }}</style></head>
+<body><div id="ui"></div><script src="/docs/files/redoc/bundles/redoc.standalone.js"></script>
+<script>Redoc.init("/openapi.json", {{disableGoogleFont: true}}, document.getElementById("ui"))</script></body></html>
+"""
+
+
+def documentation(title: str, description: str, routes: Sequence[BaseRouteHandler]) -> list[Any]:
+    """Handlers for /docs, /redoc, /openapi.json and the files behind them."""
+
+    @cache
+    def schema() -> dict[str, Any]:
+        # Litestar's own schema routes answer unknown paths with an HTML page: the app that has them is never served.
+        described = OpenAPIConfig(title=title, version=version("clinic"), description=description, use_handler_docstrings=True)
+        document = Litestar(list(routes), openapi_config=described, plugins=[MoneySchema()]).openapi_schema.to_schema()
+        for name, component in document["components"]["schemas"].items():
+            if name.startswith("New"):
+                component["additionalProperties"] = False  # Litestar does not show forbid_unknown_fields
+        return document
+
+    @get("/openapi.json", include_in_schema=False, sync_to_thread=False)
+    def openapi() -> dict[str, Any]:
+        return schema()
+
+    def page(path: str, html: str) -> BaseRouteHandler:
+        @get(path, include_in_schema=False, sync_to_thread=False, media_type=MediaType.HTML, name=path)
+        def show() -> str:
+            return html.format(title=title)
+
+        return show
+
+    files = create_static_files_router(path="/docs/files", directories=[_files()], include_in_schema=False)
+    return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), files]
+
+
+def _files() -> Path:
+    return Path(str(distribution(PACKAGE).locate_file("drf_spectacular_sidecar/static/drf_spectacular_sidecar")))

@@ -1,0 +1,113 @@
+"""The financial service over HTTP: what accounting calls."""
+
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import UUID
+
+from litestar import Litestar, Request, Response, get
+from msgspec import Meta, Struct
+
+from clinic.domain.errors import ClinicError
+from clinic.domain.financial.model import Charge, Place
+from clinic.domain.financial.ports import Wanted
+from clinic.domain.financial.use_cases import FindCharge, ListCharges
+from clinic.domain.money import Money
+from clinic.entrypoints import wire
+from clinic.entrypoints.containers import FinancialContainer
+from clinic.entrypoints.problems import documented, respond
+from clinic.entrypoints.running import Life
+from clinic.entrypoints.web import Health, application, health
+
+
+class ShownCharge(Struct, frozen=True):
+    """What an appointment costs."""
+
+    appointment_id: Annotated[UUID, Meta(examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"])]
+    total_price: Money
+
+
+class ExplainedCharge(Struct, frozen=True):
+    """A charge with what explains it: the price per hour, the hours that are billed, the policy that says how many."""
+
+    appointment_id: UUID
+    total_price: Money
+    price: Money
+    hours: Annotated[float, Meta(description="Hours billed, shown to four decimals; the total is made of the exact ones.", examples=[2.0])]
+    pricing: Annotated[str, Meta(examples=["hours-begun"])]
+    start_date: wire.Date
+    end_date: wire.Date
+    charged_at: wire.Date
+
+
+class ChargePage(Struct, frozen=True):
+    """Some charges, the newest first."""
+
+    items: list[ExplainedCharge]
+    next: wire.Next
+
+
+@get("/", summary="List charges", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
+async def show_page(
+    list_charges: ListCharges,
+    limit: wire.Limit = wire.USUAL_LIMIT,
+    after: str | None = None,
+    physician_id: UUID | None = None,
+    patient_id: UUID | None = None,
+    charged_from: wire.From = None,
+    charged_to: wire.To = None,
+) -> ChargePage:
+    """The newest first, a page at a time."""
+    wanted = Wanted(physician_id, patient_id, wire.moment("charged_from", charged_from), wire.moment("charged_to", charged_to))
+    found = await list_charges(wanted, limit + 1, wire.place(after, Place))
+    more = wire.cursor(found[limit - 1].place) if len(found) > limit else None
+    return ChargePage([_explained(each) for each in found[:limit]], more)
+
+
+def _explained(charge: Charge) -> ExplainedCharge:
+    return ExplainedCharge(
+        appointment_id=charge.appointment_id,
+        total_price=charge.total,
+        price=charge.price,
+        hours=round(float(charge.hours), 4),
+        pricing=charge.pricing,
+        start_date=wire.date(charge.start),
+        end_date=wire.date(charge.end),
+        charged_at=wire.date(charge.charged_at),
+    )
+
+
+def create_app(container: FinancialContainer, life: Life) -> Litestar:
+    """The service that this container makes. Its lifespan opens the store and runs the consumer."""
+
+    @get(
+        "/{appointment_id:uuid}/",
+        summary="Show the charge of an appointment",
+        responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+    )
+    async def find(
+        appointment_id: UUID,
+        find_charge: FindCharge,
+        request: Request[Any, Any, Any],
+        prefer: wire.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
+    ) -> Response[ShownCharge]:
+        """404 while there is no charge; with `Prefer: wait=5` the answer comes with the charge, or as 404 after 5 seconds."""
+        wait = wire.wait_of(request.headers.getall("prefer", []))
+        headers = {"Vary": "Prefer"} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
+        try:
+            charge = await life.unless_stopping(find_charge(appointment_id, wait)) if wait else await find_charge(appointment_id)
+        except ClinicError as error:
+            return respond(request, error, headers)  # type: ignore[return-value]
+        return Response(ShownCharge(charge.appointment_id, charge.total), headers=headers)
+
+    async def ready() -> Health:
+        return await health(container.charges().check(), container.consumer().trouble)
+
+    return application(
+        title="Charges",
+        description="Turns each finished appointment into exactly one charge.",
+        routes=[find, show_page],
+        dependencies={"find_charge": container.find_charge, "list_charges": container.list_charges},
+        ready=ready,
+        notices=container.notices(),
+        lifespan=lambda _: life.living(container.opened(), lambda: container.consumer().run()),
+    )

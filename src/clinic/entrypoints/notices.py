@@ -1,0 +1,58 @@
+"""What people see of a running service: a line and a count for each event that matters. Never a body."""
+
+import logging
+import sys
+from typing import Final
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter
+
+from clinic.domain.messaging import Notices
+from clinic.entrypoints.settings import Settings
+
+WARNINGS: Final = frozenset({
+    "cannot be published",
+    "consumer waits",
+    "differs from its charge",
+    "relay waits",
+    "set aside",
+})  # fmt: skip
+
+
+class WatchedNotices(Notices):
+    """Logs and counts. `registry` is what /metrics shows."""
+
+    def __init__(self, service: str) -> None:
+        self.registry = CollectorRegistry()
+        self._counter = Counter("clinic_notices", "What happened, by name.", ["what"], registry=self.registry)
+        self._log = structlog.get_logger(service=service)
+
+    def __call__(self, what: str, /, **details: object) -> None:
+        self._counter.labels(what).inc()
+        log = self._log.warning if what in WARNINGS else self._log.info
+        log(what, **details)
+
+    def failed(self, what: str, error: BaseException) -> None:
+        """Something unforeseen, with its traceback."""
+        self._counter.labels(what).inc()
+        self._log.error(what, exc_info=error)
+
+
+def configure_logging(settings: Settings) -> None:
+    """Readable lines for a terminal, or a JSON object a line; to standard error."""
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what it has to say, the apps say in their own words
+    shape: list[structlog.types.Processor] = (
+        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        if settings.log_format == "json"
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18)]
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *shape,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.log_level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,154 @@
+"""Every failure as a problem document (RFC 9457): what happened, and for bad input each field and what would be right."""
+
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+from litestar.openapi.datastructures import ResponseSpec
+from msgspec import Meta, Struct
+
+from clinic.domain.errors import NotFound, NotNow, Refused, Unreadable
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = "1"
+
+
+class FieldProblem(Struct, frozen=True):
+    """What is wrong with one field, and what would be right."""
+
+    field: Annotated[str, Meta(examples=["patient_id"])]
+    problem: Annotated[str, Meta(examples=["is missing: give a UUID"])]
+
+
+class Problem(Struct, frozen=True, omit_defaults=True):
+    """A problem document of RFC 9457."""
+
+    type: Annotated[str, Meta(description="Names the kind of problem; stable.", examples=["urn:clinic:problem:bad-request"])]
+    title: Annotated[str, Meta(examples=["Bad Request"])]
+    status: Annotated[int, Meta(examples=[400])]
+    detail: Annotated[str, Meta(examples=["The body has 1 problem."])]
+    instance: Annotated[str, Meta(description="The path of the request.", examples=["/"])]
+    errors: Annotated[list[FieldProblem], Meta(description="For bad input: each field that is wrong.")] = []
+
+
+class Invalid(Unreadable):
+    """Bad input, field by field."""
+
+    def __init__(self, errors: list[FieldProblem]) -> None:
+        super().__init__("; ".join(f"{each.field} {each.problem}" for each in errors))
+        self.errors = errors
+
+
+def documented(*statuses: HTTPStatus) -> dict[int, ResponseSpec]:
+    """These problems, for a route's `responses`."""
+    return {
+        int(status): ResponseSpec(Problem, generate_examples=False, description=status.phrase, media_type=MEDIA_TYPE) for status in statuses
+    }
+
+
+def respond(request: Request[Any, Any, Any], error: Exception, headers: dict[str, str] | None = None) -> Response[Problem]:
+    """The problem document of an error."""
+    status = _status(error)
+    problem = Problem(
+        type=f"urn:clinic:problem:{status.name.lower().replace('_', '-')}",
+        title=status.phrase,
+        status=int(status),
+        detail=_detail(error, status),
+        instance=request.url.path,
+        errors=_errors(error),
+    )
+    extra = dict(getattr(error, "headers", None) or {}) | (headers or {})
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        extra.setdefault("Retry-After", RETRY_AFTER)
+    return Response(problem, status_code=int(status), media_type=MEDIA_TYPE, headers=extra)
+
+
+def _status(error: Exception) -> HTTPStatus:
+    match error:
+        case HTTPException():
+            return HTTPStatus(error.status_code)
+        case NotFound():
+            return HTTPStatus.NOT_FOUND
+        case Refused():
+            return HTTPStatus.BAD_REQUEST
+        case NotNow():
+            return HTTPStatus.SERVICE_UNAVAILABLE
+    return HTTPStatus.INTERNAL_SERVER_ERROR
+
+
+def _detail(error: Exception, status: HTTPStatus) -> str:
+    match error:
+        case Invalid(errors=errors):
+            return f"The request has {len(errors)} {'problem' if len(errors) == 1 else 'problems'}."
+        case Refused() | NotNow():
+            return str(error)
+        case HTTPException() if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return error.detail
+    return "Something unforeseen went wrong; it was logged."
+
+
+def _errors(error: Exception) -> list[FieldProblem]:
+    match error:
+        case Invalid(errors=errors):
+            return errors
+        case HTTPException(extra=[*extra]):
+            return [FieldProblem(str(each.get("key", "")), _in_words(str(each.get("message", "")))) for each in extra]
+    return []
+
+
+def _in_words(message: str) -> str:
+    return f"cannot be used: {message[:1].lower()}{message[1:]}".replace("`", "")
+
+
+def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
+    """Before a request is handled: raise what is wrong with its body, field by field."""
+    decoder = msgspec.json.Decoder(shape)
+
+    async def check(request: Request[Any, Any, Any]) -> None:
+        if request.content_type[0] != "application/json":
+            raise HTTPException(
+                status_code=HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail="Send JSON, with the header Content-Type: application/json."
+            )
+        body = await request.body()
+        try:
+            _reject_nil(decoder.decode(body))
+        except (msgspec.DecodeError, Invalid, RecursionError, UnicodeDecodeError):
+            raise Invalid(_problems(body, shape)) from None
+
+    return check
+
+
+def _reject_nil(body: Struct) -> None:
+    if any(isinstance(value, UUID) and not value.int for value in msgspec.structs.astuple(body)):
+        raise Invalid([])
+
+
+def _problems(body: bytes, shape: type[Struct]) -> list[FieldProblem]:
+    """The slow path: msgspec stops at the first problem, a person wants to see them all."""
+    try:
+        given = msgspec.json.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        return [FieldProblem("body", f"is not JSON: {error}")]
+    if not isinstance(given, dict):
+        return [FieldProblem("body", "is not a JSON object: give one with the fields " + ", ".join(shape.__struct_fields__))]
+    found = [
+        FieldProblem(field.name, problem)
+        for field in msgspec.structs.fields(shape)
+        if (problem := _problem(given, field))
+    ]  # fmt: skip
+    unknown = [FieldProblem(name, "is not known here: leave it out") for name in given if name not in shape.__struct_fields__]
+    return found + unknown
+
+
+def _problem(given: dict[str, Any], field: msgspec.structs.FieldInfo) -> str | None:
+    if field.name not in given:
+        return "is missing: give a UUID"
+    try:
+        value = msgspec.convert(given[field.name], UUID)
+    except msgspec.ValidationError:
+        return "is not a UUID: give one like 84ab6121-c4a8-4684-8cc2-b03024ec0f1d"
+    return None if value.int else "is the nil UUID, which names nobody: give another one"

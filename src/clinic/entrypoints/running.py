@@ -1,0 +1,173 @@
+"""A service's life: what it opens, the loop behind it, and an end that loses nothing."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
+
+import uvicorn
+from litestar import Litestar
+
+from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
+from clinic.entrypoints.notices import WatchedNotices
+
+T = TypeVar("T")
+
+REQUESTS_END_WITHIN = 4
+LOOP_ENDS_WITHIN = 4
+
+
+class Resource(Protocol):
+    """What is opened before a service runs and closed after."""
+
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+class Life:
+    """Whether a service goes on. A failure is kept for whoever started it."""
+
+    def __init__(self, notices: WatchedNotices) -> None:
+        self._notices = notices
+        self._stopping = asyncio.Event()
+        self.failure: BaseException | None = None
+
+    def stop(self) -> None:
+        """Ask it to end; what waits ends at once."""
+        self._stopping.set()
+
+    async def stopped(self) -> None:
+        """Return once it is asked to end."""
+        await self._stopping.wait()
+
+    def fail(self, what: str, error: BaseException) -> None:
+        """Something without which it must not go on has ended."""
+        if not isinstance(error, ClinicError):
+            self._notices.failed(what, error)
+        self.failure = self.failure or error
+        self.stop()
+
+    async def unless_stopping(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work's result. Raises `Unavailable` when the service is asked to end first."""
+        working, stopped = asyncio.create_task(work), asyncio.create_task(self.stopped())
+        try:
+            await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+            if working.done():
+                return working.result()
+            raise Unavailable("the service is stopping")
+        finally:
+            working.cancel()
+            stopped.cancel()
+
+    @contextlib.asynccontextmanager
+    async def living(self, opened: Sequence[Resource | None], loop: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+        """Open, run the loop behind the service; at the end, let it end its batch and close in the reverse order."""
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for resource in opened:
+                    if resource is not None:
+                        stack.push_async_callback(resource.close)
+                        await resource.open()
+                task = asyncio.create_task(loop())
+                task.add_done_callback(self._ended)
+                stack.push_async_callback(_end, task)
+                yield
+        except ClinicError as error:
+            self.fail("could not start", error)
+            raise
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            self.fail("the loop behind the service died", error)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    for _ in range(2):  # the second time it does not end its batch first
+        task.cancel()
+        await asyncio.wait([task], timeout=LOOP_ENDS_WITHIN)
+
+
+class _Server(uvicorn.Server):
+    """Leaves the signals to `serve`: one handler for all the services of a process."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Service:
+    """An app, its life, and where it listens."""
+
+    def __init__(self, app: Litestar, life: Life, host: str, port: int, variable: str) -> None:
+        self._life, self._socket = life, _bound(host, port, variable)
+        self._server = _Server(
+            uvicorn.Config(
+                app,
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=REQUESTS_END_WITHIN,
+            )
+        )
+        self.url = f"http://{host}:{port}"
+
+    def stop(self) -> None:
+        self._life.stop()
+
+    async def run(self) -> None:
+        """Serve until the service is asked to end. Raises what made it fail."""
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._server.serve(sockets=[self._socket])
+        finally:
+            watching.cancel()
+        if self._life.failure:
+            raise self._life.failure
+
+    async def _watch(self) -> None:
+        await self._life.stopped()
+        self._server.should_exit = True
+
+
+async def serve(*services: Service) -> None:
+    """Run them until SIGTERM or Ctrl-C, or until one ends: then all do. Raises what made the first one fail.
+
+    A second Ctrl-C ends the process at once: a crash loses nothing here.
+    """
+    interrupted = False
+
+    def stop() -> None:
+        for service in services:
+            service.stop()
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if interrupted:
+            os._exit(130)
+        interrupted = True
+        stop()
+
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+    running = [asyncio.create_task(service.run()) for service in services]
+    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    stop()
+    for ended in await asyncio.gather(*running, return_exceptions=True):
+        if ended is not None:
+            raise ended
+
+
+def _bound(host: str, port: int, variable: str) -> socket.socket:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except OSError as error:
+        raise Misconfigured(f"{host}:{port} cannot be used: {error.strerror}. Set {variable}_HOST or {variable}_PORT") from error
+    return listening

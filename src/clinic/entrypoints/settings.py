@@ -1,0 +1,58 @@
+"""Everything that can be set, read once. `.env.example` lists the same."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
+
+from clinic.domain.errors import Misconfigured, Refused
+from clinic.domain.money import Money
+
+PREFIX = "CLINIC_"
+
+Port = Annotated[int, Meta(ge=1, le=65535)]
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """Each field is read from the variable of its name in capitals, behind CLINIC_."""
+
+    store: Literal["sqlite", "memory"] = "sqlite"
+    transport: Literal["sqlite", "memory"] = "sqlite"
+    data_dir: Path = Path("var")
+    hourly_price: Money = Money("200.00")
+    pricing: Literal["hours-begun", "whole-hours", "pro-rata"] = "hours-begun"
+    lease: Annotated[float, Meta(ge=0.1, le=3600)] = 3.0
+    appointment_host: str = "127.0.0.1"
+    appointment_port: Port = 8000
+    financial_host: str = "127.0.0.1"
+    financial_port: Port = 8001
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    log_format: Literal["console", "json"] = "console"
+
+
+def load(environment: Mapping[str, str]) -> Settings:
+    """The settings that these variables make; an empty one counts as unset. Raises `Misconfigured`, naming the variable."""
+    fields = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
+    given = {name: text for name, text in environment.items() if name in fields and text}
+    return Settings(**{fields[name].name: _value(name, text, fields[name].type) for name, text in given.items()})
+
+
+def _value(name: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.convert(text, kind, strict=False, dec_hook=_read)
+    except (msgspec.ValidationError, Refused) as error:
+        raise Misconfigured(f"{name}={text} cannot be used: {_choices(kind) or error}") from error
+
+
+def _read(kind: type, text: str) -> Any:
+    if kind is Money:
+        return Money(text)
+    if kind is Path:
+        return Path(text)
+    raise NotImplementedError(kind)
+
+
+def _choices(kind: Any) -> str | None:
+    return f"choose one of {', '.join(kind.__args__)}" if hasattr(kind, "__args__") and not hasattr(kind, "__metadata__") else None

@@ -1,0 +1,66 @@
+"""Both services side by side, each a process of its own: they start together and end together."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from types import FrameType
+
+from clinic.entrypoints.settings import Settings
+
+SERVICES = ("appointment", "financial")
+END_WITHIN = 10
+LOOK_EVERY = 0.05
+
+
+def supervise(settings: Settings) -> int:
+    """Run until asked to end, or until one of them ends by itself: then the other is stopped, and the answer is 1."""
+    asked: list[int] = []
+
+    def ask(number: int, _: FrameType | None) -> None:
+        asked.append(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, ask)
+    processes = {name: subprocess.Popen([sys.executable, "-m", "clinic", "run", name]) for name in SERVICES}
+    _greet(settings)
+    while not asked and all(process.poll() is None for process in processes.values()):
+        time.sleep(LOOK_EVERY)
+    for name, process in processes.items():
+        if not asked and process.poll() is not None:
+            print(f"clinic: the {name} service has ended ({process.returncode}); stopping the other", file=sys.stderr)
+    if not (asked and _terminal_told_all(asked[0])):
+        _tell(processes.values())
+    _await_end(processes.values(), asked)
+    return 0 if asked and not any(process.returncode for process in processes.values()) else 1
+
+
+def _greet(settings: Settings) -> None:
+    print(f"appointments  http://{settings.appointment_host}:{settings.appointment_port}/  (its documentation: /docs)")
+    print(f"charges       http://{settings.financial_host}:{settings.financial_port}/  (its documentation: /docs)")
+    print(f"data          {settings.data_dir.absolute()}", flush=True)
+
+
+def _terminal_told_all(number: int) -> bool:
+    """A Ctrl-C goes to every process in the terminal's foreground: passed on, it would count as a second one."""
+    try:
+        return number == signal.SIGINT and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
+    except (OSError, ValueError):
+        return False
+
+
+def _tell(processes: Collection[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+
+
+def _await_end(processes: Collection[subprocess.Popen[bytes]], asked: list[int]) -> None:
+    give_up = time.monotonic() + END_WITHIN
+    while any(process.poll() is None for process in processes):
+        if time.monotonic() > give_up or asked.count(signal.SIGINT) > 1:
+            for process in processes:
+                process.kill()
+        time.sleep(LOOK_EVERY)

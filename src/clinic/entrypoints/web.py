@@ -1,0 +1,102 @@
+"""What both apps share: problem documents, documentation, health, metrics."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Annotated, Any, Literal
+
+from litestar import Litestar, MediaType, Request, Response, get
+from litestar.di import Provide
+from litestar.handlers import BaseRouteHandler
+from litestar.openapi.datastructures import ResponseSpec
+from msgspec import Meta, Struct
+from prometheus_client import generate_latest
+
+from clinic.domain.errors import NotNow
+from clinic.domain.money import Money
+from clinic.entrypoints.documentation import documentation
+from clinic.entrypoints.notices import WatchedNotices
+from clinic.entrypoints.problems import respond
+from clinic.entrypoints.wire import MoneySchema, money
+
+LARGEST_BODY = 64 * 1024
+PATIENCE = 2.0
+"""Seconds that a health check waits for the store."""
+
+
+class Health(Struct, frozen=True, omit_defaults=True):
+    """Ready: all is well. Degraded: requests are answered, something behind them is in trouble. Unready: they are not."""
+
+    status: Literal["ready", "degraded", "unready"]
+    store: Annotated[str, Meta(examples=["ok"])]
+    loop: Annotated[str, Meta(description="The loop behind the service: relay or consumer.", examples=["ok"])]
+    oldest_unpublished_seconds: Annotated[float | None, Meta(description="How long the oldest fact waits to be published.")] = None
+
+
+async def health(check: Awaitable[object], trouble: str | None, age: Callable[[], Awaitable[float | None]] | None = None) -> Health:
+    """Only the store makes a service unready: without it requests cannot be answered."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            await check
+            oldest = await age() if age else None
+    except (NotNow, TimeoutError) as error:
+        return Health("unready", store=str(error) or f"no answer within {PATIENCE} s", loop=trouble or "ok")
+    return Health("degraded" if trouble else "ready", store="ok", loop=trouble or "ok", oldest_unpublished_seconds=oldest)
+
+
+def application(
+    *,
+    title: str,
+    description: str,
+    routes: Sequence[BaseRouteHandler],
+    dependencies: Mapping[str, Callable[[], object]],
+    ready: Callable[[], Awaitable[Health]],
+    notices: WatchedNotices,
+    lifespan: Any,
+) -> Litestar:
+    """A Litestar app of these routes and everything beside them. Nothing happens before its lifespan begins."""
+
+    @get("/health/live", tags=["health"], summary="Is the process alive?")
+    async def live() -> dict[str, str]:
+        return {"status": "alive"}
+
+    @get(
+        "/health/ready",
+        tags=["health"],
+        summary="Can it do its work, and if not, what is wrong?",
+        responses={HTTPStatus.SERVICE_UNAVAILABLE: ResponseSpec(Health, generate_examples=False, description="It cannot.")},
+    )
+    async def is_ready() -> Response[Health]:
+        found = await ready()
+        return Response(found, status_code=HTTPStatus.SERVICE_UNAVAILABLE if found.status == "unready" else HTTPStatus.OK)
+
+    @get("/metrics", include_in_schema=False, media_type=MediaType.TEXT, sync_to_thread=False)
+    def metrics() -> bytes:
+        return generate_latest(notices.registry)
+
+    def failed(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
+        response = respond(request, error)
+        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+            notices.failed("unforeseen", error)
+        return response
+
+    handlers = [*routes, live, is_ready]
+    return Litestar(
+        [*handlers, metrics, *documentation(title, description, handlers)],
+        dependencies={name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()},
+        exception_handlers={Exception: failed},
+        lifespan=[lifespan],
+        logging_config=None,
+        openapi_config=None,
+        plugins=[MoneySchema()],
+        request_max_body_size=LARGEST_BODY,
+        type_encoders={Money: money},
+    )
+
+
+def _plain(provider: Callable[[], object]) -> Callable[[], Any]:
+    # Litestar reads a dependency's signature, which a provider does not have.
+    def provide() -> Any:
+        return provider()
+
+    return provide

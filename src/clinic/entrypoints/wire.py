@@ -1,0 +1,104 @@
+"""How the clinic's values look over HTTP: money, dates, cursors, and the Prefer header."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.params import Parameter
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+from msgspec import Meta
+
+from clinic.domain.money import Money
+from clinic.entrypoints.problems import FieldProblem, Invalid
+
+LONGEST_WAIT = 30
+MANY_DIGITS = 19
+
+T = TypeVar("T")
+
+Date = Annotated[
+    str,
+    Meta(
+        description="A moment in UTC, to the second.",
+        examples=["2020-12-01 13:00:00"],
+        extra_json_schema={"pattern": r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"},
+    ),
+]
+Limit = Annotated[int, Parameter(ge=1, le=100, description="How many at most.")]
+USUAL_LIMIT = 20
+From = Annotated[str | None, Parameter(description="Charged at this moment or later; UTC where no zone is named.")]
+To = Annotated[str | None, Parameter(description="Charged before this moment.")]
+Prefer = Annotated[
+    str | None,
+    Parameter(header="Prefer", description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240)."),
+]
+Next = Annotated[str | None, Meta(description="Give it as `after` for the next page; null on the last one.")]
+
+
+def money(amount: Money) -> msgspec.Raw:
+    """A JSON number with two decimals."""
+    return msgspec.Raw(str(amount).encode())
+
+
+def date(moment: datetime) -> str:
+    """A moment as it is printed: `YYYY-MM-DD HH:MM:SS`, UTC."""
+    return moment.isoformat(" ", "seconds")[:19]
+
+
+def moment(field: str, text: str | None) -> datetime | None:
+    """A moment as people write it: as it is printed, or ISO 8601; UTC where no zone is named. Raises `Invalid`."""
+    if text is None:
+        return None
+    try:
+        read = datetime.fromisoformat(text)
+        return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        raise Invalid([FieldProblem(field, "is no moment: write it like 2020-12-01 13:00:00 (UTC)")]) from None
+
+
+def cursor(place: object) -> str:
+    """Where a page ends, opaque to clients."""
+    return urlsafe_b64encode(msgspec.msgpack.encode(place)).decode().rstrip("=")
+
+
+def place(text: str | None, shape: type[T]) -> T | None:
+    """The place in a cursor. Raises `Invalid`."""
+    if text is None:
+        return None
+    try:
+        return msgspec.msgpack.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=shape)
+    except (ValueError, msgspec.MsgspecError):
+        raise Invalid([FieldProblem("after", "is no cursor: give the `next` of the page before, as it is")]) from None
+
+
+def wait_of(prefer: Iterable[str]) -> int | None:
+    """The seconds that a client wants to wait at most (RFC 7240, section 4.3), cut to 30; None where it names none.
+
+    What cannot be read is ignored, as the RFC has it; of a preference that is repeated the first counts.
+    """
+    for preference in ",".join(prefer).split(","):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "wait":
+            seconds = value.strip().strip('"')
+            return min(int(seconds), LONGEST_WAIT) if seconds.isascii() and seconds.isdigit() and len(seconds) < MANY_DIGITS else None
+    return None
+
+
+class MoneySchema(OpenAPISchemaPlugin):
+    """What OpenAPI says of money."""
+
+    @staticmethod
+    def is_plugin_supported_type(value: Any) -> bool:
+        return value is Money
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:  # noqa: ARG002 — the plugin's signature
+        return Schema(
+            type=OpenAPIType.NUMBER,
+            minimum=0,
+            description="An exact amount with two decimals: read it as a decimal, not as a float.",
+            examples=[200.00],
+        )
