@@ -31,7 +31,7 @@ CREATE TABLE appointments (
 CREATE INDEX appointments_of_a_physician ON appointments (physician_id, id);
 CREATE INDEX appointments_of_a_patient ON appointments (patient_id, id);
 CREATE TABLE outbox (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, saved_at INTEGER NOT NULL, message BLOB NOT NULL
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL, saved_at INTEGER NOT NULL, message BLOB NOT NULL
 );
 CREATE TABLE published (
     id TEXT PRIMARY KEY, subject TEXT NOT NULL, saved_at INTEGER NOT NULL, published_at INTEGER NOT NULL, position TEXT NOT NULL
@@ -96,7 +96,7 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         return await self._leases.claim(self._unpublished, limit)
 
     async def confirm(self, published: Sequence[Published]) -> None:
-        rows = [(each.position, milliseconds(each.at), each.id) for each in published]
+        rows = [(milliseconds(each.at), each.position, each.id) for each in published]
         await self._file.write(partial(_confirm, rows))
         self._leases.release(each.id for each in published)
 
@@ -185,8 +185,8 @@ def _save(appointment: Appointment, facts: Sequence[Message], now: int, connecti
     state = (appointment.end and milliseconds(appointment.end), appointment.id.bytes, appointment.version)
     if not connection.execute('UPDATE appointments SET "end" = ?, version = version + 1 WHERE id = ? AND version = ?', state).rowcount:
         return Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
-    rows = [(fact.id, now, _encoder.encode(fact)) for fact in facts]
-    connection.executemany("INSERT INTO outbox (id, saved_at, message) VALUES (?,?,?) ON CONFLICT DO NOTHING", rows)
+    rows = [(fact.id, fact.subject, now, _encoder.encode(fact)) for fact in facts]
+    connection.executemany("INSERT INTO outbox (id, subject, saved_at, message) VALUES (?,?,?,?) ON CONFLICT DO NOTHING", rows)
     return replace(appointment, version=appointment.version + 1)
 
 

@@ -75,7 +75,7 @@ async def find(appointment_id: UUID, find_appointment: FindAppointment) -> Shown
 
 
 @get("/", summary="List appointments", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
-async def show_page(
+async def list_all(
     list_appointments: ListAppointments,
     limit: wire.Limit = wire.USUAL_LIMIT,
     after: str | None = None,
@@ -111,12 +111,12 @@ def create_app(container: AppointmentContainer, life: Life) -> Litestar:
             oldest = await appointments.oldest()
             return None if oldest is None else (now() - oldest).total_seconds()
 
-        return await health(appointments.check(), container.relay().trouble, age)
+        return await health(appointments.check(), age, relay=container.relay().trouble)
 
     return application(
         title="Appointments",
         description="Starts and finishes a clinic's appointments.",
-        routes=[start, finish, find, show_page],
+        routes=[start, finish, find, list_all],
         dependencies={
             "start_appointment": container.start_appointment,
             "finish_appointment": container.finish_appointment,

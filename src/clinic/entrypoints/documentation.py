@@ -1,12 +1,13 @@
 """The pages that explain a service: Swagger UI, ReDoc and the OpenAPI document, all served by the service itself."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, MediaType, get
+from litestar.di import Provide
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.static_files import create_static_files_router
@@ -32,14 +33,16 @@ REDOC = """<!doctype html>
 """
 
 
-def documentation(title: str, description: str, routes: Sequence[BaseRouteHandler]) -> list[Any]:
+def documentation(title: str, description: str, routes: Sequence[BaseRouteHandler], dependencies: Mapping[str, Provide]) -> list[Any]:
     """Handlers for /docs, /redoc, /openapi.json and the files behind them."""
 
     @cache
     def schema() -> dict[str, Any]:
         # Litestar's own schema routes answer unknown paths with an HTML page: the app that has them is never served.
         described = OpenAPIConfig(title=title, version=version("clinic"), description=description, use_handler_docstrings=True)
-        document = Litestar(list(routes), openapi_config=described, plugins=[MoneySchema()]).openapi_schema.to_schema()
+        document = Litestar(
+            list(routes), dependencies=dependencies, openapi_config=described, plugins=[MoneySchema()]
+        ).openapi_schema.to_schema()
         for name, component in document["components"]["schemas"].items():
             if name.startswith("New"):
                 component["additionalProperties"] = False  # Litestar does not show forbid_unknown_fields

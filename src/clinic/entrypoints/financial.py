@@ -47,7 +47,7 @@ class ChargePage(Struct, frozen=True):
 
 
 @get("/", summary="List charges", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
-async def show_page(
+async def list_all(
     list_charges: ListCharges,
     limit: wire.Limit = wire.USUAL_LIMIT,
     after: str | None = None,
@@ -57,7 +57,7 @@ async def show_page(
     charged_to: wire.To = None,
 ) -> ChargePage:
     """The newest first, a page at a time."""
-    wanted = Wanted(physician_id, patient_id, wire.moment("charged_from", charged_from), wire.moment("charged_to", charged_to))
+    wanted = Wanted(physician_id, patient_id, wire.utc("charged_from", charged_from), wire.utc("charged_to", charged_to))
     found = await list_charges(wanted, limit + 1, wire.place(after, Place))
     more = wire.cursor(found[limit - 1].place) if len(found) > limit else None
     return ChargePage([_explained(each) for each in found[:limit]], more)
@@ -100,12 +100,12 @@ def create_app(container: FinancialContainer, life: Life) -> Litestar:
         return Response(ShownCharge(charge.appointment_id, charge.total), headers=headers)
 
     async def ready() -> Health:
-        return await health(container.charges().check(), container.consumer().trouble)
+        return await health(container.charges().check(), consumer=container.consumer().trouble)
 
     return application(
         title="Charges",
         description="Turns each finished appointment into exactly one charge.",
-        routes=[find, show_page],
+        routes=[find, list_all],
         dependencies={"find_charge": container.find_charge, "list_charges": container.list_charges},
         ready=ready,
         notices=container.notices(),

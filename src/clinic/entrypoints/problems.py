@@ -15,6 +15,10 @@ from clinic.domain.errors import NotFound, NotNow, Refused, Unreadable
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
+DETAILS = {
+    HTTPStatus.NOT_FOUND: "There is nothing at this path: see /docs.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method: see /docs.",
+}
 
 
 class FieldProblem(Struct, frozen=True):
@@ -30,7 +34,7 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     type: Annotated[str, Meta(description="Names the kind of problem; stable.", examples=["urn:clinic:problem:bad-request"])]
     title: Annotated[str, Meta(examples=["Bad Request"])]
     status: Annotated[int, Meta(examples=[400])]
-    detail: Annotated[str, Meta(examples=["The body has 1 problem."])]
+    detail: Annotated[str, Meta(examples=["The request cannot be used: see errors."])]
     instance: Annotated[str, Meta(description="The path of the request.", examples=["/"])]
     errors: Annotated[list[FieldProblem], Meta(description="For bad input: each field that is wrong.")] = []
 
@@ -81,13 +85,13 @@ def _status(error: Exception) -> HTTPStatus:
 
 
 def _detail(error: Exception, status: HTTPStatus) -> str:
+    if _errors(error):
+        return "The request cannot be used: see errors."
     match error:
-        case Invalid(errors=errors):
-            return f"The request has {len(errors)} {'problem' if len(errors) == 1 else 'problems'}."
         case Refused() | NotNow():
             return str(error)
         case HTTPException() if status < HTTPStatus.INTERNAL_SERVER_ERROR:
-            return error.detail
+            return DETAILS.get(status, error.detail)
     return "Something unforeseen went wrong; it was logged."
 
 

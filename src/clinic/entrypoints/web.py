@@ -28,20 +28,20 @@ class Health(Struct, frozen=True, omit_defaults=True):
     """Ready: all is well. Degraded: requests are answered, something behind them is in trouble. Unready: they are not."""
 
     status: Literal["ready", "degraded", "unready"]
-    store: Annotated[str, Meta(examples=["ok"])]
-    loop: Annotated[str, Meta(description="The loop behind the service: relay or consumer.", examples=["ok"])]
+    checks: Annotated[dict[str, str], Meta(description="Each part: ok, or what is wrong.", examples=[{"store": "ok", "relay": "ok"}])]
     oldest_unpublished_seconds: Annotated[float | None, Meta(description="How long the oldest fact waits to be published.")] = None
 
 
-async def health(check: Awaitable[object], trouble: str | None, age: Callable[[], Awaitable[float | None]] | None = None) -> Health:
-    """Only the store makes a service unready: without it requests cannot be answered."""
+async def health(check: Awaitable[None], age: Callable[[], Awaitable[float | None]] | None = None, **loop: str | None) -> Health:
+    """Only the store makes a service unready: without it requests cannot be answered. `loop` names the trouble of what runs behind."""
+    behind = {name: trouble or "ok" for name, trouble in loop.items()}
     try:
         async with asyncio.timeout(PATIENCE):
             await check
             oldest = await age() if age else None
     except (NotNow, TimeoutError) as error:
-        return Health("unready", store=str(error) or f"no answer within {PATIENCE} s", loop=trouble or "ok")
-    return Health("degraded" if trouble else "ready", store="ok", loop=trouble or "ok", oldest_unpublished_seconds=oldest)
+        return Health("unready", {"store": str(error) or f"no answer within {PATIENCE:.0f} s", **behind})
+    return Health("degraded" if any(loop.values()) else "ready", {"store": "ok", **behind}, oldest)
 
 
 def application(
@@ -80,10 +80,11 @@ def application(
             notices.failed("unforeseen", error)
         return response
 
+    provided = {name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()}
     handlers = [*routes, live, is_ready]
     return Litestar(
-        [*handlers, metrics, *documentation(title, description, handlers)],
-        dependencies={name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()},
+        [*handlers, metrics, *documentation(title, description, handlers, provided)],
+        dependencies=provided,
         exception_handlers={Exception: failed},
         lifespan=[lifespan],
         logging_config=None,

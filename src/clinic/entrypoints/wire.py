@@ -30,8 +30,10 @@ Date = Annotated[
 ]
 Limit = Annotated[int, Parameter(ge=1, le=100, description="How many at most.")]
 USUAL_LIMIT = 20
-From = Annotated[str | None, Parameter(description="Charged at this moment or later; UTC where no zone is named.")]
-To = Annotated[str | None, Parameter(description="Charged before this moment.")]
+From = Annotated[
+    datetime | None, Parameter(description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC where no zone is named.")
+]
+To = Annotated[datetime | None, Parameter(description="Charged before this moment.")]
 Prefer = Annotated[
     str | None,
     Parameter(header="Prefer", description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240)."),
@@ -49,15 +51,14 @@ def date(moment: datetime) -> str:
     return moment.isoformat(" ", "seconds")[:19]
 
 
-def moment(field: str, text: str | None) -> datetime | None:
-    """A moment as people write it: as it is printed, or ISO 8601; UTC where no zone is named. Raises `Invalid`."""
-    if text is None:
-        return None
+def utc(field: str, moment: datetime | None) -> datetime | None:
+    """A moment that a client gave; UTC where it named no zone. Raises `Invalid`."""
+    if moment is None or moment.tzinfo is None:
+        return moment and moment.replace(tzinfo=UTC)
     try:
-        read = datetime.fromisoformat(text)
-        return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        raise Invalid([FieldProblem(field, "is no moment: write it like 2020-12-01 13:00:00 (UTC)")]) from None
+        return moment.astimezone(UTC)
+    except OverflowError:
+        raise Invalid([FieldProblem(field, "is beyond all dates: give one between the years 1 and 9999 in UTC")]) from None
 
 
 def cursor(place: object) -> str:
