@@ -116,6 +116,9 @@ class _OpenLog:
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, path.stat()
         self.connection = read_only(path)
+        if not self.connection.execute("PRAGMA user_version").fetchone()[0]:
+            self.connection.close()
+            raise FileNotFoundError(path)  # its maker is about to fill it
 
     def is_replaced(self) -> bool:
         return not os.path.samestat(self._file, self._path.stat())
