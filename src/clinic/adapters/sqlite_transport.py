@@ -1,7 +1,8 @@
 """A transport in SQLite: an event log that the publisher alone writes, and a file for each group that keeps its place.
 
 The log has a random id. A place is kept with it, and under another id a group starts from the beginning: a log that
-was replaced starts again at 1, and events below the old place would be passed over in silence.
+was replaced starts again at 1, and events below the old place would be passed over in silence. The same holds where the
+log ends before the place: then it is an older copy.
 """
 
 import os
@@ -125,8 +126,9 @@ class _OpenLog:
 
     def behind(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
         """Up to a batch of events from behind that place; from the first where the place is in another log."""
-        (found,) = self.connection.execute("SELECT id FROM log").fetchone()
-        rows = self.connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if log == found else 0, BATCH))
+        found, last = self.connection.execute("SELECT id, (SELECT max(seq) FROM sqlite_sequence WHERE name = 'events') FROM log").fetchone()
+        known = log == found and seq <= (last or 0)
+        rows = self.connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if known else 0, BATCH))
         return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
 
 
