@@ -1,0 +1,93 @@
+"""People who start and finish appointments while the services come and go, and remember what they were told."""
+
+import asyncio
+import random
+from decimal import Decimal
+from typing import Any
+from uuid import uuid4
+
+import httpx
+from ledger import History, Json, read
+
+ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
+TRIES = 200
+"""How often somebody who wants to know asks again: for some twenty seconds of closed doors."""
+
+
+class Client:
+    """One person at the front desk, at times curious about charges.
+
+    What a service may have heard without the client hearing its answer is unknown: a connection that broke, a time-out,
+    and, for what changes something, a 503.
+    """
+
+    def __init__(self, http: httpx.AsyncClient, appointment_url: str, financial_url: str, history: History, dice: random.Random) -> None:
+        self._http, self._appointment_url, self._financial_url = http, appointment_url, financial_url
+        self._history, self._dice = history, dice
+
+    async def work(self, until: asyncio.Event, waiting_room: list[str]) -> None:
+        """Start and finish appointments, beginning with those that wait, until that event."""
+        while not until.is_set():
+            await asyncio.sleep(self._dice.uniform(0, 0.02))
+            appointment_id = waiting_room.pop() if waiting_room and self._dice.random() < 0.3 else await self.start()  # some
+            if appointment_id is None:
+                await asyncio.sleep(0.05)
+            elif self._dice.random() < 0.95:  # the rest stay unfinished
+                await self._finish_in_some_way(appointment_id)
+
+    async def start(self) -> str | None:
+        """The id of a new appointment; None where the client was not told one."""
+        people = {"physician_id": str(uuid4()), "patient_id": str(uuid4())}
+        _, started = await self._ask("start", "POST", f"{self._appointment_url}/", json=people)
+        if started is None:
+            return None
+        self._history.started[started["id"]] = started
+        return str(started["id"])
+
+    async def finish(self, appointment_id: str) -> bool:
+        """Whether it was acknowledged."""
+        outcome, finished = await self._ask("finish", "POST", f"{self._appointment_url}/{appointment_id}/")
+        if outcome == UNKNOWN:
+            self._history.perhaps_finished.add(appointment_id)
+        if finished is not None:
+            self._history.acknowledged_finish(finished)
+        return finished is not None
+
+    async def look_at_charge(self, appointment_id: str) -> None:
+        """Remember its total, where there is one soon."""
+        _, charge = await self._ask("look", "GET", f"{self._financial_url}/{appointment_id}/", headers={"Prefer": "wait=1"})
+        if charge is not None:
+            self._history.saw_charge(appointment_id, Decimal(charge["total_price"]))
+
+    async def _finish_in_some_way(self, appointment_id: str) -> None:
+        stubborn = self._dice.random() < 0.6  # most ask again, others leave
+        for _ in range(TRIES if stubborn else 1):
+            if await self.finish(appointment_id):
+                break
+            await asyncio.sleep(self._dice.uniform(0.05, 0.15))
+        else:
+            return
+        if self._dice.random() < 0.1:  # some are not sure that they did
+            await self.finish(appointment_id)
+        if self._dice.random() < 0.2:  # some want to see what it costs
+            await self.look_at_charge(appointment_id)
+
+    async def _ask(self, what: str, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
+        outcome, found = await self._outcome(method, url, **more)
+        self._history.outcomes[what, outcome] += 1
+        return outcome, found
+
+    async def _outcome(self, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
+        try:
+            answer = await self._http.request(method, url, **more)
+        except NEVER_SENT:
+            return REFUSED, None
+        except httpx.TransportError:
+            return UNKNOWN, None
+        if answer.is_success:
+            return ACKNOWLEDGED, read(answer)
+        changes = method == "POST"
+        expected = {httpx.codes.SERVICE_UNAVAILABLE} if changes else {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.NOT_FOUND}
+        assert answer.status_code in expected, f"{method} {url}: {answer.status_code} {answer.text}"
+        return UNKNOWN if changes else REFUSED, None

@@ -1,0 +1,131 @@
+"""What clients were told, compared in the end with what is kept: the proof that no charge is lost or doubled."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import httpx
+import msgspec
+
+Json = dict[str, Any]
+
+_decoder = msgspec.json.Decoder(float_hook=Decimal)
+
+
+def read(answer: httpx.Response) -> Any:
+    """The JSON of an answer, its numbers with a point exact."""
+    return _decoder.decode(answer.content)
+
+
+def due(appointment: Mapping[str, Any]) -> Decimal:
+    """What a finished appointment costs: its price for every hour that has begun, reckoned from its printed dates alone."""
+    elapsed = datetime.fromisoformat(appointment["end_date"]) - datetime.fromisoformat(appointment["start_date"])
+    return Decimal(appointment["price"]) * (1 + elapsed.days * 24 + elapsed.seconds // 3600)
+
+
+@dataclass
+class History:
+    """What clients were told. An answer that was lost is a class of its own: such a request may have been done or not."""
+
+    started: dict[str, Json] = field(default_factory=dict)
+    finished: dict[str, Json] = field(default_factory=dict)
+    perhaps_finished: set[str] = field(default_factory=set)
+    seen: dict[str, Decimal] = field(default_factory=dict)
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    changed: set[str] = field(default_factory=set)
+
+    def acknowledged_finish(self, appointment: Json) -> None:
+        first = self.finished.setdefault(appointment["id"], appointment)
+        if first != appointment or self.started.get(appointment["id"], first) | {"end_date": first["end_date"]} != first:
+            self.changed.add(appointment["id"])
+
+    def saw_charge(self, appointment_id: str, total: Decimal) -> None:
+        if self.seen.setdefault(appointment_id, total) != total:
+            self.changed.add(appointment_id)
+
+    def count(self, outcome: str) -> int:
+        return sum(count for (_, each), count in self.outcomes.items() if each == outcome)
+
+
+@dataclass
+class Kept:
+    """What the services show in the end, page by page."""
+
+    appointments: list[Json]
+    charges: list[Json]
+
+
+async def kept(http: httpx.AsyncClient, appointment_url: str, financial_url: str) -> Kept:
+    """Everything that both services show."""
+    return Kept([each async for each in _all(http, appointment_url)], [each async for each in _all(http, financial_url)])
+
+
+async def _all(http: httpx.AsyncClient, url: str) -> AsyncIterator[Json]:
+    after: Json = {}
+    while True:
+        answer = await http.get(f"{url}/", params={"limit": 100, **after})
+        page = read(answer.raise_for_status())
+        for each in page["items"]:
+            yield each
+        if page["next"] is None:
+            return
+        after = {"after": page["next"]}
+
+
+async def shown_charges(http: httpx.AsyncClient, url: str, ids: list[str]) -> dict[str, Decimal | None]:
+    """The total of each of these, asked for one by one, some at a time; None where there is no charge."""
+    some = asyncio.Semaphore(8)
+
+    async def show(appointment_id: str) -> Decimal | None:
+        async with some:
+            answer = await http.get(f"{url}/{appointment_id}/")
+        return None if answer.status_code == httpx.codes.NOT_FOUND else Decimal(read(answer.raise_for_status())["total_price"])
+
+    return dict(zip(ids, await asyncio.gather(*(show(each) for each in ids)), strict=True))
+
+
+@dataclass
+class Verdict:
+    """Every set is empty where the promise was kept."""
+
+    lost: set[str]
+    doubled: set[str]
+    wrong: set[str]
+    changed: set[str]
+    unfounded: set[str]
+    """Charges of what is not finished, and finishes that nobody asked for."""
+
+    @property
+    def breaches(self) -> dict[str, set[str]]:
+        return {name: found for name, found in vars(self).items() if found}
+
+
+def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) -> Verdict:
+    """Compare what was told with what is kept; `shown` is what the financial service says of single appointments."""
+    appointments = {each["id"]: each for each in found.appointments}
+    finished = {id_: each for id_, each in appointments.items() if each["end_date"] is not None}
+    times_charged = Counter(each["appointment_id"] for each in found.charges)
+    charges = {each["appointment_id"]: each for each in found.charges}
+    totals = {id_: Decimal(each["total_price"]) for id_, each in charges.items()}
+    told = history.started | history.finished
+    nobody_finished = finished.keys() - history.finished.keys() - history.perhaps_finished
+    return Verdict(
+        lost=(history.finished.keys() | finished.keys()) - times_charged.keys() | (told.keys() - appointments.keys()),
+        doubled={id_ for id_, times in times_charged.items() if times > 1},
+        wrong={id_ for id_, total in totals.items() if id_ in finished and total != due(history.finished.get(id_, finished[id_]))}
+        | {id_ for id_, each in charges.items() if id_ in finished and _explained(each) != _explained(finished[id_])}
+        | {id_ for id_, total in shown.items() if total != totals.get(id_)},
+        changed=history.changed
+        | {id_ for id_, total in history.seen.items() if totals.get(id_) != total}
+        | {id_ for id_, each in history.finished.items() if appointments.get(id_) != each}
+        | {id_ for id_, each in history.started.items() if (appointments.get(id_, each) | {"end_date": None}) != each},
+        unfounded=(times_charged.keys() - finished.keys()) | nobody_finished,
+    )
+
+
+def _explained(record: Json) -> tuple[Any, ...]:
+    return record["price"], record["start_date"], record["end_date"]
