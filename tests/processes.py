@@ -93,7 +93,7 @@ class Process:
         """None while it runs."""
         return self._running.poll() if self._running else None
 
-    def start(self) -> None:
+    def start(self, *, with_keys: bool = False) -> None:
         assert self._running is None or self.exit_code is not None, f"{self.name} runs already"
         self._let_go()
         with self._out.open("ab") as out, self._err.open("ab") as err:
@@ -101,7 +101,7 @@ class Process:
                 self.command,
                 cwd=self.folder,
                 env=self.environment,
-                stdin=subprocess.PIPE,
+                stdin=subprocess.PIPE if with_keys else subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,
                 start_new_session=True,
@@ -116,7 +116,7 @@ class Process:
         os.killpg(self.pid, number)
 
     def press(self, keys: bytes) -> None:
-        """To its standard input."""
+        """To its standard input; it was started with keys."""
         assert self._running
         assert self._running.stdin
         self._running.stdin.write(keys)
@@ -158,6 +158,12 @@ class Service(Process):
     def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, url: str) -> None:
         super().__init__(name, command, environment, folder)
         self.url = url
+
+    def hear_half(self, sent: bytes) -> None:
+        """A client that sends this and leaves, whatever the answer would be."""
+        host, port = self.url.removeprefix("http://").split(":")
+        with socket.create_connection((host, int(port))) as leaving:
+            leaving.sendall(sent)
 
     async def ready(self, *, within: float = STARTS_WITHIN) -> None:
         """Return once it says that it is ready. Fails as soon as the process ends instead."""
