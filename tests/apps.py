@@ -23,6 +23,7 @@ from clinic.domain.financial.model import Charge, Place
 from clinic.domain.messaging import Message
 from clinic.entrypoints import appointment, financial
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.entrypoints.notices import WatchedNotices
 from clinic.entrypoints.running import Life
 from clinic.entrypoints.settings import Settings
 
@@ -40,6 +41,26 @@ def settings(technology: Technology, folder: Path, **changes: Any) -> Settings:
     return Settings(store=technology, transport=technology, data_dir=folder, **changes)
 
 
+class Noticing(WatchedNotices):
+    """Logs and counts; a test can wait for a notice to come."""
+
+    def __init__(self, service: str) -> None:
+        super().__init__(service)
+        self._seen: list[str] = []
+        self._news = asyncio.Event()
+
+    def __call__(self, what: str, /, **details: object) -> None:
+        super().__call__(what, **details)
+        self._seen.append(what)
+        self._news.set()
+
+    async def seen(self, what: str) -> None:
+        """Return once it was noticed."""
+        while what not in self._seen:
+            self._news.clear()
+            await self._news.wait()
+
+
 class Clinic:
     """Two containers on one log and one clock; once it is running, two clients."""
 
@@ -49,8 +70,11 @@ class Clinic:
         self.accounting = FinancialContainer(settings=its, memory_log=self.front_desk.memory_log)
         for container in (self.front_desk, self.accounting):
             container.clock.override(Object(self.clock))
-        self.front_desk_life = Life(self.front_desk.notices())
-        self.accounting_life = Life(self.accounting.notices())
+        self.front_desk_notices, self.accounting_notices = Noticing("appointment"), Noticing("financial")
+        self.front_desk.notices.override(Object(self.front_desk_notices))
+        self.accounting.notices.override(Object(self.accounting_notices))
+        self.front_desk_life = Life(self.front_desk_notices)
+        self.accounting_life = Life(self.accounting_notices)
         self.appointments: httpx.AsyncClient
         self.charges: httpx.AsyncClient
 

@@ -13,7 +13,6 @@ from dependency_injector.providers import Object
 
 from clinic.domain.money import Money
 
-
 NO_APPOINTMENTS = (NOBODY, NIL, "abc", "1", "84ab6121-c4a8-4684-8cc2", "84ab6121-c4a8-4684-8cc2-b03024ec0f1z")
 
 

@@ -1,0 +1,140 @@
+"""What the services say of themselves: alive, ready, and how often what happened."""
+
+import re
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from apps import Clinic, UnreachableAppointments, UnreachableCharges, settings
+from dependency_injector.providers import Object
+
+from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges
+from clinic.adapters.memory_transport import MemoryPublisher
+from clinic.domain.errors import Refused, Unavailable
+from clinic.domain.financial.model import Charge
+from clinic.domain.messaging import Claimed, Message, Published
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def clinic(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Clinic]:
+    async with Clinic(settings(request.param, tmp_path)).running() as clinic:
+        yield clinic
+
+
+class Closed(MemoryPublisher):
+    """Publishes nothing, for the reason that it is given, until it is told to."""
+
+    def __init__(self, clinic: Clinic, reason: Exception) -> None:
+        super().__init__(clinic.front_desk.memory_log(), clinic.clock)
+        self._reason = reason
+        self.open = False
+
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        if self.open:
+            return await super().publish(batch)
+        raise self._reason
+
+
+async def test_both_services_are_alive_and_ready_with_and_without_the_slash(clinic: Clinic) -> None:
+    for client, loop in ((clinic.appointments, "relay"), (clinic.charges, "consumer")):
+        for slash in ("", "/"):
+            assert (await client.get(f"/health/live{slash}")).json() == {"status": "alive"}
+            ready = await client.get(f"/health/ready{slash}")
+            assert (ready.status_code, ready.json()) == (200, {"status": "ready", "checks": {"store": "ok", loop: "ok"}})
+
+
+async def test_while_the_transport_is_away_the_service_is_degraded_and_finishes_are_answered(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    closed = Closed(clinic, Unavailable("the transport does not answer"))
+    clinic.front_desk.publisher.override(Object(closed))
+    async with clinic.running():
+        its_id = await clinic.start()
+        assert (await clinic.finish(its_id)).status_code == 200
+        await clinic.front_desk_notices.seen("relay waits")
+        ready = await clinic.appointments.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["checks"] == {"store": "ok", "relay": "the transport does not answer"}
+        assert ready.json()["oldest_unpublished_seconds"] >= 0
+        assert (await clinic.finish(await clinic.start())).status_code == 200
+        closed.open = True
+        assert (await clinic.charged(its_id)).status_code == 200
+
+
+async def test_a_fact_that_cannot_be_published_is_named_while_the_others_go_on(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    culprit: list[str] = []
+
+    class Picky(MemoryPublisher):
+        async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+            if any(message.subject in culprit for message in batch):
+                raise Refused("it is too large")
+            return await super().publish(batch)
+
+    clinic.front_desk.publisher.override(Object(Picky(clinic.front_desk.memory_log(), clinic.clock)))
+    async with clinic.running():
+        culprit.append(await clinic.start())
+        await clinic.finish(culprit[0])
+        other = await clinic.start()
+        await clinic.finish(other)
+        assert (await clinic.charged(other)).status_code == 200
+        await clinic.front_desk_notices.seen("cannot be published")
+        ready = await clinic.appointments.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert "it is too large" in ready.json()["checks"]["relay"]
+        assert (await clinic.charges.get(f"/{culprit[0]}/")).status_code == 404
+
+
+async def test_without_its_store_a_service_is_alive_but_not_ready(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    clinic.front_desk.appointments.override(Object(UnreachableAppointments(clinic.clock, 3.0)))
+    clinic.accounting.charges.override(Object(UnreachableCharges()))
+    async with clinic.running():
+        for client, store in ((clinic.appointments, "the appointments do not answer"), (clinic.charges, "the charges do not answer")):
+            ready = await client.get("/health/ready")
+            assert (ready.status_code, ready.json()["status"]) == (503, "unready")
+            assert ready.json()["checks"]["store"] == store
+            assert (await client.get("/health/live")).status_code == 200
+
+
+async def test_trouble_of_the_consumer_is_degraded_and_charges_are_shown(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+
+    class ReadOnlyCharges(MemoryCharges):
+        async def add(self, charges: Sequence[Charge]) -> Any:
+            raise Unavailable(f"the charges take nothing, not even {len(charges)}")
+
+    clinic.accounting.charges.override(Object(ReadOnlyCharges()))
+    async with clinic.running():
+        await clinic.finish(await clinic.start())
+        await clinic.accounting_notices.seen("consumer waits")
+        ready = await clinic.charges.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["checks"] == {"store": "ok", "consumer": "the charges take nothing, not even 1"}
+        assert (await clinic.charges.get("/")).status_code == 200
+
+
+async def test_an_outbox_that_cannot_be_read_is_trouble_of_the_relay(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+
+    class Stuck(MemoryAppointments):
+        async def claim(self, limit: int) -> Sequence[Claimed]:
+            raise Unavailable(f"the outbox does not hand over {limit}")
+
+    clinic.front_desk.appointments.override(Object(Stuck(clinic.clock, 3.0)))
+    async with clinic.running():
+        await clinic.front_desk_notices.seen("relay waits")
+        assert (await clinic.appointments.get("/health/ready")).json()["status"] == "degraded"
+
+
+async def test_metrics_count_what_has_happened(clinic: Clinic) -> None:
+    for _ in range(3):
+        its_id = await clinic.start()
+        await clinic.finish(its_id)
+        await clinic.charged(its_id)
+    for client, what in ((clinic.appointments, "published"), (clinic.charges, "charged")):
+        for slash in ("", "/"):
+            answer = await client.get(f"/metrics{slash}")
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith("text/plain")
+            assert re.findall(rf'^clinic_notices_total{{what="{what}"}} (.*)$', answer.text, re.MULTILINE) == ["3.0"]
