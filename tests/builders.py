@@ -1,0 +1,197 @@
+"""Defaults that a test does not care about, and small stand-ins for the world: a clock, a pause, notices, a fault."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal, Protocol, TypeVar
+from uuid import uuid4
+
+from msgspec.structs import replace
+
+from clinic.adapters import cloudevents
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.events import AppointmentFinished, seal
+from clinic.domain.financial.model import Charge
+from clinic.domain.financial.pricing import POLICIES
+from clinic.domain.messaging import DeadLetter, Delivery, Message, Notices, Origin, Told
+from clinic.domain.money import Money
+
+T = TypeVar("T")
+
+ONE_O_CLOCK = datetime(2020, 12, 1, 13, tzinfo=UTC)
+TWO_O_CLOCK = ONE_O_CLOCK + timedelta(hours=1)
+
+
+def now() -> datetime:
+    """The time, in milliseconds as operational times are."""
+    moment = datetime.now(UTC)
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+def an_appointment(**changes: Any) -> Appointment:
+    """One that has started at one o'clock."""
+    usual = Appointment(id=uuid4(), physician_id=uuid4(), patient_id=uuid4(), price=Money("200.00"), start=ONE_O_CLOCK)
+    return replace(usual, **changes)
+
+
+def a_fact(**changes: Any) -> AppointmentFinished:
+    """An appointment lasted from one to two o'clock."""
+    usual = AppointmentFinished(
+        appointment_id=uuid4(),
+        physician_id=uuid4(),
+        patient_id=uuid4(),
+        price=Money("200.00"),
+        start=ONE_O_CLOCK,
+        end=TWO_O_CLOCK,
+    )
+    return replace(usual, **changes)
+
+
+def a_message(**changes: Any) -> Message:
+    """Some fact, sealed."""
+    return replace(seal(a_fact()), **changes)
+
+
+def an_origin(**changes: Any) -> Origin:
+    """The first message of some log."""
+    return replace(Origin(position="log/1", published_at=TWO_O_CLOCK, received_at=TWO_O_CLOCK), **changes)
+
+
+def told(fact: AppointmentFinished, **origin: Any) -> Told[AppointmentFinished]:
+    """The fact, as it was read."""
+    return Told(fact, an_origin(**origin))
+
+
+def a_charge(**changes: Any) -> Charge:
+    """Two begun hours at 200.00, charged at two o'clock."""
+    return replace(Charge.for_finished(told(a_fact()), POLICIES["hours-begun"], TWO_O_CLOCK), **changes)
+
+
+def a_letter(**changes: Any) -> DeadLetter:
+    """Something unreadable, seen once."""
+    usual = DeadLetter(
+        position="log/1",
+        message_id="1",
+        key=b"key",
+        headers=(("ce_id", b"1"),),
+        value=b"?",
+        length=1,
+        sha256=hashlib.sha256(b"?").hexdigest(),
+        reason="it cannot be read",
+        attempts=1,
+        first_seen=ONE_O_CLOCK,
+        last_seen=ONE_O_CLOCK,
+    )
+    return replace(usual, **changes)
+
+
+def a_delivery(message: Message, position: str = "log/1") -> Delivery:
+    """The message as it arrives at that place."""
+    return Delivery(
+        message=message,
+        origin=an_origin(position=position),
+        key=message.key.encode(),
+        headers=tuple(cloudevents.headers(message)),
+        value=message.data,
+    )
+
+
+class StandingClock:
+    """Stands still until it is moved."""
+
+    def __init__(self, moment: datetime = ONE_O_CLOCK) -> None:
+        self.moment = moment
+
+    def __call__(self) -> datetime:
+        return self.moment
+
+    def move(self, **by: float) -> None:
+        """Forward or back, by hours=, minutes=, seconds=."""
+        self.moment += timedelta(**by)
+
+
+class Noticed(list[tuple[str, dict[str, object]]], Notices):
+    """Every notice, in order; a test can wait for one to come."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._news = asyncio.Event()
+
+    def __call__(self, what: str, /, **details: object) -> None:
+        self.append((what, details))
+        self._news.set()
+
+    def named(self, what: str) -> list[dict[str, object]]:
+        """The details of each notice of that name."""
+        return [details for each, details in self if each == what]
+
+    async def seen(self, what: str, times: int = 1) -> None:
+        """Return when it was noticed so often."""
+        while len(self.named(what)) < times:
+            self._news.clear()
+            await self._news.wait()
+
+
+class NoWait:
+    """A pause that keeps in mind how long it should have been, and is over at once."""
+
+    def __init__(self) -> None:
+        self.waited: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        await asyncio.sleep(0)
+
+
+class Died(Exception):
+    """A process ends at this point: no line after it is run."""
+
+
+class Fault:
+    """Goes wrong at one step of several: before the step's work, or after it, when its outcome is lost on the way."""
+
+    def __init__(self, step: str, when: Literal["before", "after"], error: Exception, times: int = 1) -> None:
+        self._step, self._when, self._error, self._left = step, when, error, times
+
+    async def __call__(self, step: str, work: Callable[[], Awaitable[T]]) -> T:
+        if not self._left or step != self._step:
+            return await work()
+        self._left -= 1
+        if self._when == "after":
+            await work()
+        raise self._error
+
+
+NO_FAULT = Fault("none", "before", Died(), times=0)
+
+
+class Openable(Protocol):
+    async def open(self) -> None: ...
+    async def close(self) -> None: ...
+
+
+Opened = TypeVar("Opened", bound=Openable)
+
+
+@asynccontextmanager
+async def opened(subject: Opened) -> AsyncIterator[Opened]:
+    """Something that is opened and closed, open."""
+    await subject.open()
+    try:
+        yield subject
+    finally:
+        await subject.close()
+
+
+@asynccontextmanager
+async def running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    """A loop that never ends by itself, until the block does."""
+    task = asyncio.create_task(loop)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError, Died):
+            await task

@@ -1,0 +1,15 @@
+"""Suites without a subject: what every store and every transport must do, whoever writes it.
+
+A subclass names its subject in about five lines (see tests/unit/test_memory_store.py) and inherits every test:
+
+    class TestMyCharges(ChargesContract):
+        @asynccontextmanager
+        async def opened(self, where: Path) -> AsyncIterator[Charges]:
+            yield MyCharges(where / "charges")
+
+What a subject cannot do it declares in a class attribute, where its readers see it.
+"""
+
+import pytest
+
+pytest.register_assert_rewrite("contracts.stores", "contracts.subject", "contracts.transports")

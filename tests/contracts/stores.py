@@ -1,0 +1,625 @@
+"""What every store must do. Each test's name is a sentence of a port's docstring, or what follows from one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from fractions import Fraction
+from itertools import pairwise, product
+from operator import attrgetter
+from pathlib import Path
+from time import monotonic
+from typing import ClassVar, Protocol
+from uuid import UUID, uuid4
+
+import pytest
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, an_origin, now
+from msgspec.structs import replace
+
+from clinic.domain.appointment import ports as appointment
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.errors import Conflict, NotFound, Unavailable
+from clinic.domain.events import seal
+from clinic.domain.financial import ports as financial
+from clinic.domain.financial.model import Charge
+from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published
+from clinic.domain.money import Money
+from contracts.subject import Contract
+
+LONG = 600.0
+"""A lease that ends after every test: what comes within it was not found by a sweep."""
+SOON = timedelta(seconds=5)
+"""How far a store's clock may be from this machine's."""
+
+
+class Store(appointment.Appointments, Outbox, Protocol):
+    """Appointments and their outbox are one adapter, so that both can be saved in one step."""
+
+
+def finished(started: Appointment) -> tuple[Appointment, Message]:
+    """Its next state, and the news of it."""
+    state, fact = started.finish(TWO_O_CLOCK)
+    assert fact
+    return state, seal(fact)
+
+
+async def saved(store: Store) -> Message:
+    """The news of an appointment that was finished just now."""
+    started = an_appointment()
+    await store.add(started)
+    state, message = finished(started)
+    await store.save(state, message)
+    return message
+
+
+async def hand_over(outbox: Outbox, count: int) -> list[Message]:
+    """So many facts, in the order in which they were handed over."""
+    found: list[Message] = []
+    while len(found) < count:
+        found += [each.message for each in await outbox.claim(count - len(found))]
+    return found
+
+
+def published(*messages: Message) -> list[Published]:
+    return [Published(message.id, f"log/{number}", now()) for number, message in enumerate(messages)]
+
+
+def ids(messages: Sequence[Message]) -> list[str]:
+    return sorted(message.id for message in messages)
+
+
+def is_wanted(each: Appointment, wanted: appointment.Wanted) -> bool:
+    return (
+        wanted.physician_id in (None, each.physician_id)
+        and wanted.patient_id in (None, each.patient_id)
+        and wanted.finished in (None, each.end is not None)
+    )
+
+
+class AppointmentsContract(Contract):
+    """Appointments and their outbox."""
+
+    short_lease: ClassVar[float] = 0.2
+
+    def opened(self, where: Path, lease: float) -> AbstractAsyncContextManager[Store]:
+        """The subject on the data at that place; leaving ends its process."""
+        raise NotImplementedError
+
+    def unanswering(self, where: Path) -> AbstractAsyncContextManager[Store]:
+        """A subject whose server or file is gone. Not asked for where it `always_answers`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def store(self, where: Path) -> AsyncIterator[Store]:
+        async with self.opened(where, LONG) as store:
+            yield store
+
+    async def test_a_new_appointment_is_kept(self, store: Store) -> None:
+        new = an_appointment(price=Money("123.45"))
+        await store.add(new)
+        assert await store.get(new.id) == new
+
+    async def test_adding_a_known_id_is_a_conflict_and_changes_nothing(self, store: Store) -> None:
+        first = an_appointment()
+        await store.add(first)
+        with pytest.raises(Conflict):
+            await store.add(an_appointment(id=first.id))
+        assert await store.get(first.id) == first
+
+    async def test_an_unknown_appointment_is_not_found(self, store: Store) -> None:
+        with pytest.raises(NotFound):
+            await store.get(uuid4())
+
+    async def test_an_appointment_is_got_as_it_was_last_saved(self, store: Store) -> None:
+        started = an_appointment()
+        await store.add(started)
+        state, message = finished(started)
+        answered = await store.save(state, message)
+        assert answered.end == TWO_O_CLOCK
+        assert await store.get(started.id) == answered
+
+    async def test_what_save_answers_can_be_saved_again(self, store: Store) -> None:
+        await store.add(started := an_appointment())
+        again = await store.save(await store.save(started))
+        assert await store.get(started.id) == again
+
+    async def test_the_second_of_two_writers_gets_a_conflict(self, store: Store) -> None:
+        await store.add(started := an_appointment())
+        one, other = await store.get(started.id), await store.get(started.id)
+        await store.save(replace(one, end=TWO_O_CLOCK))
+        with pytest.raises(Conflict):
+            await store.save(replace(other, end=ONE_O_CLOCK))
+        assert (await store.get(started.id)).end == TWO_O_CLOCK
+
+    async def test_a_conflicting_save_keeps_no_fact_and_no_state(self, store: Store) -> None:
+        await store.add(started := an_appointment())
+        kept = await store.save(started)
+        state, message = finished(started)
+        with pytest.raises(Conflict):
+            await store.save(state, message)
+        assert await store.get(started.id) == kept
+        assert await store.oldest() is None
+
+    async def test_saving_what_was_never_added_is_a_conflict_and_keeps_nothing(self, store: Store) -> None:
+        state, message = finished(an_appointment())
+        with pytest.raises(Conflict):
+            await store.save(state, message)
+        with pytest.raises(NotFound):
+            await store.get(state.id)
+        assert await store.oldest() is None
+
+    async def test_all_facts_of_a_save_are_kept_with_its_state(self, store: Store) -> None:
+        await store.add(started := an_appointment())
+        messages = [a_message(time=ONE_O_CLOCK), a_message(subject="Zoë"), a_message(data=None)]
+        await store.save(replace(started, end=TWO_O_CLOCK), *messages)
+        assert await self.soon(hand_over(store, 3)) == messages
+
+    async def test_of_fifty_concurrent_saves_exactly_one_wins(self, store: Store) -> None:
+        await store.add(started := an_appointment())
+        messages = [a_message() for _ in range(50)]
+        states = [replace(started, end=ONE_O_CLOCK + timedelta(seconds=number)) for number in range(50)]
+        saves = (store.save(state, message) for state, message in zip(states, messages, strict=True))
+        outcomes = await self.soon(asyncio.gather(*saves, return_exceptions=True))
+        (winner,) = (number for number, outcome in enumerate(outcomes) if isinstance(outcome, Appointment))
+        assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 49
+        assert (await store.get(started.id)).end == states[winner].end
+        (handed,) = await self.soon(hand_over(store, 1))
+        assert handed == messages[winner]
+        await store.confirm(published(handed))
+        assert await store.oldest() is None
+
+    async def test_concurrent_callers_each_get_their_own_outcome(self, store: Store) -> None:
+        fresh, stale, unknown = an_appointment(), an_appointment(), an_appointment()
+        await store.add(stale)
+        await store.save(stale)
+        await store.add(fresh)
+        new, known = store.add(an_appointment()), store.add(an_appointment(id=stale.id))
+        saves = (store.save(*finished(each)) for each in (fresh, stale, unknown))
+        outcomes = await self.soon(asyncio.gather(new, known, *saves, return_exceptions=True))
+        assert [isinstance(outcome, Conflict) for outcome in outcomes] == [False, True, False, True, True]
+        assert outcomes[2] == await store.get(fresh.id)
+        assert [message.subject for message in await self.soon(hand_over(store, 1))] == [str(fresh.id)]
+
+    async def test_a_cancelled_caller_leaves_the_others_alone(self, store: Store) -> None:
+        started = [an_appointment() for _ in range(5)]
+        for each in started:
+            await store.add(each)
+        saves = [asyncio.create_task(store.save(*finished(each))) for each in started]
+        await asyncio.sleep(0)
+        saves[2].cancel()
+        outcomes = await self.soon(asyncio.gather(*saves[:2], *saves[3:]))
+        assert [outcome.end for outcome in outcomes] == [TWO_O_CLOCK] * 4
+        await asyncio.wait(saves)
+
+    async def test_a_save_whose_caller_was_cancelled_is_kept_with_its_fact_or_not_at_all(self, where: Path) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            await store.add(started := an_appointment())
+            save = asyncio.create_task(store.save(*finished(started)))
+            await asyncio.sleep(0)
+            save.cancel()
+            await asyncio.wait([save])
+            sentinel = await saved(store)
+            kept = (await store.get(started.id)).end is not None
+            handed = await self.soon(hand_over(store, 2 if kept else 1))
+            assert {message.subject for message in handed} == {sentinel.subject} | ({str(started.id)} if kept else set())
+
+    async def test_a_page_shows_the_newest_ids_first_from_behind_a_given_one(self, store: Store) -> None:
+        kept = sorted([an_appointment() for _ in range(5)], key=attrgetter("id"), reverse=True)
+        for each in kept:
+            await store.add(each)
+        assert list(await store.page(appointment.Wanted(), 3)) == kept[:3]
+        assert list(await store.page(appointment.Wanted(), 3, kept[2].id)) == kept[3:]
+        assert list(await store.page(appointment.Wanted(), 3, kept[4].id)) == []
+
+    async def test_a_page_shows_what_meets_every_condition_that_is_set(self, store: Store) -> None:
+        people = [uuid4(), uuid4()]
+        for physician, patient, end in product(people, people, (None, TWO_O_CLOCK)):
+            await store.add(an_appointment(physician_id=physician, patient_id=patient, end=end))
+        kept = await store.page(appointment.Wanted(), 100)
+        assert len(kept) == 8
+        for conditions in product([None, people[0]], [None, people[1]], [None, True, False]):
+            wanted = appointment.Wanted(*conditions)
+            expected = [each for each in kept if is_wanted(each, wanted)]
+            assert list(await store.page(wanted, 100)) == expected
+            assert list(await store.page(wanted, 100, expected[0].id)) == expected[1:]
+
+    async def test_a_store_that_answers_says_so(self, store: Store) -> None:
+        await self.soon(store.check())
+
+    async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
+        self.only_if(not self.always_answers, "it always answers")
+        state, message = finished(an_appointment())
+        async with self.unanswering(where) as store:
+            for call in (
+                store.add(state),
+                store.get(state.id),
+                store.save(state, message),
+                store.page(appointment.Wanted(), 1),
+                store.check(),
+                store.claim(1),
+                store.confirm(published(message)),
+                store.oldest(),
+            ):
+                with pytest.raises(Unavailable):
+                    await self.soon(call)
+
+    async def test_what_was_saved_outlives_the_process(self, where: Path) -> None:
+        async with self.opened(where, LONG) as store:
+            await store.add(started := an_appointment())
+            kept = await store.save(replace(started, end=TWO_O_CLOCK))
+        async with self.opened(where, LONG) as store:
+            assert list(await store.page(appointment.Wanted(), 10)) == ([kept] if self.survives else [])
+
+    async def test_up_to_the_limit_is_handed_over_and_one_at_least(self, store: Store) -> None:
+        messages = [await saved(store) for _ in range(3)]
+        first = await self.soon(store.claim(2))
+        assert 1 <= len(first) <= 2
+        rest = await self.soon(hand_over(store, 3 - len(first)))
+        assert ids([*(each.message for each in first), *rest]) == ids(messages)
+
+    async def test_a_claim_says_until_when_it_holds(self, store: Store) -> None:
+        await saved(store)
+        before = monotonic()
+        (claimed,) = await self.soon(store.claim(1))
+        assert before < claimed.until <= monotonic() + LONG
+
+    async def test_a_waiting_claim_wakes_as_soon_as_something_is_saved(self, store: Store) -> None:
+        claim = asyncio.create_task(store.claim(10))
+        await asyncio.sleep(0)
+        message = await saved(store)
+        (claimed,) = await self.soon(claim)
+        assert claimed.message == message
+
+    async def test_a_claim_that_is_cancelled_while_waiting_takes_nothing(self, store: Store) -> None:
+        claim = asyncio.create_task(store.claim(10))
+        await asyncio.sleep(0)
+        claim.cancel()
+        await asyncio.wait([claim])
+        message = await saved(store)
+        assert await self.soon(hand_over(store, 1)) == [message]
+
+    async def test_within_its_lease_a_fact_is_handed_to_one_caller(self, store: Store) -> None:
+        await saved(store)
+        await self.soon(store.claim(10))
+        second = asyncio.create_task(store.claim(10))
+        await asyncio.sleep(0)
+        sentinel = await saved(store)
+        assert [each.message for each in await self.soon(second)] == [sentinel]
+
+    async def test_concurrent_claimers_share_the_facts(self, store: Store) -> None:
+        await self.shared_by_claimers(store, store)
+
+    async def test_claimers_of_several_processes_share_the_facts(self, where: Path) -> None:
+        self.only_if(self.several, "one process at a time")
+        async with self.opened(where, LONG) as one, self.opened(where, LONG) as other:
+            await self.shared_by_claimers(one, other)
+
+    async def shared_by_claimers(self, one: Store, other: Store) -> None:
+        messages = [await saved(one) for _ in range(12)]
+        handed: list[Message] = []
+
+        async def take(store: Store) -> None:
+            while len(handed) < len(messages):
+                handed.extend(each.message for each in await store.claim(2))
+
+        takers = [asyncio.create_task(take(store)) for store in (one, other)]
+        await self.soon(asyncio.wait(takers, return_when=asyncio.FIRST_COMPLETED))
+        for taker in takers:
+            taker.cancel()
+        await asyncio.wait(takers)
+        assert ids(handed) == ids(messages)
+
+    async def test_after_its_lease_a_fact_is_handed_over_again(self, where: Path) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            message = await saved(store)
+            (first,) = await self.soon(store.claim(10))
+            (again,) = await self.soon(store.claim(10))
+            assert first.message == again.message == message
+            assert first.until < again.until
+
+    async def test_a_waiting_claim_finds_a_fact_whose_lease_runs_out(self, where: Path) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            held, free = await saved(store), await saved(store)
+            assert ids(await self.soon(hand_over(store, 2))) == ids([held, free])
+            await store.confirm(published(free))
+            assert await self.soon(hand_over(store, 1)) == [held]
+
+    async def test_the_first_time_facts_of_one_key_come_in_the_order_of_their_saves(self, store: Store) -> None:
+        mine, others = an_appointment(), an_appointment()
+        await store.add(mine)
+        await store.add(others)
+        for _ in range(5):
+            mine = await store.save(mine, a_message(key="mine"), a_message(key="mine", data=b"{}"))
+            others = await store.save(others, a_message(key="others"))
+        handed: list[Message] = []
+        while len(handed) < 15:
+            handed += [each.message for each in await self.soon(store.claim(2))]
+        assert [message.data == b"{}" for message in handed if message.key == "mine"] == [False, True] * 5
+        await self.in_order_of_saving(store)
+
+    async def in_order_of_saving(self, store: Store) -> None:
+        await store.add(each := an_appointment())
+        messages = [a_message(key="key") for _ in range(8)]
+        for message in messages:
+            each = await store.save(each, message)
+        assert await self.soon(hand_over(store, 8)) == messages
+
+    async def test_confirming_forgets_exactly_these_facts(self, where: Path) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            first, second, third = [await saved(store) for _ in range(3)]
+            await self.soon(hand_over(store, 3))
+            await store.confirm(published(first, third))
+            assert await self.soon(hand_over(store, 1)) == [second]
+            await store.confirm(published(second))
+            assert await store.oldest() is None
+
+    async def test_a_fact_saved_between_hand_over_and_confirming_is_still_handed_over(self, store: Store) -> None:
+        first = await saved(store)
+        await self.soon(hand_over(store, 1))
+        second = await saved(store)
+        await store.confirm(published(first))
+        assert await self.soon(hand_over(store, 1)) == [second]
+
+    async def test_confirming_passes_over_what_is_unknown(self, store: Store) -> None:
+        message = await saved(store)
+        await store.confirm(published(a_message(), message, a_message()))
+        await store.confirm(published(message))
+        assert await store.oldest() is None
+
+    async def test_oldest_says_when_the_oldest_unpublished_fact_was_saved(self, store: Store) -> None:
+        assert await store.oldest() is None
+        first = await saved(store)
+        since = await store.oldest()
+        assert since
+        assert now() - SOON < since < now() + SOON
+        second = await saved(store)
+        assert await store.oldest() == since
+        await store.confirm(published(first))
+        after = await store.oldest()
+        assert after
+        assert after >= since
+        await store.confirm(published(second))
+        assert await store.oldest() is None
+
+    async def test_what_a_dead_process_left_behind_is_found_by_the_next(self, where: Path) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            messages = [await saved(store), await saved(store)]
+            await self.soon(store.claim(1))  # it dies with one fact in its hands
+        async with self.opened(where, self.short_lease) as store:
+            assert (await store.oldest() is not None) is self.survives
+            handed = await self.soon(hand_over(store, 2)) if self.survives else messages
+            assert ids(handed) == ids(messages)
+
+
+class ChargesContract(Contract):
+    """Charges."""
+
+    most_waiters: ClassVar[int] = 1000
+
+    def opened(self, where: Path) -> AbstractAsyncContextManager[financial.Charges]:
+        """The subject on the data at that place; leaving ends its process."""
+        raise NotImplementedError
+
+    def unanswering(self, where: Path) -> AbstractAsyncContextManager[financial.Charges]:
+        """A subject whose server or file is gone. Not asked for where it `always_answers`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def charges(self, where: Path) -> AsyncIterator[financial.Charges]:
+        async with self.opened(where) as charges:
+            yield charges
+
+    async def test_all_are_kept_when_add_returns(self, charges: financial.Charges) -> None:
+        new = [a_charge() for _ in range(3)]
+        assert await charges.add(new) == financial.Added(new, [])
+        assert [await charges.get(each.appointment_id) for each in new] == new
+
+    async def test_an_appointment_without_a_charge_is_not_found(self, charges: financial.Charges) -> None:
+        with pytest.raises(NotFound):
+            await charges.get(uuid4())
+
+    async def test_the_first_charge_stays_for_ever(self, charges: financial.Charges) -> None:
+        first = a_charge()
+        later = a_charge(appointment_id=first.appointment_id, total=Money("1.00"), origin=an_origin(position="log/2"))
+        await charges.add([first])
+        assert await charges.add([later]) == financial.Added([], [first])
+        assert await charges.get(first.appointment_id) == first
+
+    async def test_of_two_charges_for_one_appointment_in_a_batch_the_first_stays(self, charges: financial.Charges) -> None:
+        first = a_charge()
+        later = replace(first, total=Money("1.00"))
+        assert await charges.add([first, later]) == financial.Added([first], [first])
+        assert await charges.get(first.appointment_id) == first
+
+    async def test_what_is_new_is_told_apart_from_what_stands(self, charges: financial.Charges) -> None:
+        standing, new = [a_charge(), a_charge()], [a_charge(), a_charge()]
+        await charges.add(standing)
+        again = [replace(each, charged_at=each.charged_at + timedelta(seconds=1)) for each in standing]
+        added = await charges.add([again[0], new[0], again[1], new[1]])
+        assert sorted(added.new, key=attrgetter("place")) == sorted(new, key=attrgetter("place"))
+        assert sorted(added.standing, key=attrgetter("place")) == sorted(standing, key=attrgetter("place"))
+
+    async def test_concurrent_adds_keep_one_charge_and_all_agree_on_it(self, charges: financial.Charges) -> None:
+        rivals = [replace(a_charge(), appointment_id=UUID(int=1), total=Money(f"{number}.00")) for number in range(10)]
+        outcomes = await self.soon(asyncio.gather(*(charges.add([each]) for each in rivals)))
+        kept = await charges.get(UUID(int=1))
+        assert [each for outcome in outcomes for each in outcome.new] == [kept]
+        assert [each for outcome in outcomes for each in outcome.standing] == [kept] * 9
+
+    async def test_nothing_to_add_is_fine(self, charges: financial.Charges) -> None:
+        assert await charges.add([]) == financial.Added([], [])
+
+    @pytest.mark.parametrize(
+        "exact",
+        [
+            {"price": Money("9999999999999.99"), "total": Money("0.01")},
+            {"price": Money("0.00"), "total": Money("0.00")},
+            {"hours": Fraction(13, 12)},
+            {"hours": Fraction(10**12, 3)},
+            {"charged_at": TWO_O_CLOCK + timedelta(milliseconds=1)},
+            {"start": ONE_O_CLOCK.replace(year=1), "end": ONE_O_CLOCK.replace(year=9999), "pricing": "pro-rata"},
+            {"origin": an_origin(position="log/0/7", published_at=TWO_O_CLOCK + timedelta(milliseconds=999), attempts=3)},
+        ],
+        ids=" ".join,
+    )
+    async def test_money_hours_and_milliseconds_are_kept_exactly(self, charges: financial.Charges, exact: dict[str, object]) -> None:
+        charge = a_charge(**exact)
+        await charges.add([charge])
+        assert await charges.get(charge.appointment_id) == charge
+
+    async def test_a_charge_that_is_there_has_arrived(self, charges: financial.Charges) -> None:
+        charge = a_charge()
+        await charges.add([charge])
+        assert await charges.arrived(charge.appointment_id, self.patience) == charge
+
+    async def test_a_charge_wakes_all_who_wait_for_it_and_nobody_else(self, charges: financial.Charges) -> None:
+        mine, others = a_charge(), a_charge()
+        waiters = [asyncio.create_task(charges.arrived(mine.appointment_id, self.patience)) for _ in range(3)]
+        other = asyncio.create_task(charges.arrived(others.appointment_id, self.patience))
+        await asyncio.sleep(0)
+        await charges.add([mine])
+        assert await asyncio.gather(*waiters) == [mine] * 3
+        await charges.add([others])
+        assert await other == others
+
+    async def test_a_charge_that_does_not_come_is_not_found(self, charges: financial.Charges) -> None:
+        with pytest.raises(NotFound):
+            await charges.arrived(uuid4(), 0.05)
+
+    async def test_also_finds_what_another_process_charged(self, where: Path) -> None:
+        self.only_if(self.several, "one process at a time")
+        charge = a_charge()
+        async with self.opened(where) as one, self.opened(where) as other:
+            waiter = asyncio.create_task(one.arrived(charge.appointment_id, self.patience))
+            await asyncio.sleep(0)
+            await other.add([charge])
+            assert await waiter == charge
+
+    async def test_where_too_many_wait_already_one_more_is_turned_away(self, charges: financial.Charges) -> None:
+        waiters = [asyncio.create_task(charges.arrived(uuid4(), self.patience)) for _ in range(self.most_waiters)]
+        await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await charges.arrived(uuid4(), self.patience)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.wait(waiters)
+        with pytest.raises(NotFound):  # there is room again
+            await charges.arrived(uuid4(), 0.05)
+
+    async def test_a_page_shows_the_newest_place_first_from_behind_a_given_one(self, charges: financial.Charges) -> None:
+        times = [TWO_O_CLOCK, TWO_O_CLOCK + timedelta(milliseconds=1)]
+        kept = sorted([a_charge(charged_at=time) for time in times for _ in range(3)], key=attrgetter("place"), reverse=True)
+        await charges.add(kept[::-1])
+        assert list(await charges.page(financial.Wanted(), 100)) == kept
+        assert list(await charges.page(financial.Wanted(), 4)) == kept[:4]
+        for place, behind in pairwise(range(7)):
+            assert list(await charges.page(financial.Wanted(), 100, kept[place].place)) == kept[behind:]
+
+    async def test_a_page_shows_what_meets_every_condition_that_is_set(self, charges: financial.Charges) -> None:
+        people, times = [uuid4(), uuid4()], [TWO_O_CLOCK + timedelta(milliseconds=number) for number in range(3)]
+        await charges.add([
+            a_charge(physician_id=physician, patient_id=patient, charged_at=time)
+            for physician, patient, time in product(people, people, times)
+        ])  # fmt: skip
+        kept = await charges.page(financial.Wanted(), 100)
+        assert len(kept) == 12
+        for conditions in product([None, people[0]], [None, people[1]], [None, times[1]], [None, times[2]]):
+            wanted = financial.Wanted(*conditions)
+            expected = [each for each in kept if is_charge_wanted(each, wanted)]
+            assert list(await charges.page(wanted, 100)) == expected
+            assert list(await charges.page(wanted, 100, expected[0].place)) == expected[1:]
+
+    async def test_a_store_that_answers_says_so(self, charges: financial.Charges) -> None:
+        await self.soon(charges.check())
+
+    async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
+        self.only_if(not self.always_answers, "it always answers")
+        async with self.unanswering(where) as charges:
+            for call in (charges.add([a_charge()]), charges.get(uuid4()), charges.page(financial.Wanted(), 1), charges.check()):
+                with pytest.raises(Unavailable):
+                    await self.soon(call)
+
+    async def test_what_was_added_outlives_the_process(self, where: Path) -> None:
+        charge = a_charge()
+        async with self.opened(where) as charges:
+            await charges.add([charge])
+        async with self.opened(where) as charges:
+            assert list(await charges.page(financial.Wanted(), 10)) == ([charge] if self.survives else [])
+
+
+def is_charge_wanted(charge: Charge, wanted: financial.Wanted) -> bool:
+    return (
+        wanted.physician_id in (None, charge.physician_id)
+        and wanted.patient_id in (None, charge.patient_id)
+        and (wanted.charged_from is None or wanted.charged_from <= charge.charged_at)
+        and (wanted.charged_to is None or charge.charged_at < wanted.charged_to)
+    )
+
+
+class DeadLettersContract(Contract):
+    """Dead letters."""
+
+    def opened(self, where: Path) -> AbstractAsyncContextManager[DeadLetters]:
+        """The subject on the data at that place; leaving ends its process."""
+        raise NotImplementedError
+
+    def unanswering(self, where: Path) -> AbstractAsyncContextManager[DeadLetters]:
+        """A subject whose server or file is gone. Not asked for where it `always_answers`."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    async def letters(self, where: Path) -> AsyncIterator[DeadLetters]:
+        async with self.opened(where) as letters:
+            yield letters
+
+    async def test_each_is_kept_under_its_position(self, letters: DeadLetters) -> None:
+        kept = [a_letter(position=f"log/{number}", reason=f"reason {number}") for number in range(3)]
+        await letters.keep(kept)
+        assert list(await letters.page(10)) == kept
+
+    async def test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts(self, letters: DeadLetters) -> None:
+        await letters.keep([a_letter()])
+        await letters.keep([a_letter(reason="still not", first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK)])
+        (kept,) = await letters.page(10)
+        assert kept == a_letter(reason="still not", attempts=2, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK)
+
+    @pytest.mark.parametrize(
+        "odd",
+        [
+            {"headers": ()},
+            {"headers": (("a", b"1"), ("a", b"2"), ("A", b"1"), ("a", b"1"))},
+            {"headers": (("null", None), ("empty", b""), ("", b"no name"))},
+            {"headers": (("binary", bytes(range(256))), ("grüße", "grüße".encode()))},
+            {"value": None, "length": 0},
+            {"value": b"", "length": 0},
+            {"value": bytes(range(256)) * 4096, "length": 2**40},
+            {"key": None},
+            {"key": b"\x00\xff"},
+            {"message_id": "", "reason": "a\x00b 'quoted' \N{PILE OF POO}"},
+        ],
+        ids=range(10),
+    )
+    async def test_whatever_arrived_is_kept_as_it_was(self, letters: DeadLetters, odd: dict[str, object]) -> None:
+        letter: DeadLetter = a_letter(**odd)
+        await letters.keep([letter])
+        assert list(await letters.page(10)) == [letter]
+
+    async def test_a_page_shows_letters_by_position_from_behind_a_given_one(self, letters: DeadLetters) -> None:
+        kept = [a_letter(position=f"log/{number}") for number in "13579"]
+        await letters.keep(kept[::-1])
+        assert list(await letters.page(2)) == kept[:2]
+        assert list(await letters.page(2, "log/3")) == kept[2:4]
+        assert list(await letters.page(10, "log/4")) == kept[2:]
+
+    async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
+        self.only_if(not self.always_answers, "it always answers")
+        async with self.unanswering(where) as letters:
+            for call in (letters.keep([a_letter()]), letters.page(1)):
+                with pytest.raises(Unavailable):
+                    await self.soon(call)
+
+    async def test_what_was_kept_outlives_the_process(self, where: Path) -> None:
+        async with self.opened(where) as letters:
+            await letters.keep([a_letter()])
+        async with self.opened(where) as letters:
+            assert list(await letters.page(10)) == ([a_letter()] if self.survives else [])

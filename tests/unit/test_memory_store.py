@@ -1,0 +1,34 @@
+"""The memory stores keep every promise, for as long as their process lives."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from builders import now
+from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract
+
+from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+
+
+class TestMemoryAppointments(AppointmentsContract):
+    survives, several, always_answers = False, False, True
+
+    @asynccontextmanager
+    async def opened(self, where: Path, lease: float) -> AsyncIterator[MemoryAppointments]:  # noqa: ARG002 — memory is nowhere
+        yield MemoryAppointments(now, lease)
+
+
+class TestMemoryCharges(ChargesContract):
+    survives, several, always_answers = False, False, True
+
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
+        yield MemoryCharges()
+
+
+class TestMemoryDeadLetters(DeadLettersContract):
+    survives, several, always_answers = False, False, True
+
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[MemoryDeadLetters]:  # noqa: ARG002 — memory is nowhere
+        yield MemoryDeadLetters()

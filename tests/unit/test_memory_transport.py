@@ -1,0 +1,19 @@
+"""The memory transport keeps every promise, for as long as its process lives."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+
+from builders import now
+from contracts.transports import Ends, TransportContract
+
+from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
+
+
+class TestMemoryTransport(TransportContract):
+    survives, always_answers = False, True
+
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[Ends]:  # noqa: ARG002 — memory is nowhere
+        log = MemoryLog()
+        yield Ends(MemoryPublisher(log, now), lambda group: nullcontext(MemorySubscription(log, group, now)))

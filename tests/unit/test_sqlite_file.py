@@ -1,0 +1,159 @@
+"""One file, one serving process, every commit on the disk."""
+
+import asyncio
+import sqlite3
+import stat
+import threading
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from builders import opened
+
+from clinic.adapters.sqlite_file import SqliteFile, milliseconds, moment
+from clinic.domain.errors import Misconfigured, Unavailable
+
+NOTES = "CREATE TABLE notes (note TEXT)"
+
+
+def insert(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO notes VALUES ('a')")
+
+
+def count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM notes").fetchone()[0])
+
+
+async def test_a_second_serving_process_is_refused(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)):
+        with pytest.raises(Misconfigured, match="another process"):
+            await SqliteFile(tmp_path / "notes.db", NOTES).open()
+
+
+async def test_the_next_process_is_served_once_the_first_has_let_go(tmp_path: Path) -> None:
+    for _ in range(2):
+        async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+            await file.write(insert)
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        assert await file.read(count) == 2
+
+
+async def test_opening_or_closing_twice_does_nothing(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        await file.open()
+        await file.write(insert)
+        await file.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await file.read(count)
+    with pytest.raises(Unavailable, match="closed"):
+        await file.write(insert)
+
+
+async def test_a_file_of_a_newer_schema_is_refused_and_let_go(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, version=2)) as file:
+        await file.write(insert)
+    with pytest.raises(Misconfigured, match="newer"):
+        await SqliteFile(tmp_path / "notes.db", NOTES, version=1).open()
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, version=2)) as file:
+        assert await file.read(count) == 1
+
+
+async def test_what_is_no_database_does_not_answer(tmp_path: Path) -> None:
+    (tmp_path / "notes.db").write_bytes(b"something else entirely " * 100)
+    with pytest.raises(Unavailable):
+        await SqliteFile(tmp_path / "notes.db", NOTES).open()
+
+
+async def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Misconfigured, match="CLINIC_DATA_DIR"):
+        await SqliteFile(tmp_path / "file" / "notes.db", NOTES).open()
+
+
+async def test_every_commit_is_on_the_disk(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2)):
+            found = await file.write(lambda connection, pragma=pragma: connection.execute(f"PRAGMA {pragma}").fetchone())  # type: ignore[misc]
+            assert found == (expected,)
+
+
+async def test_only_its_owner_can_take_the_lock(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)):
+        assert stat.S_IMODE((tmp_path / "notes.db.lock").stat().st_mode) == 0o600
+
+
+async def test_work_that_fails_leaves_nothing_and_the_file_goes_on(tmp_path: Path) -> None:
+    def half(connection: sqlite3.Connection) -> None:
+        insert(connection)
+        raise ZeroDivisionError
+
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        with pytest.raises(ZeroDivisionError):
+            await file.write(half)
+        await file.write(insert)
+        assert await file.read(count) == 1
+
+
+async def test_a_write_waits_for_the_write_of_another_process_to_end(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        with closing(sqlite3.connect(tmp_path / "notes.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            other.execute("INSERT INTO notes VALUES ('b')")
+            write = asyncio.create_task(file.write(insert))
+            assert await file.read(count) == 0  # readers need not wait
+            other.execute("COMMIT")
+        await write
+        assert await file.read(count) == 2
+
+
+async def test_cancelling_the_wait_does_not_stop_work_that_has_begun(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+        insert(connection)
+
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        write = asyncio.create_task(file.write(slow))
+        await asyncio.to_thread(begun.wait, 10)
+        write.cancel()
+        await asyncio.wait([write])
+        go_on.set()
+        await file.write(insert)
+        assert await file.read(count) == 2
+
+
+async def test_closing_ends_the_work_under_way(tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: sqlite3.Connection) -> None:
+        begun.set()
+        go_on.wait(10)
+        insert(connection)
+
+    file = SqliteFile(tmp_path / "notes.db", NOTES)
+    await file.open()
+    write = asyncio.create_task(file.write(slow))
+    await asyncio.to_thread(begun.wait, 10)
+    closing_file = asyncio.create_task(file.close())
+    go_on.set()
+    await closing_file
+    await write
+    async with opened(file):
+        assert await file.read(count) == 1
+
+
+async def test_closing_leaves_no_open_descriptors(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        await file.write(insert)
+    assert not [name for name in descriptors() if name.startswith(str(tmp_path))]
+
+
+def descriptors() -> list[str]:
+    return [str(link.resolve()) for link in Path("/proc/self/fd").iterdir()]
+
+
+@pytest.mark.parametrize("kept", [-62_135_596_800_000, -1, 0, 1, 1_606_827_600_001])
+def test_a_moment_is_kept_in_whole_milliseconds(kept: int) -> None:
+    assert milliseconds(moment(kept)) == kept

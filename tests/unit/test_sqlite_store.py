@@ -1,0 +1,170 @@
+"""The SQLite stores keep every promise, and what is special to a file."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from builders import a_charge, a_message, an_appointment, now, opened
+from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, hand_over, published, saved
+
+from clinic.adapters.sqlite_file import SqliteFile, T, Work, connect, transaction
+from clinic.adapters.sqlite_store import APPOINTMENTS, CHARGES, SqliteAppointments, SqliteCharges, SqliteDeadLetters
+from clinic.domain.errors import ClinicError, Unavailable
+
+
+class TestSqliteAppointments(AppointmentsContract):
+    several = False
+
+    @asynccontextmanager
+    async def opened(self, where: Path, lease: float) -> AsyncIterator[SqliteAppointments]:
+        async with opened(SqliteFile(where / "appointment.db", APPOINTMENTS)) as file:
+            yield SqliteAppointments(file, now, lease)
+
+    @asynccontextmanager
+    async def unanswering(self, where: Path) -> AsyncIterator[SqliteAppointments]:
+        yield SqliteAppointments(SqliteFile(where / "appointment.db", APPOINTMENTS), now, LONG)
+
+
+class TestSqliteCharges(ChargesContract):
+    files: ClassVar[dict[Path, SqliteFile]] = {}
+
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[SqliteCharges]:
+        # A file is one process's; what its other instances find is what an outside writer has put there.
+        async with opened(self.files.setdefault(where, SqliteFile(where / "financial.db", CHARGES))) as file:
+            yield SqliteCharges(file)
+
+    @asynccontextmanager
+    async def unanswering(self, where: Path) -> AsyncIterator[SqliteCharges]:
+        yield SqliteCharges(SqliteFile(where / "financial.db", CHARGES))
+
+
+class TestSqliteDeadLetters(DeadLettersContract):
+    several = False
+
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[SqliteDeadLetters]:
+        async with opened(SqliteFile(where / "financial.db", CHARGES)) as file:
+            yield SqliteDeadLetters(file)
+
+    @asynccontextmanager
+    async def unanswering(self, where: Path) -> AsyncIterator[SqliteDeadLetters]:
+        yield SqliteDeadLetters(SqliteFile(where / "financial.db", CHARGES))
+
+
+class ForgetfulFile(SqliteFile):
+    """Loses its answer on the way back: the commit is on the disk, its caller does not know."""
+
+    forgetful = False
+
+    async def write(self, work: Work[T]) -> T:
+        result = await super().write(work)
+        if self.forgetful:
+            raise Unavailable("who knows")
+        return result
+
+
+async def test_what_a_save_with_an_unknown_outcome_did_keep_is_handed_over(tmp_path: Path) -> None:
+    async with opened(ForgetfulFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+        store = SqliteAppointments(file, now, LONG)
+        await store.add(started := an_appointment())
+        file.forgetful = True
+        with pytest.raises(Unavailable):
+            await store.save(started, message := a_message())
+        assert await hand_over(store, 1) == [message]
+
+
+async def test_a_confirm_with_an_unknown_outcome_can_be_repeated(tmp_path: Path) -> None:
+    async with opened(ForgetfulFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+        store = SqliteAppointments(file, now, LONG)
+        message = await saved(store)
+        file.forgetful = True
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await store.confirm(published(message))
+        assert await store.oldest() is None
+
+
+async def test_a_commit_that_fails_is_unknown_for_the_whole_group_and_keeps_none_of_it(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+        store = SqliteAppointments(file, now, LONG)
+        started = [an_appointment() for _ in range(5)]
+        await asyncio.gather(*(store.add(each) for each in started))
+        await file.write(fill_the_disk)
+        large = a_message(data=b"x" * 1024 * 1024)
+        saves = [store.save(each, large if each is started[2] else a_message()) for each in started]
+        outcomes = await asyncio.gather(*saves, return_exceptions=True)
+        assert [type(outcome) for outcome in outcomes] == [Unavailable] * 5
+        assert [await store.get(each.id) for each in started] == started
+        assert await store.oldest() is None
+
+
+def fill_the_disk(connection: sqlite3.Connection) -> None:
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    connection.execute(f"PRAGMA max_page_count={pages + 2}")
+
+
+async def test_after_a_failed_commit_the_store_goes_on(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "financial.db", CHARGES)) as file:
+        charges, charge = SqliteCharges(file), a_charge()
+        await file.write(fill_the_disk)
+        with pytest.raises(Unavailable):
+            await charges.add([a_charge(pricing="x" * 100_000), charge])
+        await file.write(lambda connection: connection.execute("PRAGMA max_page_count=1000000").fetchall())
+        assert (await charges.add([charge])).new == [charge]
+
+
+async def test_confirming_notes_where_a_fact_was_published(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+        store = SqliteAppointments(file, now, LONG)
+        message = await saved(store)
+        (place,) = published(message)
+        await store.confirm([place])
+        await store.confirm([place])
+        query = "SELECT id, subject, position FROM published"
+        rows = await file.read(lambda connection: connection.execute(query).fetchall())
+        assert rows == [(message.id, message.subject, place.position)]
+
+
+async def test_an_outside_writer_gets_its_turn_beside_a_hot_one(tmp_path: Path) -> None:
+    path = tmp_path / "appointment.db"
+    async with opened(SqliteFile(path, APPOINTMENTS)) as file:
+        store, done = SqliteAppointments(file, now, LONG), asyncio.Event()
+
+        async def keep_writing() -> int:
+            added = 0
+            while not done.is_set():
+                await store.add(an_appointment())
+                added += 1
+            return added
+
+        writers = [asyncio.create_task(keep_writing()) for _ in range(4)]
+        await asyncio.to_thread(write_from_outside, path, 20)
+        done.set()
+        hot = sum(await asyncio.gather(*writers))
+        (rows,) = await file.read(lambda connection: connection.execute("SELECT count(*) FROM appointments").fetchone())
+        (noted,) = await file.read(lambda connection: connection.execute("SELECT count(*) FROM published").fetchone())
+        assert (rows, noted) == (hot, 20)
+        assert hot > 0
+
+
+def write_from_outside(path: Path, times: int) -> None:
+    with closing(connect(path)) as connection:
+        for number in range(times):
+            row = (str(number), "", 0, 0, "")
+            transaction(connection, lambda own, row=row: own.execute("INSERT INTO published VALUES (?,?,?,?,?)", row))  # type: ignore[misc]
+
+
+async def test_concurrent_saves_share_a_commit(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+        commits: list[str] = []
+        store = SqliteAppointments(file, now, LONG)
+        await file.write(lambda connection: connection.set_trace_callback(commits.append))
+        commits.clear()
+        outcomes = await asyncio.gather(*(store.add(an_appointment()) for _ in range(100)), return_exceptions=True)
+        assert not any(isinstance(outcome, ClinicError) for outcome in outcomes)
+        assert commits.count("COMMIT") < 5

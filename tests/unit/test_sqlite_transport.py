@@ -1,0 +1,195 @@
+"""The SQLite transport keeps every promise, and what is special to a log in a file."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import pytest
+from builders import a_message, now, opened
+from contracts.transports import Ends, TransportContract
+
+from clinic.adapters.sqlite_file import SqliteFile
+from clinic.adapters.sqlite_transport import LOG, PLACE, PRUNE_EVERY, SqlitePublisher, SqliteSubscription
+from clinic.domain.errors import Misconfigured
+from clinic.domain.messaging import Delivery
+
+
+@asynccontextmanager
+async def subscribed(where: Path, group: str = "group") -> AsyncIterator[SqliteSubscription]:
+    place = SqliteFile(where / f"events.{group}.db", PLACE)
+    subscription = SqliteSubscription(where / "events.db", place, now, asyncio.sleep)
+    async with opened(subscription):
+        yield subscription
+
+
+@asynccontextmanager
+async def publishing(where: Path) -> AsyncIterator[SqlitePublisher]:
+    async with opened(SqliteFile(where / "events.db", LOG)) as log:
+        yield SqlitePublisher(log, now)
+
+
+@asynccontextmanager
+async def closed(where: Path, group: str) -> AsyncIterator[SqliteSubscription]:
+    yield SqliteSubscription(where / "events.db", SqliteFile(where / f"events.{group}.db", PLACE), now, asyncio.sleep)
+
+
+class TestSqliteTransport(TransportContract):
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[Ends]:
+        async with publishing(where) as publisher:
+            yield Ends(publisher, partial(subscribed, where))
+
+    @asynccontextmanager
+    async def unanswering(self, where: Path) -> AsyncIterator[Ends]:
+        yield Ends(SqlitePublisher(SqliteFile(where / "events.db", LOG), now), partial(closed, where))
+
+
+async def take(subscription: SqliteSubscription) -> Sequence[Delivery]:
+    batch = await subscription.receive()
+    await subscription.acknowledge(batch)
+    return batch
+
+
+def lose(log: Path) -> None:
+    for each in log.parent.glob(f"{log.name}*"):
+        each.unlink()
+
+
+def sequence(delivery: Delivery) -> int:
+    return int(delivery.origin.position.partition("/")[2])
+
+
+async def test_a_group_has_one_serving_process(tmp_path: Path) -> None:
+    async with subscribed(tmp_path):
+        with pytest.raises(Misconfigured):
+            async with subscribed(tmp_path):
+                pass
+
+
+async def test_a_subscription_waits_for_a_log_that_nobody_has_made_yet(tmp_path: Path) -> None:
+    async with subscribed(tmp_path) as subscription:
+        waiting = asyncio.create_task(subscription.receive())
+        await asyncio.sleep(0)
+        async with publishing(tmp_path) as publisher:
+            await publisher.publish([message := a_message()])
+            assert [each.message for each in await waiting] == [message]
+
+
+async def test_a_log_that_is_still_empty_of_its_tables_is_waited_for(tmp_path: Path) -> None:
+    (tmp_path / "events.db").touch()
+    async with subscribed(tmp_path) as subscription:
+        waiting = asyncio.create_task(subscription.receive())
+        await asyncio.sleep(0)
+        async with publishing(tmp_path) as publisher:
+            await publisher.publish([message := a_message()])
+            assert [each.message for each in await waiting] == [message]
+
+
+async def test_a_log_made_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message() for _ in range(3)])
+        await take(subscription)
+    lose(tmp_path / "events.db")
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([message := a_message()])
+        assert [each.message for each in await subscription.receive()] == [message]
+
+
+async def test_a_log_made_anew_beneath_an_open_subscription_is_read_from_its_beginning(tmp_path: Path) -> None:
+    async with subscribed(tmp_path) as subscription:
+        async with publishing(tmp_path) as publisher:
+            await publisher.publish([a_message() for _ in range(3)])
+            await take(subscription)
+            waiting = asyncio.create_task(take(subscription))
+            await asyncio.sleep(0)
+        lose(tmp_path / "events.db")
+        async with publishing(tmp_path) as publisher:
+            await publisher.publish([message := a_message()])
+            assert [each.message for each in await waiting] == [message]
+            await publisher.publish([sentinel := a_message()])
+            assert [each.message for each in await take(subscription)] == [sentinel]
+
+
+async def test_a_log_restored_from_before_a_groups_place_is_read_from_its_beginning(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher:
+        await publisher.publish([first := a_message()])
+    older = (tmp_path / "events.db").read_bytes()
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message() for _ in range(3)])
+        assert len(await take(subscription)) == 4
+    lose(tmp_path / "events.db")
+    (tmp_path / "events.db").write_bytes(older)
+    async with publishing(tmp_path), subscribed(tmp_path) as subscription:
+        assert [each.message for each in await subscription.receive()] == [first]
+
+
+async def test_nothing_is_pruned_before_the_first_group(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher:
+        await publisher.publish([a_message() for _ in range(3)])
+        await publisher.prune()
+        async with subscribed(tmp_path) as subscription:
+            assert len(await subscription.receive()) == 3
+
+
+async def test_only_what_every_group_has_behind_it_is_pruned(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path, "ahead") as ahead, subscribed(tmp_path, "behind") as behind:
+        first, *rest = [a_message() for _ in range(4)]
+        await publisher.publish([first])
+        await take(behind)
+        await publisher.publish(rest)
+        await take(ahead)
+        await publisher.prune()
+        assert [each.message for each in await behind.receive()] == rest
+        async with subscribed(tmp_path, "new") as new:
+            assert [each.message for each in await new.receive()] == rest
+
+
+async def test_a_group_that_has_acknowledged_nothing_keeps_everything(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path, "ahead") as ahead, subscribed(tmp_path, "idle") as idle:
+        await publisher.publish([a_message() for _ in range(3)])
+        await take(ahead)
+        await publisher.prune()
+        assert len(await idle.receive()) == 3
+
+
+async def test_a_sequence_never_starts_again_after_pruning(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message() for _ in range(3)])
+        await take(subscription)
+        await publisher.prune()
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message()])
+        assert [sequence(each) for each in await take(subscription)] == [4]
+
+
+async def test_publishing_prunes_now_and_then(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message()])
+        await take(subscription)
+        await publisher.publish([a_message() for _ in range(PRUNE_EVERY)])
+        async with subscribed(tmp_path, "late") as late:
+            assert sequence((await late.receive())[0]) == 2
+
+
+async def test_a_quiet_log_is_looked_at_less_and_less_often(tmp_path: Path) -> None:
+    looks: list[float] = []
+    ninety_nine = asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) > 200:
+            ninety_nine.set()
+        await asyncio.sleep(0)
+
+    place = SqliteFile(tmp_path / "events.group.db", PLACE)
+    async with publishing(tmp_path), opened(place):
+        subscription = SqliteSubscription(tmp_path / "events.db", place, now, pause)
+        waiting = asyncio.create_task(subscription.receive())
+        await ninety_nine.wait()
+        waiting.cancel()
+        await asyncio.wait([waiting])
+        await subscription.close()
+    assert looks == sorted(looks)
+    assert (looks[0], looks[-1]) == (0.001, 0.02)
