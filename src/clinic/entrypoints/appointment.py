@@ -5,7 +5,8 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Litestar, Response, get, post
-from litestar.params import JSONBody
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
 
 from clinic.domain.appointment.model import Appointment
@@ -52,7 +53,7 @@ class AppointmentPage(Struct, frozen=True):
         HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.SERVICE_UNAVAILABLE
     ),
 )
-async def start(data: JSONBody[NewAppointment], start_appointment: StartAppointment) -> Response[ShownAppointment]:
+async def start(data: JSONBody[NewAppointment], start_appointment: NamedDependency[StartAppointment]) -> Response[ShownAppointment]:
     """Start an appointment now, at the clinic's price per hour. Answered with 503, it may have started all the same."""
     appointment = await start_appointment(data.physician_id, data.patient_id)
     return Response(_shown(appointment), headers={"Location": f"/{appointment.id}/"})
@@ -64,24 +65,24 @@ async def start(data: JSONBody[NewAppointment], start_appointment: StartAppointm
     summary="Finish an appointment",
     responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def finish(appointment_id: UUID, finish_appointment: FinishAppointment) -> ShownAppointment:
+async def finish(appointment_id: FromPath[UUID], finish_appointment: NamedDependency[FinishAppointment]) -> ShownAppointment:
     """Finish an appointment now; it is then charged exactly once. Finishing again is safe and answers the first end."""
     return _shown(await finish_appointment(appointment_id))
 
 
 @get("/{appointment_id:uuid}/", summary="Show an appointment", responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE))
-async def find(appointment_id: UUID, find_appointment: FindAppointment) -> ShownAppointment:
+async def find(appointment_id: FromPath[UUID], find_appointment: NamedDependency[FindAppointment]) -> ShownAppointment:
     return _shown(await find_appointment(appointment_id))
 
 
 @get("/", summary="List appointments", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_all(
-    list_appointments: ListAppointments,
+    list_appointments: NamedDependency[ListAppointments],
     limit: wire.Limit = wire.USUAL_LIMIT,
-    after: str | None = None,
-    physician_id: UUID | None = None,
-    patient_id: UUID | None = None,
-    finished: bool | None = None,
+    after: FromQuery[str | None] = None,
+    physician_id: FromQuery[UUID | None] = None,
+    patient_id: FromQuery[UUID | None] = None,
+    finished: FromQuery[bool | None] = None,
 ) -> AppointmentPage:
     """The newest first, a page at a time."""
     wanted = Wanted(physician_id, patient_id, finished)

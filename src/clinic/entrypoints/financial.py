@@ -5,6 +5,8 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Litestar, Request, Response, get
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
 from msgspec import Meta, Struct
 
 from clinic.domain.errors import ClinicError
@@ -48,11 +50,11 @@ class ChargePage(Struct, frozen=True):
 
 @get("/", summary="List charges", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_all(
-    list_charges: ListCharges,
+    list_charges: NamedDependency[ListCharges],
     limit: wire.Limit = wire.USUAL_LIMIT,
-    after: str | None = None,
-    physician_id: UUID | None = None,
-    patient_id: UUID | None = None,
+    after: FromQuery[str | None] = None,
+    physician_id: FromQuery[UUID | None] = None,
+    patient_id: FromQuery[UUID | None] = None,
     charged_from: wire.From = None,
     charged_to: wire.To = None,
 ) -> ChargePage:
@@ -85,8 +87,8 @@ def create_app(container: FinancialContainer, life: Life) -> Litestar:
         responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
     )
     async def find(
-        appointment_id: UUID,
-        find_charge: FindCharge,
+        appointment_id: FromPath[UUID],
+        find_charge: NamedDependency[FindCharge],
         request: Request[Any, Any, Any],
         prefer: wire.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
     ) -> Response[ShownCharge]:

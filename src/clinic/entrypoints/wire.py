@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 from litestar.openapi.spec import OpenAPIType, Schema
-from litestar.params import Parameter
+from litestar.params import HeaderParameter, QueryParameter
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.typing import FieldDefinition
 from msgspec import Meta
@@ -28,15 +28,15 @@ Date = Annotated[
         extra_json_schema={"pattern": r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"},
     ),
 ]
-Limit = Annotated[int, Parameter(ge=1, le=100, description="How many at most.")]
+Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
 USUAL_LIMIT = 20
 From = Annotated[
-    datetime | None, Parameter(description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC where no zone is named.")
+    datetime | None, QueryParameter(description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC where no zone is named.")
 ]
-To = Annotated[datetime | None, Parameter(description="Charged before this moment.")]
+To = Annotated[datetime | None, QueryParameter(description="Charged before this moment.")]
 Prefer = Annotated[
     str | None,
-    Parameter(header="Prefer", description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240)."),
+    HeaderParameter(name="Prefer", description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240)."),
 ]
 Next = Annotated[str | None, Meta(description="Give it as `after` for the next page; null on the last one.")]
 
