@@ -42,9 +42,9 @@ def configure_logging(settings: Settings) -> None:
     """Readable lines for a terminal, or a JSON object a line; to standard error."""
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what it has to say, the apps say in their own words
     shape: list[structlog.types.Processor] = (
-        [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18)]
+        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18, exception_formatter=structlog.dev.plain_traceback)]
     )
     structlog.configure(
         processors=[

@@ -123,8 +123,12 @@ class Service:
         watching = asyncio.create_task(self._watch())
         try:
             await self._server.serve(sockets=[self._socket])
+        except SystemExit as end:  # how uvicorn says that the lifespan did not begin; why, the life knows
+            if not self._life.failure:
+                raise Unavailable("the service did not start") from end
         finally:
             watching.cancel()
+            self._socket.close()
         if self._life.failure:
             raise self._life.failure
 
@@ -166,8 +170,12 @@ def _bound(host: str, port: int, variable: str) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise Misconfigured(f"{host} is no address of this machine: {error.strerror}. Set {variable}_HOST") from error
+    try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
     except OSError as error:
+        listening.close()
         raise Misconfigured(f"{host}:{port} cannot be used: {error.strerror}. Set {variable}_HOST or {variable}_PORT") from error
     return listening
