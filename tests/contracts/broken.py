@@ -1,0 +1,217 @@
+"""Adapters that break one promise each. The suites must see it: see tests/unit/test_contracts_can_fail.py."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from pathlib import Path
+from typing import ClassVar
+from uuid import UUID
+
+from builders import now
+
+from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.financial.model import Charge
+from clinic.domain.financial.ports import Added
+from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Message, Published, Publisher, Subscription
+from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract, Store
+from contracts.transports import Ends, TransportContract
+
+
+class LosesAFact(MemoryAppointments):
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        return await super().save(appointment, *facts[:-1])
+
+
+class KeepsFactsOfAConflict(MemoryAppointments):
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        self._outbox.update({fact.id: (now(), fact) for fact in facts})
+        return await super().save(appointment, *facts)
+
+
+class LetsTheLastWriterWin(MemoryAppointments):
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        return await super().save(await self.get(appointment.id), *facts)
+
+
+class HandsOneFactToTwo(MemoryAppointments):
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        claimed = await super().claim(limit)
+        self._leases.release(each.message.id for each in claimed)
+        return claimed
+
+
+class ForgetsTheWholeOutbox(MemoryAppointments):
+    async def confirm(self, published: Sequence[Published]) -> None:
+        await super().confirm(published)
+        self._outbox.clear()
+
+
+class NeverHandsOverAgain(MemoryAppointments):
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        claimed = await super().claim(limit)
+        await self.confirm([Published(each.message.id, "", now()) for each in claimed])
+        return claimed
+
+
+class Backwards(MemoryAppointments):
+    async def _unpublished(self, limit: int) -> Sequence[Message]:
+        return (await super()._unpublished(1000))[::-1][:limit]
+
+
+class SleepsThroughASave(MemoryAppointments):
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        try:
+            return await super().save(appointment, *facts)
+        finally:
+            self._leases._saved.clear()  # noqa: SLF001 — broken on purpose
+
+
+class Overwrites(MemoryCharges):
+    async def add(self, charges: Sequence[Charge]) -> Added:
+        self._kept.update({charge.appointment_id: charge for charge in charges})
+        return await super().add(charges)
+
+
+class NeverWakes(MemoryCharges):
+    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+        await asyncio.sleep(2 * within)
+        return await self.get(appointment_id)
+
+
+class ForgetsTheFirstSight(MemoryDeadLetters):
+    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+        self._kept.update({letter.position: letter for letter in letters})
+
+
+class Doubles(MemoryPublisher):
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        await super().publish(batch)
+        return await super().publish(batch)
+
+
+class Drops(MemoryPublisher):
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        published = await super().publish(batch)
+        self._log.entries.pop()
+        return published
+
+
+class Reorders(MemoryPublisher):
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        return (await super().publish(batch[::-1]))[::-1]
+
+
+class AcknowledgesTooEarly(MemorySubscription):
+    async def receive(self) -> Sequence[Delivery]:
+        batch = await super().receive()
+        await self.acknowledge(batch)
+        return batch
+
+
+class NeverAcknowledges(MemorySubscription):
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        pass
+
+
+class StartsAtTheEnd(MemorySubscription):
+    async def receive(self) -> Sequence[Delivery]:
+        self._log.places.setdefault(self._group, len(self._log.entries))
+        return await super().receive()
+
+
+class BrokenAppointments(AppointmentsContract):
+    survives, several, always_answers, patience = False, False, True, 0.3
+    kind: ClassVar[type[MemoryAppointments]]
+
+    @asynccontextmanager
+    async def opened(self, where: Path, lease: float) -> AsyncIterator[Store]:  # noqa: ARG002 — memory is nowhere
+        yield self.kind(now, lease)
+
+
+class BrokenTransport(TransportContract):
+    survives, always_answers, patience = False, True, 0.3
+    publishes: ClassVar[Callable[..., Publisher]] = MemoryPublisher
+    subscribes: ClassVar[Callable[..., Subscription]] = MemorySubscription
+
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[Ends]:  # noqa: ARG002 — memory is nowhere
+        log, subscribes = MemoryLog(), type(self).subscribes
+        yield Ends(type(self).publishes(log, now), lambda group: nullcontext(subscribes(log, group, now)))
+
+
+class TestLosesAFact(BrokenAppointments):
+    kind = LosesAFact
+
+
+class TestKeepsFactsOfAConflict(BrokenAppointments):
+    kind = KeepsFactsOfAConflict
+
+
+class TestLetsTheLastWriterWin(BrokenAppointments):
+    kind = LetsTheLastWriterWin
+
+
+class TestHandsOneFactToTwo(BrokenAppointments):
+    kind = HandsOneFactToTwo
+
+
+class TestForgetsTheWholeOutbox(BrokenAppointments):
+    kind = ForgetsTheWholeOutbox
+
+
+class TestNeverHandsOverAgain(BrokenAppointments):
+    kind = NeverHandsOverAgain
+
+
+class TestBackwards(BrokenAppointments):
+    kind = Backwards
+
+
+class TestSleepsThroughASave(BrokenAppointments):
+    kind = SleepsThroughASave
+
+
+class TestOverwrites(ChargesContract):
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
+        yield Overwrites()
+
+
+class TestNeverWakes(ChargesContract):
+    patience = 0.3
+
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
+        yield NeverWakes()
+
+
+class TestForgetsTheFirstSight(DeadLettersContract):
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[MemoryDeadLetters]:  # noqa: ARG002 — memory is nowhere
+        yield ForgetsTheFirstSight()
+
+
+class TestDoubles(BrokenTransport):
+    publishes = Doubles
+
+
+class TestDrops(BrokenTransport):
+    publishes = Drops
+
+
+class TestReorders(BrokenTransport):
+    publishes = Reorders
+
+
+class TestAcknowledgesTooEarly(BrokenTransport):
+    subscribes = AcknowledgesTooEarly
+
+
+class TestNeverAcknowledges(BrokenTransport):
+    subscribes = NeverAcknowledges
+
+
+class TestStartsAtTheEnd(BrokenTransport):
+    subscribes = StartsAtTheEnd

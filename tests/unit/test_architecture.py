@@ -1,0 +1,40 @@
+"""The hexagon stands on the standard library and msgspec, and on nothing else."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import clinic.domain
+
+DOMAIN = Path(clinic.domain.__file__).parent
+FILES = sorted(DOMAIN.rglob("*.py"))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """The full name of every module that the file imports, wherever in it."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def is_allowed(module: str) -> bool:
+    return module.split(".", maxsplit=1)[0] in {*sys.stdlib_module_names, "msgspec"} or (module + ".").startswith("clinic.domain.")
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DOMAIN)))
+def test_the_domain_imports_the_standard_library_msgspec_and_itself(file: Path) -> None:
+    assert [module for module in imported(file) if not is_allowed(module)] == []
+
+
+def test_all_of_the_domain_is_looked_at() -> None:
+    assert {"events.py", "model.py", "ports.py", "use_cases.py"} <= {file.name for file in FILES}
+
+
+@pytest.mark.parametrize("module", ["litestar", "clinic.adapters.memory_store", "clinic.domains", ".relative", "clinic"])
+def test_anything_else_would_be_seen(module: str) -> None:
+    assert not is_allowed(module)

@@ -1,0 +1,300 @@
+"""The consumer, with a crash at each step: what arrived is charged once or set aside, never lost."""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Literal
+
+import pytest
+from builders import (
+    NO_FAULT,
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    Died,
+    Fault,
+    Noticed,
+    NoWait,
+    StandingClock,
+    a_fact,
+    a_message,
+    now,
+    running,
+)
+
+from clinic.adapters.memory_store import MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.domain.delivery import KEPT_OF_A_VALUE, Consumer
+from clinic.domain.errors import Unavailable
+from clinic.domain.events import FINISHED_V1, AppointmentFinished, read, seal
+from clinic.domain.financial.ports import Wanted
+from clinic.domain.financial.pricing import POLICIES
+from clinic.domain.financial.use_cases import ChargeAppointments
+from clinic.domain.messaging import DeadLetter, DeadLetters, Delivery, Message, Subscription, Told
+from clinic.domain.money import Money
+
+UNREADABLE = a_message(id="unreadable", data=b"{")
+REFUSED = seal(a_fact(price=Money("9999999999999.99")))
+"""It can be read, and its charge would be beyond all money."""
+OTHER = a_message(id="other", type="clinic.appointment.started.v1")
+EMPTY = a_message(id="empty", data=None)
+STEPS = ["receive", "handle", "keep", "acknowledge"]
+
+
+class FragileSubscription(Subscription):
+    def __init__(self, subscription: Subscription, fault: Fault, acknowledged: asyncio.Event) -> None:
+        self._subscription, self._fault, self._acknowledged = subscription, fault, acknowledged
+
+    async def receive(self) -> Sequence[Delivery]:
+        return await self._fault("receive", self._subscription.receive)
+
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        await self._fault("acknowledge", lambda: self._subscription.acknowledge(batch))
+        self._acknowledged.set()
+
+
+class FragileDeadLetters(DeadLetters):
+    def __init__(self, letters: DeadLetters, fault: Fault) -> None:
+        self._letters, self._fault = letters, fault
+
+    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+        await self._fault("keep", lambda: self._letters.keep(letters))
+
+    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        return await self._letters.page(limit, after)
+
+
+class World:
+    """A log, charges and dead letters that outlive each consumer between them."""
+
+    def __init__(self) -> None:
+        self.log, self.charges, self.letters = MemoryLog(), MemoryCharges(), MemoryDeadLetters()
+        self.notices, self.pause, self.clock = Noticed(), NoWait(), StandingClock(TWO_O_CLOCK)
+        self._acknowledged = asyncio.Event()
+        self.charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, self.notices)
+
+    async def publish(self, *messages: Message) -> None:
+        await MemoryPublisher(self.log, now).publish(messages)
+
+    def consumer(self, fault: Fault = NO_FAULT) -> Consumer[AppointmentFinished]:
+        async def handle(told: Sequence[Told[AppointmentFinished]]) -> None:
+            await fault("handle", lambda: self.charge(told))
+
+        return Consumer(
+            FragileSubscription(MemorySubscription(self.log, "financial", now), fault, self._acknowledged),
+            read,
+            handle,
+            FragileDeadLetters(self.letters, fault),
+            self.clock,
+            self.pause,
+            self.notices,
+        )
+
+    async def acknowledged(self, count: int) -> None:
+        """Return when so many messages are behind the group."""
+        while self.log.places.get("financial", 0) < count:
+            self._acknowledged.clear()
+            await self._acknowledged.wait()
+
+    async def charged(self) -> set[str]:
+        return {str(charge.appointment_id) for charge in await self.charges.page(Wanted(), 1000)}
+
+    async def set_aside(self) -> dict[str, DeadLetter]:
+        return {letter.message_id: letter for letter in await self.letters.page(1000)}
+
+
+async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
+    world, messages = World(), [a_message() for _ in range(3)]
+    await world.publish(*messages)
+    async with running(world.consumer().run()):
+        await world.acknowledged(3)
+    assert await world.charged() == {message.subject for message in messages}
+    charge = (await world.charges.page(Wanted(), 1))[0]
+    assert (charge.origin.position.partition("/")[0], charge.origin.attempts) == ("memory", 1)
+    assert await world.set_aside() == {}
+
+
+async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_while_the_rest_is_charged() -> None:
+    world, messages = World(), [a_message() for _ in range(6)]
+    await world.publish(messages[0], UNREADABLE, *messages[1:4], REFUSED, *messages[4:])
+    async with running(world.consumer().run()):
+        await world.acknowledged(8)
+    assert await world.charged() == {message.subject for message in messages}
+    letters = await world.set_aside()
+    assert set(letters) == {UNREADABLE.id, REFUSED.id}
+    assert FINISHED_V1 in letters[UNREADABLE.id].reason
+    assert "no amount of money" in letters[REFUSED.id].reason
+    assert [letters[each].position for each in (UNREADABLE.id, REFUSED.id)] == ["memory/1", "memory/5"]
+    assert [notice["event_id"] for notice in world.notices.named("set aside")] == [UNREADABLE.id, REFUSED.id]
+
+
+async def test_a_dead_letter_holds_all_that_came() -> None:
+    world = World()
+    await world.publish(UNREADABLE)
+    async with running(world.consumer().run()):
+        await world.acknowledged(1)
+    (letter,) = await world.letters.page(10)
+    assert (letter.key, letter.value, letter.length) == (UNREADABLE.key.encode(), b"{", 1)
+    assert ("ce_id", b"unreadable") in letter.headers
+    assert letter.sha256 == hashlib.sha256(b"{").hexdigest()
+    assert (letter.attempts, letter.first_seen, letter.last_seen) == (1, TWO_O_CLOCK, TWO_O_CLOCK)
+
+
+async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_all() -> None:
+    world, value = World(), b"x" * (KEPT_OF_A_VALUE + 1)
+    await world.publish(a_message(data=value))
+    async with running(world.consumer().run()):
+        await world.acknowledged(1)
+    (letter,) = await world.letters.page(10)
+    assert KEPT_OF_A_VALUE == 1024 * 1024
+    assert (letter.value, letter.length, letter.sha256) == (value[:-1], len(value), hashlib.sha256(value).hexdigest())
+
+
+async def test_other_events_and_empty_messages_are_skipped_and_counted() -> None:
+    world = World()
+    await world.publish(OTHER, EMPTY)
+    async with running(world.consumer().run()):
+        await world.acknowledged(2)
+    assert (await world.charged(), await world.set_aside()) == (set(), {})
+    assert world.notices.named("skipped") == [
+        {"type": "clinic.appointment.started.v1", "position": "memory/0"},
+        {"type": FINISHED_V1, "position": "memory/1"},
+    ]
+
+
+async def test_an_unknown_version_is_set_aside_not_skipped() -> None:
+    world = World()
+    await world.publish(a_message(id="v2", type="clinic.appointment.finished.v2"))
+    async with running(world.consumer().run()):
+        await world.acknowledged(1)
+    assert set(await world.set_aside()) == {"v2"}
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_consumer_that_dies_at_any_step_loses_and_doubles_nothing(step: str, when: Literal["before", "after"]) -> None:
+    world, messages = World(), [a_message() for _ in range(3)]
+    await world.publish(messages[0], UNREADABLE, *messages[1:])
+    with pytest.raises(Died):
+        await world.consumer(Fault(step, when, Died())).run()
+    seen = {charge.appointment_id: charge for charge in await world.charges.page(Wanted(), 10)}
+    world.clock.move(hours=1)
+    async with running(world.consumer().run()):
+        await world.acknowledged(4)
+    kept = {charge.appointment_id: charge for charge in await world.charges.page(Wanted(), 10)}
+    assert await world.charged() == {message.subject for message in messages}
+    assert kept == kept | seen  # what was charged before the crash stays as it was
+    assert set(await world.set_aside()) == {UNREADABLE.id}
+
+
+async def test_a_crash_between_charging_and_acknowledging_charges_nothing_again() -> None:
+    world, message = World(), a_message()
+    await world.publish(message)
+    with pytest.raises(Died):
+        await world.consumer(Fault("acknowledge", "before", Died())).run()
+    (first,) = await world.charges.page(Wanted(), 10)
+    world.clock.move(hours=1)
+    async with running(world.consumer().run()):
+        await world.acknowledged(1)
+    assert list(await world.charges.page(Wanted(), 10)) == [first]
+    assert [what for what, _ in world.notices] == ["charged", "already charged"]
+
+
+async def test_a_letter_that_arrives_again_gains_attempts_and_keeps_its_first_sight() -> None:
+    world = World()
+    world.clock.moment = ONE_O_CLOCK
+    await world.publish(UNREADABLE)
+    with pytest.raises(Died):
+        await world.consumer(Fault("acknowledge", "before", Died())).run()
+    world.clock.move(hours=1)
+    async with running(world.consumer().run()):
+        await world.acknowledged(1)
+    (letter,) = await world.letters.page(10)
+    assert (letter.attempts, letter.first_seen, letter.last_seen) == (2, ONE_O_CLOCK, TWO_O_CLOCK)
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", STEPS)
+async def test_bad_weather_at_any_step_is_waited_out_and_makes_no_dead_letters(step: str, when: Literal["before", "after"]) -> None:
+    world, messages = World(), [a_message() for _ in range(3)]
+    await world.publish(messages[0], UNREADABLE, *messages[1:])
+    consumer = world.consumer(Fault(step, when, Unavailable("storm"), times=7))
+    async with running(consumer.run()):
+        await world.notices.seen("consumer waits", 7)
+        await world.publish(OTHER)
+        await world.acknowledged(5)
+        await world.notices.seen("skipped")
+    assert await world.charged() == {message.subject for message in messages}
+    assert set(await world.set_aside()) == {UNREADABLE.id}
+    assert world.notices.named("consumer waits") == [{"reason": "storm"}] * 7
+    assert len(world.pause.waited) == 7
+
+
+async def test_it_never_gives_up_on_the_weather_and_counts_its_attempts() -> None:
+    world, message = World(), a_message()
+    await world.publish(message)
+    async with running(world.consumer(Fault("handle", "before", Unavailable("storm"), times=300)).run()):
+        await world.acknowledged(1)
+    (charge,) = await world.charges.page(Wanted(), 10)
+    assert charge.origin.attempts == 301
+    assert len(world.pause.waited) == 300
+    assert max(world.pause.waited) <= 5
+
+
+async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
+    world = World()
+    await world.publish(a_message())
+    consumer = world.consumer(Fault("handle", "before", Unavailable("storm"), times=2))
+    async with running(consumer.run()):
+        await world.notices.seen("consumer waits")
+        assert consumer.trouble == "storm"
+        await world.acknowledged(1)
+        await world.publish(a_message())
+        await world.acknowledged(2)
+        assert consumer.trouble is None
+
+
+async def test_a_cancelled_consumer_ends_its_attempt_first() -> None:
+    world = World()
+    await world.publish(a_message())
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    consumer = slow(world, begun, go_on)
+    await begun.wait()
+    consumer.cancel()
+    await asyncio.sleep(0)
+    assert not consumer.done()
+    go_on.set()
+    await asyncio.wait([consumer])
+    assert consumer.cancelled()
+    assert world.log.places == {"financial": 1}
+    assert len(await world.charged()) == 1
+
+
+async def test_a_second_cancellation_is_immediate_and_loses_nothing() -> None:
+    world = World()
+    await world.publish(message := a_message())
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    consumer = slow(world, begun, go_on)
+    await begun.wait()
+    consumer.cancel()
+    await asyncio.sleep(0)
+    consumer.cancel()
+    with suppress(asyncio.CancelledError):
+        await consumer
+    assert await world.charged() == set()
+    async with running(world.consumer().run()):
+        await world.acknowledged(1)
+    assert await world.charged() == {message.subject}
+
+
+def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Task[None]:
+    """A consumer whose use case waits until it is let go."""
+
+    async def handle(told: Sequence[Told[AppointmentFinished]]) -> None:
+        begun.set()
+        await go_on.wait()
+        await world.charge(told)
+
+    subscription = MemorySubscription(world.log, "financial", now)
+    consumer = Consumer(subscription, read, handle, world.letters, world.clock, world.pause, world.notices)
+    return asyncio.create_task(consumer.run())

@@ -1,0 +1,51 @@
+"""A suite that nothing can fail proves nothing: each adapter that breaks a promise is caught by the promise's own test."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import contracts
+import pytest
+
+BROKEN = Path(contracts.__file__).with_name("broken.py")
+CAUGHT_BY = {
+    "LosesAFact": "test_all_facts_of_a_save_are_kept_with_its_state",
+    "KeepsFactsOfAConflict": "test_a_conflicting_save_keeps_no_fact_and_no_state",
+    "LetsTheLastWriterWin": "test_of_fifty_concurrent_saves_exactly_one_wins",
+    "HandsOneFactToTwo": "test_within_its_lease_a_fact_is_handed_to_one_caller",
+    "ForgetsTheWholeOutbox": "test_a_fact_saved_between_hand_over_and_confirming_is_still_handed_over",
+    "NeverHandsOverAgain": "test_after_its_lease_a_fact_is_handed_over_again",
+    "Backwards": "test_the_first_time_facts_of_one_key_come_in_the_order_of_their_saves",
+    "SleepsThroughASave": "test_a_waiting_claim_wakes_as_soon_as_something_is_saved",
+    "Overwrites": "test_the_first_charge_stays_for_ever",
+    "NeverWakes": "test_a_charge_wakes_all_who_wait_for_it_and_nobody_else",
+    "ForgetsTheFirstSight": "test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts",
+    "Doubles": "test_what_was_published_arrives_once_where_nothing_goes_wrong",
+    "Drops": "test_what_was_published_before_the_first_subscription_opens_is_received",
+    "Reorders": "test_messages_of_one_key_arrive_in_order",
+    "AcknowledgesTooEarly": "test_what_a_dead_member_did_not_acknowledge_comes_again_with_the_same_positions",
+    "NeverAcknowledges": "test_what_was_acknowledged_never_comes_again",
+    "StartsAtTheEnd": "test_what_was_published_before_the_first_subscription_opens_is_received",
+}
+
+
+@pytest.fixture(scope="module")
+def failures() -> dict[str, str]:
+    """What the suites say of the broken adapters: the reason, by adapter and test."""
+    tests = [f"{BROKEN}::Test{adapter}::{test}" for adapter, test in CAUGHT_BY.items()]
+    command = [sys.executable, "-m", "pytest", "-rf", "--tb=no", "-p", "no:cacheprovider", *tests]
+    wide = os.environ | {"COLUMNS": "1000"}  # a narrow report cuts the reasons off
+    report = subprocess.run(command, cwd=BROKEN.parents[2], env=wide, capture_output=True, text=True, check=False).stdout
+    return {f"{name}.{test}": reason for name, test, reason in re.findall(r"FAILED \S+::Test(\w+)::(\w+) - (.*)", report)}
+
+
+@pytest.mark.parametrize(("adapter", "test"), CAUGHT_BY.items(), ids=CAUGHT_BY)
+def test_each_broken_promise_is_caught_by_its_own_test(failures: dict[str, str], adapter: str, test: str) -> None:
+    reason = failures[f"{adapter}.{test}"]
+    assert re.match("AssertionError|assert |TimeoutError|Failed: DID NOT RAISE|clinic.domain.errors.NotFound", reason), reason
+
+
+def test_every_broken_adapter_is_tried() -> None:
+    assert set(re.findall(r"^class Test(\w+)", BROKEN.read_text(), re.MULTILINE)) == set(CAUGHT_BY)

@@ -1,0 +1,166 @@
+"""The published language: the same bytes for ever, and nothing that arrives can break its reader."""
+
+import json
+from contextlib import suppress
+from datetime import datetime, timedelta, timezone
+from uuid import UUID
+
+import pytest
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_fact, a_message
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from clinic.domain.errors import Unreadable
+from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, read, seal
+from clinic.domain.messaging import Message
+from clinic.domain.money import LIMIT, Money
+
+GOLDEN_FACT = AppointmentFinished(
+    appointment_id=UUID("84ab6121-c4a8-4684-8cc2-b03024ec0f1d"),
+    physician_id=UUID("11111111-1111-4111-8111-111111111111"),
+    patient_id=UUID("22222222-2222-4222-8222-222222222222"),
+    price=Money("200.00"),
+    start=ONE_O_CLOCK,
+    end=TWO_O_CLOCK,
+)
+GOLDEN_DATA = (
+    b'{"appointment_id":"84ab6121-c4a8-4684-8cc2-b03024ec0f1d","physician_id":"11111111-1111-4111-8111-111111111111",'
+    b'"patient_id":"22222222-2222-4222-8222-222222222222","price":"200.00",'
+    b'"start":"2020-12-01T13:00:00Z","end":"2020-12-01T14:00:00Z"}'
+)
+GOLDEN = Message(
+    id="2a1d2c78-6f6a-53ab-9524-5800e41c71ab",
+    type="clinic.appointment.finished.v1",
+    source="clinic/appointment",
+    subject="84ab6121-c4a8-4684-8cc2-b03024ec0f1d",
+    time=TWO_O_CLOCK,
+    key="84ab6121-c4a8-4684-8cc2-b03024ec0f1d",
+    data=GOLDEN_DATA,
+)
+
+
+def with_data(**changes: object) -> Message:
+    """The golden message with some of its data changed; None takes a field away."""
+    data = {name: value for name, value in (json.loads(GOLDEN_DATA) | changes).items() if value is not None}
+    return replace(GOLDEN, data=json.dumps(data).encode())
+
+
+def test_the_fact_is_sealed_into_these_very_bytes() -> None:
+    assert seal(GOLDEN_FACT) == GOLDEN
+
+
+def test_these_very_bytes_are_read_as_the_fact() -> None:
+    assert read(GOLDEN) == GOLDEN_FACT
+
+
+def test_its_id_is_the_same_whenever_it_is_told() -> None:
+    again = replace(GOLDEN_FACT, end=TWO_O_CLOCK + timedelta(hours=1), price=Money("1.00"))
+    assert again.id == GOLDEN_FACT.id
+    assert again.id.version == 5
+    assert a_fact().id != GOLDEN_FACT.id
+
+
+@given(
+    st.uuids(),
+    st.integers(0, LIMIT - 1).map(Money.of_cents),
+    st.datetimes(datetime(1, 1, 2), datetime(9999, 1, 1)).map(lambda each: each.replace(microsecond=0, tzinfo=ONE_O_CLOCK.tzinfo)),  # noqa: DTZ001 — hypothesis wants them naive
+    st.integers(0, 10**7),
+)
+def test_whatever_is_sealed_is_read_as_it_was(id_: UUID, price: Money, start: datetime, seconds: int) -> None:
+    fact = a_fact(appointment_id=id_, price=price, start=start, end=start + timedelta(seconds=seconds))
+    assert read(seal(fact)) == fact
+
+
+@pytest.mark.parametrize("type_", [FINISHED, FINISHED + ".v2", FINISHED + ".v10", FINISHED + ".V1", FINISHED + ".", FINISHED_V1 + ".1"])
+def test_an_unknown_version_cannot_be_read(type_: str) -> None:
+    with pytest.raises(Unreadable, match="version"):
+        read(replace(GOLDEN, type=type_))
+
+
+@pytest.mark.parametrize("type_", ["clinic.appointment.started.v1", "clinic.appointment.finishedly", "x"])
+def test_other_events_are_none_of_this_contexts_business(type_: str) -> None:
+    assert read(replace(GOLDEN, type=type_, data=b"garbage")) is None
+
+
+@pytest.mark.parametrize("data", [None, b""])
+def test_an_empty_message_tells_nothing(data: bytes | None) -> None:
+    assert read(replace(GOLDEN, data=data)) is None
+
+
+def test_a_message_without_a_type_cannot_be_read() -> None:
+    with pytest.raises(Unreadable, match="type"):
+        read(replace(GOLDEN, type=""))
+
+
+def test_fields_that_are_not_known_are_ignored() -> None:
+    assert read(with_data(room="12", ward={"floor": [1, 2]})) == GOLDEN_FACT
+
+
+@pytest.mark.parametrize("field", ["appointment_id", "physician_id", "patient_id", "price", "start", "end"])
+def test_a_fact_that_lacks_a_field_cannot_be_read(field: str) -> None:
+    with pytest.raises(Unreadable, match=field):
+        read(with_data(**{field: None}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"appointment_id": "84ab6121"},
+        {"appointment_id": 7},
+        {"price": "-1.00"},
+        {"price": "200.001"},
+        {"price": "NaN"},
+        {"price": "Infinity"},
+        {"price": "1e15"},
+        {"price": []},
+        {"start": "2020-12-01T13:00:00"},
+        {"start": "2020-13-01T13:00:00Z"},
+        {"start": 1606827600},
+        {"start": "0001-01-01T00:00:00+23:59"},
+        {"end": "9999-12-31T23:59:59-23:59"},
+        {"end": "2020-12-01T12:59:59Z"},
+    ],
+    ids=str,
+)
+def test_a_fact_with_a_field_that_cannot_be_is_unreadable(change: dict[str, object]) -> None:
+    with pytest.raises(Unreadable):
+        read(with_data(**change))
+
+
+def test_a_price_may_be_a_number_and_times_may_be_of_any_zone_and_finer_than_seconds() -> None:
+    local = ONE_O_CLOCK.astimezone(timezone(timedelta(hours=2))).replace(microsecond=999_999)
+    assert read(with_data(price=200, start=local.isoformat())) == GOLDEN_FACT
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"{", b"null", b"[]", b'"x"', b"\xff", b'{"appointment_id": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000, b"\x00" * 10],
+    ids=repr,
+)
+def test_data_that_is_no_such_object_is_unreadable(data: bytes) -> None:
+    with pytest.raises(Unreadable):
+        read(replace(GOLDEN, data=data))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+odd_data = st.dictionaries(st.sampled_from(["appointment_id", "price", "start", "end"]), json_values)
+
+
+@given(
+    st.sampled_from(["", FINISHED, FINISHED_V1, "other"]) | st.text(),
+    st.none() | st.binary() | st.binary().map(lambda tail: GOLDEN_DATA + tail),
+)
+def test_garbage_is_unreadable_at_worst(type_: str, data: bytes | None) -> None:
+    with suppress(Unreadable):
+        assert read(a_message(type=type_, data=data)) in (None, GOLDEN_FACT)
+
+
+@given(odd_data)
+def test_odd_fields_are_unreadable_at_worst(changes: dict[str, object]) -> None:
+    with suppress(Unreadable):
+        assert read(with_data(**changes))

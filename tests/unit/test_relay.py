@@ -1,0 +1,267 @@
+"""The relay, with a crash at each step: what was saved is published, again rather than never."""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Literal
+
+import pytest
+from builders import NO_FAULT, Died, Fault, Noticed, NoWait, a_message, now, running
+from contracts.stores import LONG, saved
+
+from clinic.adapters.memory_store import MemoryAppointments
+from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher
+from clinic.domain.delivery import Relay, growing_pauses
+from clinic.domain.errors import Refused, Unavailable
+from clinic.domain.messaging import Claimed, Message, Outbox, Published, Publisher
+
+SHORT = 0.05
+
+
+class FragileOutbox(Outbox):
+    def __init__(self, outbox: Outbox, fault: Fault) -> None:
+        self._outbox, self._fault = outbox, fault
+
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        return await self._fault("claim", lambda: self._outbox.claim(limit))
+
+    async def confirm(self, published: Sequence[Published]) -> None:
+        await self._fault("confirm", lambda: self._outbox.confirm(published))
+
+    async def oldest(self) -> datetime | None:
+        return await self._outbox.oldest()
+
+
+class FragilePublisher(Publisher):
+    """Refuses batches with some of the messages in them, and is fragile."""
+
+    def __init__(self, log: MemoryLog, fault: Fault) -> None:
+        self._publisher, self._fault, self.refused = MemoryPublisher(log, now), fault, set[str]()
+
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        if self.refused.intersection(message.id for message in batch):
+            raise Refused("it is too large")
+        return await self._fault("publish", lambda: self._publisher.publish(batch))
+
+
+class World:
+    """An outbox and a log that outlive each relay between them."""
+
+    def __init__(self, lease: float = SHORT) -> None:
+        self.store, self.log, self.notices, self.pause = MemoryAppointments(now, lease), MemoryLog(), Noticed(), NoWait()
+
+    def relay(self, fault: Fault = NO_FAULT, *, outbox: Outbox | None = None, publisher: Publisher | None = None) -> Relay:
+        outbox = FragileOutbox(outbox or self.store, fault)
+        return Relay(outbox, publisher or FragilePublisher(self.log, fault), self.pause, self.notices)
+
+    @property
+    def arrived(self) -> list[str]:
+        return [message.id for _, message in self.log.entries]
+
+
+async def test_what_is_saved_is_published_and_confirmed() -> None:
+    world = World(LONG)
+    relay = world.relay()
+    async with running(relay.run()):
+        messages = [await saved(world.store) for _ in range(3)]
+        await world.notices.seen("published", 3)
+    assert world.arrived == [message.id for message in messages]
+    assert (await world.store.oldest(), relay.trouble) == (None, None)
+    expected = [{"event_id": each.id, "appointment_id": each.subject, "position": f"memory/{i}"} for i, each in enumerate(messages)]
+    assert world.notices.named("published") == expected
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["claim", "publish", "confirm"])
+async def test_a_relay_that_dies_at_any_step_loses_nothing(step: str, when: Literal["before", "after"]) -> None:
+    world = World()
+    messages = [await saved(world.store) for _ in range(3)]
+    with pytest.raises(Died):
+        await world.relay(Fault(step, when, Died())).run()
+    messages.append(await saved(world.store))
+    async with running(world.relay().run()):
+        await world.notices.seen("published", 1 if (step, when) == ("confirm", "after") else 4)
+    assert set(world.arrived) == {message.id for message in messages}
+    assert await world.store.oldest() is None
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("step", ["claim", "publish", "confirm"])
+async def test_bad_weather_at_any_step_is_waited_out(step: str, when: Literal["before", "after"]) -> None:
+    world = World()
+    messages = [await saved(world.store) for _ in range(3)]
+    relay = world.relay(Fault(step, when, Unavailable("storm"), times=7))
+    async with running(relay.run()):
+        await world.notices.seen("published", 3)
+        await world.notices.seen("relay waits", 7)
+        messages.append(await saved(world.store))
+        await world.notices.seen("published", 4)
+    assert await world.store.oldest() is None
+    assert set(world.arrived) == {message.id for message in messages}
+    assert relay.trouble is None
+    assert len(world.pause.waited) == 7
+
+
+async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
+    world = World(LONG)
+    await saved(world.store)
+    relay = world.relay(Fault("publish", "before", Unavailable("storm"), times=3))
+    async with running(relay.run()):
+        await world.notices.seen("relay waits")
+        trouble = relay.trouble
+        await world.notices.seen("published")
+        await saved(world.store)
+        await world.notices.seen("published", 2)
+        assert relay.trouble is None
+    assert trouble == "storm"
+    assert world.notices.named("relay waits") == [{"reason": "storm"}] * 3
+
+
+async def test_it_never_gives_up_on_the_weather() -> None:
+    world = World(LONG)
+    await saved(world.store)
+    async with running(world.relay(Fault("publish", "before", Unavailable("storm"), times=500)).run()):
+        await world.notices.seen("published")
+    assert len(world.pause.waited) == 500
+    assert max(world.pause.waited) <= 5
+
+
+async def test_one_that_cannot_be_published_stands_alone_and_the_rest_goes_on() -> None:
+    world = World(LONG)
+    messages = [await saved(world.store) for _ in range(9)]
+    publisher = FragilePublisher(world.log, NO_FAULT)
+    publisher.refused = {messages[4].id}
+    relay = world.relay(publisher=publisher)
+    async with running(relay.run()):
+        await world.notices.seen("published", 8)
+        await world.notices.seen("cannot be published")
+        later = await saved(world.store)
+        await world.notices.seen("published", 9)
+    assert world.arrived == [message.id for message in [*messages[:4], *messages[5:], later]]
+    assert await world.store.oldest() is not None
+    assert relay.trouble
+    assert messages[4].id in relay.trouble
+    assert "it is too large" in relay.trouble
+    expected = {"event_id": messages[4].id, "appointment_id": messages[4].subject, "reason": "it is too large"}
+    assert world.notices.named("cannot be published") == [expected]
+
+
+async def test_one_that_could_not_be_published_is_tried_again_after_its_lease() -> None:
+    world = World()
+    message = await saved(world.store)
+    publisher = FragilePublisher(world.log, NO_FAULT)
+    publisher.refused = {message.id}
+    relay = world.relay(publisher=publisher)
+    async with running(relay.run()):
+        await world.notices.seen("cannot be published", 2)
+        publisher.refused.clear()
+        await world.notices.seen("published")
+        assert relay.trouble is None
+    assert world.arrived == [message.id]
+
+
+async def test_a_cancelled_relay_ends_its_batch_first() -> None:
+    world = World(LONG)
+    publisher = Slow(world.log)
+    await saved(world.store)
+    relay = asyncio.create_task(world.relay(publisher=publisher).run())
+    await publisher.begun.wait()
+    relay.cancel()
+    await asyncio.sleep(0)
+    assert not relay.done()
+    publisher.go_on.set()
+    await asyncio.wait([relay])
+    assert relay.cancelled()
+    assert await world.store.oldest() is None
+
+
+async def test_a_second_cancellation_is_immediate_and_loses_nothing() -> None:
+    world = World(LONG)
+    publisher = Slow(world.log)
+    message = await saved(world.store)
+    relay = asyncio.create_task(world.relay(publisher=publisher).run())
+    await publisher.begun.wait()
+    relay.cancel()
+    await asyncio.sleep(0)
+    relay.cancel()
+    with suppress(asyncio.CancelledError):
+        await relay
+    assert world.arrived == []
+    assert await world.store.oldest() is not None
+    assert message.id not in world.arrived
+
+
+class Slow(Publisher):
+    """Publishes when it is let go."""
+
+    def __init__(self, log: MemoryLog) -> None:
+        self._publisher, self.begun, self.go_on = MemoryPublisher(log, now), asyncio.Event(), asyncio.Event()
+
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        self.begun.set()
+        await self.go_on.wait()
+        return await self._publisher.publish(batch)
+
+
+class Overslept(Outbox):
+    """Hands over facts that are held no longer, and then some that are."""
+
+    def __init__(self, stale: Sequence[Claimed], outbox: Outbox) -> None:
+        self._stale, self._outbox = stale, outbox
+
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        stale, self._stale = self._stale, ()
+        return stale or await self._outbox.claim(limit)
+
+    async def confirm(self, published: Sequence[Published]) -> None:
+        await self._outbox.confirm(published)
+
+    async def oldest(self) -> datetime | None:
+        return await self._outbox.oldest()
+
+
+async def test_facts_that_it_has_held_longer_than_their_lease_are_dropped() -> None:
+    world = World(LONG)
+    gone, held, sentinel = a_message(), a_message(), await saved(world.store)
+    outbox = Overslept([Claimed(gone, until=0), Claimed(held, until=float("inf"))], world.store)
+    async with running(world.relay(outbox=outbox).run()):
+        await world.notices.seen("published", 2)
+    assert world.arrived == [held.id, sentinel.id]
+
+
+async def test_a_batch_that_went_stale_in_bad_weather_is_dropped_and_claimed_anew() -> None:
+    world = World()
+    message = await saved(world.store)
+    weather = Fault("publish", "before", Unavailable("storm"))
+
+    async def long_pause(_: float) -> None:
+        await asyncio.sleep(2 * SHORT)  # it lasts longer than the lease: here the time itself is what is tested
+
+    outbox = Counting(world.store)
+    relay = Relay(outbox, FragilePublisher(world.log, weather), long_pause, world.notices)
+    async with running(relay.run()):
+        await world.notices.seen("published")
+    assert world.arrived == [message.id]
+    assert outbox.claims >= 2
+
+
+class Counting(FragileOutbox):
+    """Counts the claims."""
+
+    claims = 0
+
+    def __init__(self, outbox: Outbox) -> None:
+        super().__init__(outbox, NO_FAULT)
+
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        self.claims += 1
+        return await super().claim(limit)
+
+
+def test_pauses_grow_are_jittered_and_have_a_longest() -> None:
+    pauses = growing_pauses(first=1, longest=8)
+    found = [next(pauses) for _ in range(50)]
+    for wait, bound in zip(found, [1, 2, 4, *[8] * 47], strict=True):
+        assert bound / 2 <= wait <= bound
+    assert len(set(found)) == 50
