@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 from uuid import UUID
 
 import httpx
@@ -111,7 +111,7 @@ class Clinic:
 @asynccontextmanager
 async def client_of(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     """A client of this app, while the app is alive. An error that the app does not answer fails the test."""
-    async with alive(app), httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://clinic") as client:
+    async with alive(app), httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://clinic") as client:
         yield client
 
 

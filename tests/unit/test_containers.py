@@ -1,0 +1,78 @@
+"""Which class fills which port is chosen by setting, in one place."""
+
+from pathlib import Path
+
+import pytest
+from apps import Technology, settings
+
+from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory_transport import MemoryPublisher, MemorySubscription
+from clinic.adapters.sqlite_store import SqliteAppointments, SqliteCharges, SqliteDeadLetters
+from clinic.adapters.sqlite_transport import SqlitePublisher, SqliteSubscription
+from clinic.domain.delivery import Consumer, Relay
+from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.entrypoints.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("store", "kept"),
+    [
+        ("memory", (MemoryAppointments, MemoryCharges, MemoryDeadLetters)),
+        ("sqlite", (SqliteAppointments, SqliteCharges, SqliteDeadLetters)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("transport", "carried"), [("memory", (MemoryPublisher, MemorySubscription)), ("sqlite", (SqlitePublisher, SqliteSubscription))]
+)
+def test_store_and_transport_are_chosen_apart(
+    tmp_path: Path, store: Technology, transport: Technology, kept: tuple[type, ...], carried: tuple[type, ...]
+) -> None:
+    its = Settings(store=store, transport=transport, data_dir=tmp_path)
+    appointments, charges = AppointmentContainer(settings=its), FinancialContainer(settings=its)
+    assert (type(appointments.appointments()), type(charges.charges()), type(charges.dead_letters())) == kept
+    assert (type(appointments.publisher()), type(charges.subscription())) == carried
+    assert isinstance(appointments.relay(), Relay)
+    assert isinstance(charges.consumer(), Consumer)
+
+
+@pytest.mark.parametrize(
+    ("store", "transport", "files"),
+    [
+        ("memory", "memory", ([], [])),
+        ("sqlite", "memory", (["appointment.db"], ["financial.db"])),
+        ("memory", "sqlite", (["events.db"], ["events.financial.db"])),
+        ("sqlite", "sqlite", (["appointment.db", "events.db"], ["events.financial.db", "financial.db"])),
+    ],
+)
+async def test_a_service_opens_exactly_the_files_of_its_own(
+    tmp_path: Path, store: Technology, transport: Technology, files: tuple[list[str], list[str]]
+) -> None:
+    for kind, expected in zip((AppointmentContainer, FinancialContainer), files, strict=True):
+        folder = tmp_path / kind.__name__
+        opened = [each for each in kind(settings=Settings(store=store, transport=transport, data_dir=folder)).opened() if each is not None]
+        for each in opened:
+            await each.open()
+        assert sorted(path.name for path in folder.glob("*.db")) == expected
+        for each in reversed(opened):
+            await each.close()
+
+
+def test_nothing_happens_when_a_container_is_made(tmp_path: Path) -> None:
+    folder = tmp_path / "not there"
+    for kind in (AppointmentContainer, FinancialContainer):
+        container = kind(settings=settings("sqlite", folder))
+        container.opened()
+    assert not folder.exists()
+
+
+def test_everything_is_made_once_and_two_containers_share_nothing(tmp_path: Path) -> None:
+    first, second = (AppointmentContainer(settings=settings("sqlite", tmp_path)) for _ in range(2))
+    assert first.start_appointment() is first.start_appointment()
+    assert first.file() is first.file()
+    assert first.file() is not second.file()
+    assert first.notices() is not second.notices()
+
+
+def test_a_container_without_settings_says_so() -> None:
+    with pytest.raises(Exception, match="settings"):
+        AppointmentContainer().file()

@@ -1,0 +1,303 @@
+"""What /openapi.json says is what is really answered."""
+
+import re
+from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from apps import NOBODY, PATIENT, PHYSICIAN, Clinic, UnreachableAppointments, UnreachableCharges, exactly, settings
+from dependency_injector.providers import Object
+
+PROBLEM = "application/problem+json"
+Json = dict[str, Any]
+
+IGNORED = {"description", "examples", "title", "default"}
+TYPES: dict[str, type | tuple[type, ...]] = {
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "number": (int, Decimal),
+    "boolean": bool,
+    "null": type(None),
+}
+
+
+@pytest.fixture
+async def clinic(tmp_path: Path) -> AsyncIterator[Clinic]:
+    async with Clinic(settings("memory", tmp_path)).running() as clinic:
+        yield clinic
+
+
+@pytest.fixture
+async def unreachable(tmp_path: Path) -> AsyncIterator[Clinic]:
+    clinic = Clinic(settings("memory", tmp_path))
+    clinic.front_desk.appointments.override(Object(UnreachableAppointments(clinic.clock, 3.0)))
+    clinic.accounting.charges.override(Object(UnreachableCharges()))
+    async with clinic.running():
+        yield clinic
+
+
+class Document:
+    """A service's OpenAPI document, and a small validator for the words of JSON Schema that it uses."""
+
+    def __init__(self, document: Json) -> None:
+        self.document = document
+
+    def operations(self) -> Iterator[tuple[str, str, Json]]:
+        for path, operations in self.document["paths"].items():
+            for method, operation in operations.items():
+                yield method, path, operation
+
+    def operation(self, request: httpx.Request) -> Json:
+        path = re.sub(r"[0-9a-f-]{36}", "{appointment_id}", request.url.path).rstrip("/") or "/"
+        return dict(self.document["paths"][path][request.method.lower()])
+
+    def describes(self, answer: httpx.Response) -> None:
+        """Fails where the answer is not one that the document announces."""
+        responses = self.operation(answer.request)["responses"]
+        assert str(answer.status_code) in responses, f"{answer.status_code} is not announced for {answer.request}"
+        content = responses[str(answer.status_code)]["content"]
+        assert answer.headers["content-type"] in content, f"{answer.headers['content-type']} is not announced for {answer.request}"
+        wrong = list(self.wrong(exactly(answer), content[answer.headers["content-type"]]["schema"], "body"))
+        assert not wrong, wrong
+
+    def component(self, name: str) -> Json:
+        return dict(self.document["components"]["schemas"][name])
+
+    def wrong(self, value: Any, schema: Json, where: str) -> Iterator[str]:
+        """What is wrong with the value. A word that this validator does not know is wrong too."""
+        for word, said in schema.items():
+            if word not in IGNORED:
+                yield from getattr(self, f"_{word.strip('$')}")(value, said, schema, where)
+
+    def _ref(self, value: Any, said: str, _: Json, where: str) -> Iterator[str]:
+        yield from self.wrong(value, self.component(said.removeprefix("#/components/schemas/")), where)
+
+    def _type(self, value: Any, said: str | list[str], _: Json, where: str) -> Iterator[str]:
+        allowed = [said] if isinstance(said, str) else said
+        if not any(isinstance(value, TYPES[each]) and (each == "boolean" or not isinstance(value, bool)) for each in allowed):
+            yield f"{where} is {value!r}, not {said}"
+
+    def _enum(self, value: Any, said: list[Any], _: Json, where: str) -> Iterator[str]:
+        if value not in said:
+            yield f"{where} is {value!r}, none of {said}"
+
+    def _oneOf(self, value: Any, said: list[Json], _: Json, where: str) -> Iterator[str]:  # noqa: N802 — the word of JSON Schema
+        if sum(not list(self.wrong(value, each, where)) for each in said) != 1:
+            yield f"{where} is {value!r}, not one of {said}"
+
+    def _properties(self, value: Any, said: Json, _: Json, where: str) -> Iterator[str]:
+        for name, schema in said.items():
+            if name in value:
+                yield from self.wrong(value[name], schema, f"{where}.{name}")
+
+    def _additionalProperties(self, value: Any, said: bool | Json, schema: Json, where: str) -> Iterator[str]:  # noqa: N802 — the same
+        for name in value.keys() - schema.get("properties", {}).keys():
+            if said is False:
+                yield f"{where}.{name} is not known"
+            elif isinstance(said, dict):
+                yield from self.wrong(value[name], said, f"{where}.{name}")
+
+    def _required(self, value: Any, said: list[str], _: Json, where: str) -> Iterator[str]:
+        yield from (f"{where}.{name} is missing" for name in said if name not in value)
+
+    def _items(self, value: Any, said: Json, _: Json, where: str) -> Iterator[str]:
+        for index, each in enumerate(value):
+            yield from self.wrong(each, said, f"{where}[{index}]")
+
+    def _minimum(self, value: Any, said: float, _: Json, where: str) -> Iterator[str]:
+        if isinstance(value, int | Decimal) and value < said:
+            yield f"{where} is {value!r}, less than {said}"
+
+    def _maximum(self, value: Any, said: float, _: Json, where: str) -> Iterator[str]:
+        if isinstance(value, int | Decimal) and value > said:
+            yield f"{where} is {value!r}, more than {said}"
+
+    def _pattern(self, value: Any, said: str, _: Json, where: str) -> Iterator[str]:
+        if isinstance(value, str) and not re.search(said, value):
+            yield f"{where} is {value!r}, unlike {said}"
+
+    def _format(self, value: Any, said: str, _: Json, where: str) -> Iterator[str]:
+        if said == "uuid" and str(UUID(value)) != value:
+            yield f"{where} is {value!r}, no {said}"
+
+
+async def documents(clinic: Clinic) -> list[Document]:
+    """The appointment service's, and the financial service's."""
+    return [Document((await client.get("/openapi.json")).json()) for client in (clinic.appointments, clinic.charges)]
+
+
+async def test_the_validator_sees_what_is_wrong(clinic: Clinic) -> None:
+    document, _ = await documents(clinic)
+    good: Json = {
+        "id": NOBODY,
+        "start_date": "2020-12-01 13:00:00",
+        "end_date": None,
+        "physician_id": PHYSICIAN,
+        "patient_id": PATIENT,
+        "price": Decimal("200.00"),
+    }
+    schema = document.component("ShownAppointment")
+    assert list(document.wrong(good, schema, "it")) == []
+    for changes in ({"price": "200.00"}, {"price": Decimal(-1)}, {"price": True}, {"end_date": 5}, {"start_date": None}):
+        assert len(list(document.wrong(good | changes, schema, "it"))) == 1, changes
+    assert list(document.wrong({}, schema, "it"))
+    assert list(
+        document.wrong({"x": 1} | dict.fromkeys(["physician_id", "patient_id"], NOBODY), document.component("NewAppointment"), "it")
+    )
+
+
+async def test_every_answer_of_the_appointment_service_is_as_described(clinic: Clinic) -> None:
+    described, _ = await documents(clinic)
+    its_id = await clinic.start()
+    await clinic.start()
+    call = clinic.appointments
+    statuses = set()
+    for answer in [
+        await call.post("/", json={"physician_id": PHYSICIAN, "patient_id": PATIENT}),
+        await call.post("/", json={"physician_id": "x", "room": 1}),
+        await call.post("/", content=b"{"),
+        await call.post("/", content=b"{", headers={"Content-Type": "application/json"}),
+        await call.post("/", content=b" " * 70_000, headers={"Content-Type": "application/json"}),
+        await call.get(f"/{its_id}/"),
+        await call.post(f"/{its_id}/"),
+        await call.get(f"/{its_id}/"),
+        await call.get(f"/{NOBODY}/"),
+        await call.post(f"/{NOBODY}/"),
+        await call.get("/"),
+        await call.get("/?limit=1"),
+        await call.get("/?limit=0"),
+        await call.get("/?after=x"),
+        await call.get("/health/live"),
+        await call.get("/health/ready"),
+    ]:
+        described.describes(answer)
+        statuses.add(answer.status_code)
+    assert statuses == {200, 201, 400, 404, 413, 415}
+
+
+async def test_every_answer_of_the_financial_service_is_as_described(clinic: Clinic) -> None:
+    _, described = await documents(clinic)
+    its_id = await clinic.start()
+    await clinic.finish(its_id)
+    call = clinic.charges
+    for answer in [
+        await clinic.charged(its_id),
+        await call.get(f"/{its_id}/"),
+        await call.get(f"/{NOBODY}/"),
+        await call.get("/"),
+        await call.get("/?limit=0"),
+        await call.get("/?charged_from=x"),
+        await call.get("/health/live"),
+        await call.get("/health/ready"),
+    ]:
+        described.describes(answer)
+
+
+async def test_every_answer_without_a_store_is_as_described(unreachable: Clinic) -> None:
+    of_appointments, of_charges = await documents(unreachable)
+    for described, call in ((of_appointments, unreachable.appointments), (of_charges, unreachable.charges)):
+        for method, path, _ in described.operations():
+            body = {"physician_id": PHYSICIAN, "patient_id": PATIENT} if (method, path) == ("post", "/") else None
+            answer = await call.request(method, path.replace("{appointment_id}", NOBODY), json=body)
+            described.describes(answer)
+            assert answer.status_code == 503 or path == "/health/live", (method, path)
+
+
+async def test_exactly_these_routes_are_described(clinic: Clinic) -> None:
+    of_appointments, of_charges = await documents(clinic)
+    health = {("get", "/health/live"), ("get", "/health/ready")}
+    assert {(method, path) for method, path, _ in of_appointments.operations()} == health | {
+        ("get", "/"),
+        ("post", "/"),
+        ("get", "/{appointment_id}"),
+        ("post", "/{appointment_id}"),
+    }
+    assert {(method, path) for method, path, _ in of_charges.operations()} == health | {("get", "/"), ("get", "/{appointment_id}")}
+
+
+async def test_exactly_the_parameters_of_the_contract_are_described(clinic: Clinic) -> None:
+    of_appointments, of_charges = await documents(clinic)
+    found = [
+        {
+            (method, path, each["in"], each["name"], each["required"])
+            for method, path, it in described.operations()
+            for each in it.get("parameters", [])
+        }
+        for described in (of_appointments, of_charges)
+    ]
+    one = "/{appointment_id}"
+    paging = {("get", "/", "query", name, False) for name in ("limit", "after", "physician_id", "patient_id")}
+    assert found == [
+        paging
+        | {("get", "/", "query", "finished", False)}
+        | {("get", one, "path", "appointment_id", True), ("post", one, "path", "appointment_id", True)},
+        paging
+        | {("get", "/", "query", "charged_from", False), ("get", "/", "query", "charged_to", False)}
+        | {("get", one, "path", "appointment_id", True), ("get", one, "header", "Prefer", False)},
+    ]
+
+
+async def test_the_bounds_of_a_page_are_described(clinic: Clinic) -> None:
+    for described in await documents(clinic):
+        (limit,) = [each for each in described.document["paths"]["/"]["get"]["parameters"] if each["name"] == "limit"]
+        assert (limit["schema"]["minimum"], limit["schema"]["maximum"], limit["schema"]["default"]) == (1, 100, 20)
+
+
+async def test_the_body_of_a_new_appointment_is_described_as_strict_as_it_is(clinic: Clinic) -> None:
+    described, _ = await documents(clinic)
+    new = described.component("NewAppointment")
+    assert new["additionalProperties"] is False
+    assert sorted(new["required"]) == sorted(new["properties"]) == ["patient_id", "physician_id"]
+    assert all(each["format"] == "uuid" for each in new["properties"].values())
+    content = described.document["paths"]["/"]["post"]["requestBody"]["content"]
+    assert list(content) == ["application/json"]
+    assert described.document["paths"]["/"]["post"]["requestBody"]["required"] is True
+
+
+async def test_money_is_a_number(clinic: Clinic) -> None:
+    of_appointments, of_charges = await documents(clinic)
+    for described, name, field in [
+        (of_appointments, "ShownAppointment", "price"),
+        (of_charges, "ShownCharge", "total_price"),
+        (of_charges, "ExplainedCharge", "total_price"),
+        (of_charges, "ExplainedCharge", "price"),
+    ]:
+        money = described.component(name)["properties"][field]
+        assert (money["type"], money["minimum"]) == ("number", 0)
+        assert money["examples"]
+
+
+async def test_every_kind_of_thing_has_an_example_that_its_own_schema_allows(clinic: Clinic) -> None:
+    for described in await documents(clinic):
+        with_examples = set()
+        for name in described.document["components"]["schemas"]:
+            for field, schema in described.component(name)["properties"].items():
+                for example in schema.get("examples", []):
+                    with_examples.add(name)
+                    exact = Decimal(str(example)) if isinstance(example, float) else example
+                    assert list(described.wrong(exact, schema, f"{name}.{field}")) == []
+        assert {"Problem", "FieldProblem", "Health"} < with_examples
+        assert with_examples & {"ShownAppointment", "ShownCharge"}
+
+
+async def test_the_document_refers_only_to_itself(clinic: Clinic) -> None:
+    for client in (clinic.appointments, clinic.charges):
+        text = (await client.get("/openapi.json")).text
+        assert "://" not in text
+        described = Document((await client.get("/openapi.json/")).json())
+        for name in re.findall(r'"\$ref":"([^"]*)"', text):
+            assert described.component(name.removeprefix("#/components/schemas/"))
+
+
+async def test_each_operation_has_a_name_of_its_own_and_a_sentence(clinic: Clinic) -> None:
+    for described in await documents(clinic):
+        operations = [operation for _, _, operation in described.operations()]
+        assert len({operation["operationId"] for operation in operations}) == len(operations)
+        assert all(operation["summary"] for operation in operations)
+        assert re.fullmatch(r"3\.1\.\d", described.document["openapi"])

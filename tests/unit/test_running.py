@@ -1,0 +1,223 @@
+"""A service's life: it opens, runs its loop, and ends as it was asked to, or with what made it fail."""
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from apps import Clinic, Noticing, settings
+from dependency_injector.providers import Object
+
+from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.entrypoints import appointment
+from clinic.entrypoints.running import Life, Service, serve
+
+
+class Opened:
+    """Something that is opened and closed; the diary says when."""
+
+    def __init__(self, name: str, diary: list[str], refuses: Exception | None = None) -> None:
+        self._name, self._diary, self._refuses = name, diary, refuses
+
+    async def open(self) -> None:
+        self._diary.append(f"open {self._name}")
+        if self._refuses:
+            raise self._refuses
+
+    async def close(self) -> None:
+        self._diary.append(f"close {self._name}")
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+@pytest.fixture
+def life() -> Life:
+    return Life(Noticing("test"))
+
+
+async def test_a_life_goes_on_until_it_is_asked_to_end(life: Life) -> None:
+    stopped = asyncio.create_task(life.stopped())
+    assert not (await asyncio.wait([stopped], timeout=0))[0]
+    life.stop()
+    life.stop()
+    await stopped
+    assert life.failure is None
+
+
+async def test_work_that_ends_first_gives_its_result(life: Life) -> None:
+    async def work() -> int:
+        return 42
+
+    assert await life.unless_stopping(work()) == 42
+
+
+async def test_work_that_fails_first_raises_its_own_failure(life: Life) -> None:
+    async def work() -> None:
+        raise ValueError("its own")
+
+    with pytest.raises(ValueError, match="its own"):
+        await life.unless_stopping(work())
+
+
+@pytest.mark.parametrize("when", ["before", "during"])
+async def test_work_is_given_up_when_the_service_stops(life: Life, when: str) -> None:
+    given_up, begun = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            begun.set()
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    if when == "before":
+        life.stop()
+    asking = asyncio.create_task(life.unless_stopping(work()))
+    await begun.wait()
+    life.stop()
+    with pytest.raises(Unavailable):
+        await asking
+    await given_up.wait()
+
+
+async def test_the_first_failure_is_kept_and_ends_the_life(life: Life) -> None:
+    first = RuntimeError("first")
+    life.fail("died", first)
+    life.fail("died", RuntimeError("second"))
+    await life.stopped()
+    assert life.failure is first
+
+
+async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(life: Life) -> None:
+    diary: list[str] = []
+
+    async def loop() -> None:
+        diary.append("loop")
+        try:
+            await for_ever()
+        finally:
+            diary.append("loop ends")
+
+    async with life.living([Opened("a", diary), None, Opened("b", diary)], loop):
+        await asyncio.sleep(0)
+    assert diary == ["open a", "open b", "loop", "loop ends", "close b", "close a"]
+    assert life.failure is None
+
+
+async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(life: Life) -> None:
+    diary: list[str] = []
+    refusal = Misconfigured("it is served by another process")
+    with pytest.raises(Misconfigured):
+        async with life.living([Opened("a", diary), Opened("b", diary, refusal), Opened("c", diary)], for_ever):
+            pytest.fail("it must not live")
+    assert diary[:2] == ["open a", "open b"]
+    assert diary[-1] == "close a"
+    assert "open c" not in diary
+    assert life.failure is refusal
+
+
+async def test_a_loop_that_dies_ends_the_life_with_its_failure(life: Life) -> None:
+    async def loop() -> None:
+        raise RuntimeError("the loop is dead")
+
+    async with life.living([], loop):
+        await life.stopped()
+        assert str(life.failure) == "the loop is dead"
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def a_service(clinic: Clinic, port: int) -> Service:
+    app = appointment.create_app(clinic.front_desk, clinic.front_desk_life)
+    return Service(app, clinic.front_desk_life, "127.0.0.1", port, "CLINIC_APPOINTMENT")
+
+
+@asynccontextmanager
+async def started(service: Service) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a service that answers."""
+    async with httpx.AsyncClient(base_url=service.url) as client:
+        while True:
+            try:
+                await client.get("/health/live")
+            except httpx.ConnectError:
+                continue
+            break
+        yield client
+
+
+async def test_a_relay_that_dies_ends_its_service_with_its_failure(tmp_path: Path, free_port: int) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    die = asyncio.Event()
+
+    class DeadRelay:
+        trouble = None
+
+        async def run(self) -> None:
+            await die.wait()
+            raise RuntimeError("the relay is dead")
+
+    clinic.front_desk.relay.override(Object(DeadRelay()))
+    service = a_service(clinic, free_port)
+    running = asyncio.create_task(serve(service))
+    async with started(service) as client:
+        assert (await client.get("/")).status_code == 200
+        die.set()
+        with pytest.raises(RuntimeError, match="the relay is dead"):
+            await running
+        with pytest.raises(httpx.TransportError):
+            await client.get("/health/live")
+
+
+async def test_a_store_that_cannot_be_opened_ends_the_service_with_that_reason(tmp_path: Path, free_port: int) -> None:
+    async with Clinic(settings("sqlite", tmp_path)).running():
+        second = Clinic(settings("sqlite", tmp_path))
+        with pytest.raises(Misconfigured, match="served by another process"):
+            await serve(a_service(second, free_port))
+
+
+async def test_when_one_service_dies_the_other_in_its_process_ends_too(tmp_path: Path, free_port: int) -> None:
+    async with Clinic(settings("sqlite", tmp_path / "taken")).running():
+        good, bad = Clinic(settings("memory", tmp_path)), Clinic(settings("sqlite", tmp_path / "taken"))
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            port = int(other.getsockname()[1])
+        with pytest.raises(Misconfigured):
+            await serve(a_service(good, free_port), a_service(bad, port))
+        await good.front_desk_life.stopped()
+
+
+def test_a_port_in_use_is_one_line_that_names_what_to_set(tmp_path: Path, taken: int) -> None:
+    with pytest.raises(Misconfigured) as told:
+        a_service(Clinic(settings("memory", tmp_path)), taken)
+    assert f"127.0.0.1:{taken}" in str(told.value)
+    assert "CLINIC_APPOINTMENT_PORT" in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_the_service_and_nothing_has_failed(tmp_path: Path, free_port: int, ask: signal.Signals) -> None:
+    clinic = Clinic(settings("sqlite", tmp_path))
+    service = a_service(clinic, free_port)
+    running = asyncio.create_task(serve(service))
+    async with started(service):
+        os.kill(os.getpid(), ask)
+        await running
+    assert clinic.front_desk_life.failure is None
+    async with Clinic(settings("sqlite", tmp_path)).running() as again:  # its files are free
+        assert await again.all_appointments() == []

@@ -1,0 +1,134 @@
+"""What can be set, and what a person is told who sets it wrong."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+from dotenv import dotenv_values
+
+from clinic.domain.errors import Misconfigured
+from clinic.domain.money import Money
+from clinic.entrypoints.settings import PREFIX, Settings, load
+
+EXAMPLE = Path(__file__).parents[2] / ".env.example"
+
+
+def test_with_no_variable_everything_is_as_the_contract_says() -> None:
+    settings = load({})
+    assert settings == Settings(
+        store="sqlite",
+        transport="sqlite",
+        data_dir=Path("var"),
+        hourly_price=Money("200.00"),
+        pricing="hours-begun",
+        lease=3.0,
+        appointment_host="127.0.0.1",
+        appointment_port=8000,
+        financial_host="127.0.0.1",
+        financial_port=8001,
+        log_level="info",
+        log_format="console",
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "value"),
+    [
+        ("CLINIC_STORE", "memory", "memory"),
+        ("CLINIC_TRANSPORT", "memory", "memory"),
+        ("CLINIC_DATA_DIR", "/tmp/clinic", Path("/tmp/clinic")),  # noqa: S108 — nothing is written there
+        ("CLINIC_HOURLY_PRICE", "99.9", Money("99.90")),
+        ("CLINIC_HOURLY_PRICE", "0", Money("0.00")),
+        ("CLINIC_PRICING", "whole-hours", "whole-hours"),
+        ("CLINIC_PRICING", "pro-rata", "pro-rata"),
+        ("CLINIC_LEASE", "0.5", 0.5),
+        ("CLINIC_LEASE", "10", 10.0),
+        ("CLINIC_APPOINTMENT_HOST", "::1", "::1"),
+        ("CLINIC_APPOINTMENT_PORT", "65535", 65535),
+        ("CLINIC_FINANCIAL_HOST", "localhost", "localhost"),
+        ("CLINIC_FINANCIAL_PORT", "1", 1),
+        ("CLINIC_LOG_LEVEL", "debug", "debug"),
+        ("CLINIC_LOG_FORMAT", "json", "json"),
+    ],
+)
+def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, value: object) -> None:
+    settings = load({variable: text, "PATH": "/bin", "CLINIC_UNKNOWN": "x"})
+    changed = {field for field in Settings.__struct_fields__ if getattr(settings, field) != getattr(Settings(), field)}
+    field = variable.removeprefix(PREFIX).lower()
+    assert getattr(settings, field) == value
+    assert changed == {field}
+
+
+@pytest.mark.parametrize(
+    ("variable", "text"),
+    [
+        ("CLINIC_STORE", "mongodb"),
+        ("CLINIC_STORE", "SQLITE"),
+        ("CLINIC_TRANSPORT", "pigeon"),
+        ("CLINIC_HOURLY_PRICE", "free"),
+        ("CLINIC_HOURLY_PRICE", "200,00"),
+        ("CLINIC_HOURLY_PRICE", "-1"),
+        ("CLINIC_HOURLY_PRICE", "0.001"),
+        ("CLINIC_HOURLY_PRICE", "NaN"),
+        ("CLINIC_HOURLY_PRICE", "Infinity"),
+        ("CLINIC_HOURLY_PRICE", "1e400"),
+        ("CLINIC_PRICING", "free"),
+        ("CLINIC_LEASE", "0"),
+        ("CLINIC_LEASE", "-3"),
+        ("CLINIC_LEASE", "soon"),
+        ("CLINIC_LEASE", "nan"),
+        ("CLINIC_LEASE", "inf"),
+        ("CLINIC_APPOINTMENT_PORT", "0"),
+        ("CLINIC_APPOINTMENT_PORT", "65536"),
+        ("CLINIC_APPOINTMENT_PORT", "http"),
+        ("CLINIC_FINANCIAL_PORT", "-1"),
+        ("CLINIC_FINANCIAL_PORT", "80.5"),
+        ("CLINIC_LOG_LEVEL", "loud"),
+        ("CLINIC_LOG_FORMAT", "xml"),
+    ],
+)
+def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variable(variable: str, text: str) -> None:
+    with pytest.raises(Misconfigured) as told:
+        load({variable: text})
+    assert variable in str(told.value)
+    assert text in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "choices"),
+    [
+        ("CLINIC_STORE", ["sqlite", "memory"]),
+        ("CLINIC_TRANSPORT", ["sqlite", "memory"]),
+        ("CLINIC_PRICING", ["hours-begun", "whole-hours", "pro-rata"]),
+        ("CLINIC_LOG_LEVEL", ["debug", "info", "warning", "error"]),
+        ("CLINIC_LOG_FORMAT", ["console", "json"]),
+    ],
+)
+def test_who_names_no_choice_is_told_all_of_them(variable: str, choices: list[str]) -> None:
+    with pytest.raises(Misconfigured) as told:
+        load({variable: "nonsense"})
+    assert all(choice in str(told.value) for choice in choices)
+
+
+def test_an_empty_variable_counts_as_unset() -> None:
+    assert load({f"{PREFIX}{field.upper()}": "" for field in Settings.__struct_fields__}) == Settings()
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(AttributeError):
+        load({}).store = "memory"  # type: ignore[misc]
+
+
+def test_the_example_lists_exactly_all_variables_with_their_defaults() -> None:
+    listed = {name: text or "" for name, text in dotenv_values(EXAMPLE).items()}
+    assert list(listed) == [f"{PREFIX}{field.name.upper()}" for field in msgspec.structs.fields(Settings)]
+    assert all(listed.values())
+    assert load(listed) == Settings()
+
+
+def test_the_example_says_of_every_variable_what_it_is() -> None:
+    lines = EXAMPLE.read_text().splitlines()
+    for index, line in enumerate(lines):
+        if line.startswith(PREFIX) and not lines[index - 1].startswith(PREFIX):
+            assert lines[index - 1].startswith("# "), line

@@ -1,0 +1,161 @@
+"""How values look over HTTP: money, dates, cursors, and the Prefer header."""
+
+from base64 import urlsafe_b64encode
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from clinic.domain.errors import Unreadable
+from clinic.domain.financial.model import Place
+from clinic.domain.money import Money
+from clinic.entrypoints import wire
+from clinic.entrypoints.problems import Invalid
+
+MOMENTS = st.datetimes(timezones=st.just(UTC))
+SOME_ID = UUID("84ab6121-c4a8-4684-8cc2-b03024ec0f1d")
+
+
+@given(st.integers(0, 10**15 - 1))
+def test_money_is_a_json_number_that_reads_back_exactly(cents: int) -> None:
+    printed = bytes(wire.money(Money.of_cents(cents)))
+    assert printed.decode().partition(".")[2].__len__() == 2
+    assert msgspec.json.decode(printed, type=Decimal) == Decimal(cents) / 100
+
+
+@given(MOMENTS)
+def test_a_date_is_printed_to_the_second_and_reads_back(moment: datetime) -> None:
+    printed = wire.date(moment)
+    assert len(printed) == len("2020-12-01 13:00:00")
+    assert datetime.fromisoformat(printed).replace(tzinfo=UTC) == moment.replace(microsecond=0)
+
+
+@given(MOMENTS, st.integers(-14 * 60, 14 * 60))
+def test_a_moment_that_a_client_gives_is_the_same_moment_in_utc(moment: datetime, minutes: int) -> None:
+    try:
+        given_by_client = moment.astimezone(timezone(timedelta(minutes=minutes)))
+    except OverflowError:
+        assume(False)
+    read = wire.utc("charged_from", given_by_client)
+    assert read == moment
+    assert read is not None
+    assert read.tzinfo is UTC
+
+
+def test_a_moment_without_a_zone_is_utc_and_none_stays_none() -> None:
+    naive = datetime(2020, 12, 1, 13)  # noqa: DTZ001 — as a client writes it
+    assert wire.utc("charged_from", naive) == datetime(2020, 12, 1, 13, tzinfo=UTC)
+    assert wire.utc("charged_from", None) is None
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))],
+)
+def test_a_moment_beyond_all_dates_names_its_field(moment: datetime) -> None:
+    with pytest.raises(Invalid) as told:
+        wire.utc("charged_to", moment)
+    assert [each.field for each in told.value.errors] == ["charged_to"]
+
+
+@given(st.uuids())
+def test_a_cursor_of_an_id_leads_back_to_it(its_id: UUID) -> None:
+    cursor = wire.cursor(its_id)
+    assert wire.place(cursor, UUID) == its_id
+    assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
+
+
+@given(MOMENTS, st.uuids())
+def test_a_cursor_of_a_place_leads_back_to_it_exactly(moment: datetime, its_id: UUID) -> None:
+    place = Place(moment, its_id)
+    found = wire.place(wire.cursor(place), Place)
+    assert found == place
+    assert isinstance(found, Place)
+    assert found.charged_at.tzinfo is not None
+
+
+def test_no_cursor_is_no_place() -> None:
+    assert wire.place(None, UUID) is None
+
+
+def refused(text: str, shape: type[Any]) -> None:
+    with pytest.raises(Invalid) as told:
+        wire.place(text, shape)
+    assert [each.field for each in told.value.errors] == ["after"]
+
+
+@pytest.mark.parametrize("shape", [UUID, Place])
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "=", "====", "a", "garbage", "é", "\x00", "😀", "x" * 5000, "../..", "null", "oA==", "kA"],
+    ids=repr,
+)
+def test_what_is_no_cursor_is_refused_naming_after(shape: type[Any], text: str) -> None:
+    refused(text, shape)
+
+
+@pytest.mark.parametrize(
+    "value", [None, 7, "x", [], [None, None], [str(SOME_ID)], {"a": 1}, ["2020-01-01T00:00:00Z", "x"], [1, 2, 3]], ids=repr
+)
+@pytest.mark.parametrize("shape", [UUID, Place])
+def test_a_cursor_that_holds_something_else_is_refused(shape: type[Any], value: Any) -> None:
+    refused(urlsafe_b64encode(msgspec.msgpack.encode(value)).decode(), shape)
+
+
+@given(st.text())
+def test_whatever_is_given_as_a_cursor_is_a_place_or_refused(text: str) -> None:
+    for shape in (UUID, Place):
+        try:
+            assert isinstance(wire.place(text, shape), shape)
+        except Unreadable as told:
+            assert isinstance(told, Invalid)  # noqa: PT017 — both outcomes are right
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        ([], None),
+        ([""], None),
+        (["wait=5"], 5),
+        (["WAIT=5"], 5),
+        (['wait="5"'], 5),
+        (["  wait =  5  "], 5),
+        (["wait=5;x"], 5),
+        (["wait=5 ; x=y"], 5),
+        (["a, b=c, wait=5"], 5),
+        (["a", "wait=5"], 5),
+        (["wait=5", "wait=6"], 5),
+        (["wait=x, wait=6"], None),
+        (["wait=0"], 0),
+        (["wait=30"], 30),
+        (["wait=31"], 30),
+        (["wait=999999999999999999"], 30),
+        (["wait"], None),
+        (["wait="], None),
+        (["wait=-1"], None),
+        (["wait=+1"], None),
+        (["wait=1.0"], None),
+        (["wait=1_0"], None),
+        (["wait=\u0665"], None),
+        (["wait=\u00b2"], None),
+        (["awaits=5"], None),
+    ],
+    ids=repr,
+)
+def test_the_seconds_that_a_client_would_wait(prefer: list[str], seconds: int | None) -> None:
+    assert wire.wait_of(prefer) == seconds
+
+
+@given(st.lists(st.text()))
+def test_whatever_the_prefer_header_says_it_is_read_or_ignored(prefer: list[str]) -> None:
+    assert wire.wait_of(prefer) in (None, *range(wire.LONGEST_WAIT + 1))
+
+
+@given(st.integers(0, 10**12))
+def test_a_long_wait_is_cut_and_a_short_one_is_kept(seconds: int) -> None:
+    assert wire.wait_of([f"wait={seconds}"]) == min(seconds, 30)
