@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from uuid import UUID
 
 from clinic.domain.errors import NotFound, NotNow, Unavailable
@@ -23,6 +22,7 @@ class Arrivals:
         self._find = find
         self._waiting: dict[UUID, set[asyncio.Future[Charge]]] = {}
         self._waiters = 0
+        self._trouble: NotNow | None = None
         self._looking: asyncio.Task[None] | None = None
 
     def announce(self, added: Added) -> None:
@@ -37,17 +37,22 @@ class Arrivals:
                     waiter.set_result(charge)
 
     async def wait(self, appointment_id: UUID, within: float) -> Charge:
-        """The charge as soon as there is one. Raises `NotFound` after so many seconds, `Unavailable` where too many wait."""
+        """The charge as soon as there is one. Raises `NotFound` after so many seconds.
+
+        Raises `Unavailable` where too many wait already, or the store does not answer.
+        """
         if self._waiters >= MOST_WAITERS:
             raise Unavailable(f"{MOST_WAITERS} requests wait for charges already: ask again without waiting")
         waiter: asyncio.Future[Charge] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(appointment_id, set()).add(waiter)
         self._waiters += 1
         try:
+            if within <= 0:
+                self._wake(await self._find([appointment_id]))
             self._look_soon()
             return await asyncio.wait_for(waiter, within)
         except TimeoutError:
-            raise NotFound(f"appointment {appointment_id} has no charge yet") from None
+            raise self._trouble or NotFound(f"appointment {appointment_id} has no charge yet") from None
         finally:
             self._forget(appointment_id, waiter)
 
@@ -58,8 +63,11 @@ class Arrivals:
     async def _look(self) -> None:
         try:
             while self._waiting:
-                with suppress(NotNow):  # the next look-up may find the store again; each waiter has its own bound
+                try:
                     self._wake(await self._find(list(self._waiting)))
+                    self._trouble = None
+                except NotNow as trouble:  # the next look-up may find the store again; each waiter has its own bound
+                    self._trouble = trouble
                 await asyncio.sleep(LOOK_UP_EVERY)
         finally:
             self._looking = None

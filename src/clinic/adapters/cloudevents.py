@@ -6,13 +6,16 @@ See the Kafka protocol binding of CloudEvents 1.0.2.
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from clinic.domain.messaging import Message
 
 Headers = Sequence[tuple[str, bytes | None]]
+
+_times = msgspec.json.Decoder(Annotated[datetime, Meta(tz=True)])
 
 STRUCTURED = "application/cloudevents+json"
 
@@ -71,6 +74,7 @@ def _message(key: bytes | None, attributes: Mapping[str, Any], data: bytes | Non
 
 def _time(text: str) -> datetime | None:
     try:
-        return msgspec.convert(text, datetime)
+        time: datetime | None = _times.decode(msgspec.json.encode(text))
     except msgspec.ValidationError:
-        return None
+        time = None
+    return time

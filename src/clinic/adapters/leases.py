@@ -33,8 +33,9 @@ class Leases:
         while True:
             self._saved.clear()
             now = monotonic()
+            self._until = {each: until for each, until in self._until.items() if until > now}
             oldest = await unpublished(limit + len(self._until))
-            free = [message for message in oldest if self._until.get(message.id, now) <= now][:limit]
+            free = [message for message in oldest if message.id not in self._until][:limit]
             if free:
                 until = now + self._seconds
                 self._until.update({message.id: until for message in free})

@@ -85,8 +85,11 @@ class MemoryCharges(financial.Charges):
     async def add(self, charges: Sequence[Charge]) -> financial.Added:
         added = financial.Added([], [])
         for charge in charges:
-            kept = self._kept.setdefault(charge.appointment_id, charge)
-            (added.new if kept is charge else added.standing).append(kept)
+            if charge.appointment_id in self._kept:
+                added.standing.append(self._kept[charge.appointment_id])
+            else:
+                self._kept[charge.appointment_id] = charge
+                added.new.append(charge)
         self._arrivals.announce(added)
         return added
 

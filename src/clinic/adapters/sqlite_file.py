@@ -65,10 +65,10 @@ class SqliteFile:
 
     async def close(self) -> None:
         """Ends the work under way, then lets go of the file. A second call does nothing."""
-        for thread in (self._reader, self._writer):
+        threads, self._reader, self._writer = (self._reader, self._writer), None, None
+        for thread in threads:
             if thread is not None:
                 await thread.close()
-        self._reader = self._writer = None
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -76,7 +76,7 @@ class SqliteFile:
     async def write(self, work: Work[T]) -> T:
         """Do the work as one transaction, safe on the disk when this returns.
 
-        Raises `Unavailable`: the outcome is unknown. Cancelling the wait does not stop the work.
+        Raises `Unavailable`: the outcome is unknown. So it is when the wait is cancelled.
         """
         if self._writer is None:
             raise Unavailable(f"{self.path.name} is closed")
@@ -124,8 +124,12 @@ def connect(path: Path) -> sqlite3.Connection:
     """A connection without Python's own transactions. Raises `Unavailable`."""
     try:
         connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    except sqlite3.Error as error:
+        raise Unavailable(f"{path} cannot be opened: {error}") from error
+    try:
         connection.execute("PRAGMA synchronous=FULL")
     except sqlite3.Error as error:
+        connection.close()
         raise Unavailable(f"{path} cannot be opened: {error}") from error
     return connection
 

@@ -78,10 +78,7 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         return await self._load(appointment_id)
 
     async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
-        try:
-            return await self._commit(partial(_save, appointment, facts, milliseconds(self._clock())))
-        finally:
-            self._leases.wake()
+        return await self._commit(partial(_save, appointment, facts, milliseconds(self._clock())))
 
     async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
         conditions = [
@@ -111,7 +108,10 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         return [_message.decode(row[0]) for row in rows]
 
     async def _write_group(self, group: Sequence[Operation]) -> Sequence[Appointment | ClinicError]:
-        return await self._file.write(lambda connection: [operation(connection) for operation in group])
+        try:
+            return await self._file.write(lambda connection: [operation(connection) for operation in group])
+        finally:
+            self._leases.wake()  # also when it failed: its outcome is unknown
 
     async def _read_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         query = f"SELECT * FROM appointments WHERE id IN ({_marks(ids)})"
@@ -173,21 +173,26 @@ class SqliteDeadLetters(DeadLetters):
 
 
 def _add(appointment: Appointment, connection: sqlite3.Connection) -> Appointment | ClinicError:
-    each = appointment
-    end = each.end and milliseconds(each.end)
-    row = (each.id.bytes, each.physician_id.bytes, each.patient_id.bytes, each.price.cents, milliseconds(each.start), end, each.version)
-    added = connection.execute("INSERT INTO appointments VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING", row).rowcount
-    return each if added else Conflict(f"appointment {each.id} is known already")
+    insert = "INSERT INTO appointments VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
+    row = (appointment.id.bytes, *_state(appointment), appointment.version)
+    return appointment if connection.execute(insert, row).rowcount else Conflict(f"appointment {appointment.id} is known already")
 
 
 def _save(appointment: Appointment, facts: Sequence[Message], now: int, connection: sqlite3.Connection) -> Appointment | ClinicError:
     # Where the version has moved on, the row does not match and there is no error: its facts must not be kept either.
-    state = (appointment.end and milliseconds(appointment.end), appointment.id.bytes, appointment.version)
-    if not connection.execute('UPDATE appointments SET "end" = ?, version = version + 1 WHERE id = ? AND version = ?', state).rowcount:
+    update = """UPDATE appointments SET physician_id = ?, patient_id = ?, cents = ?, start = ?, "end" = ?, version = version + 1
+        WHERE id = ? AND version = ?"""
+    if not connection.execute(update, (*_state(appointment), appointment.id.bytes, appointment.version)).rowcount:
         return Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
     rows = [(fact.id, fact.subject, now, _encoder.encode(fact)) for fact in facts]
     connection.executemany("INSERT INTO outbox (id, subject, saved_at, message) VALUES (?,?,?,?) ON CONFLICT DO NOTHING", rows)
     return replace(appointment, version=appointment.version + 1)
+
+
+def _state(appointment: Appointment) -> Row:
+    end = None if appointment.end is None else milliseconds(appointment.end)
+    ids = appointment.physician_id.bytes, appointment.patient_id.bytes
+    return (*ids, appointment.price.cents, milliseconds(appointment.start), end)
 
 
 def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:

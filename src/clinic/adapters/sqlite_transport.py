@@ -70,6 +70,7 @@ class SqliteSubscription(Subscription):
     def __init__(self, log: Path, place: SqliteFile, clock: Clock, pause: Pause) -> None:
         self._path, self._place, self._clock, self._pause = log, place, clock, pause
         self._log: _OpenLog | None = None
+        self._received_from = ""
 
     async def receive(self) -> Sequence[Delivery]:
         place = await self._place.read(lambda connection: connection.execute("SELECT log, seq FROM place").fetchone())
@@ -77,11 +78,12 @@ class SqliteSubscription(Subscription):
         while not (batch := self._behind(*place)):
             await self._pause(wait)
             wait = min(wait * EASING, QUIET)
+        self._received_from = _log_and_seq(batch[-1])[0]
         return batch
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
-        log, _, seq = batch[-1].origin.position.partition("/")
-        await self._place.write(lambda connection: connection.execute("UPDATE place SET log = ?, seq = ?", (log, int(seq))))
+        log, seq = _log_and_seq(batch[-1])
+        await self._place.write(partial(_advance, self._received_from, log, seq))
 
     def _behind(self, log: str, seq: int) -> Sequence[Delivery]:
         """The next events, at once: a look at a local file is microseconds, and a thread's wake-up would cost more."""
@@ -117,9 +119,16 @@ class _OpenLog:
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, path.stat()
         self.connection = read_only(path)
-        if not self.connection.execute("PRAGMA user_version").fetchone()[0]:
+        if not self._has_schema():
             self.connection.close()
             raise FileNotFoundError(path)  # its maker is about to fill it
+
+    def _has_schema(self) -> bool:
+        try:
+            return bool(self.connection.execute("PRAGMA user_version").fetchone()[0])
+        except sqlite3.Error:
+            self.connection.close()
+            raise
 
     def is_replaced(self) -> bool:
         return not os.path.samestat(self._file, self._path.stat())
@@ -130,6 +139,18 @@ class _OpenLog:
         known = log == found and seq <= (last or 0)
         rows = self.connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if known else 0, BATCH))
         return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
+
+
+def _log_and_seq(delivery: Delivery) -> tuple[str, int]:
+    log, _, seq = delivery.origin.position.partition("/")
+    return log, int(seq)
+
+
+def _advance(open_log: str, log: str, seq: int, connection: sqlite3.Connection) -> None:
+    if log != open_log:
+        return  # a log that was replaced has nothing to acknowledge any more
+    known, place = connection.execute("SELECT log, seq FROM place").fetchone()
+    connection.execute("UPDATE place SET log = ?, seq = ?", (log, max(seq, place) if known == log else seq))
 
 
 def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) -> Sequence[str]:

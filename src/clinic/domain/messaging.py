@@ -13,7 +13,7 @@ from msgspec import Struct
 Fact = TypeVar("Fact")
 
 Clock = Callable[[], datetime]
-"""Tells the time: aware, UTC."""
+"""Tells the time: aware, UTC, in whole milliseconds."""
 
 Pause = Callable[[float], Awaitable[None]]
 """Waits that many seconds."""

@@ -1,6 +1,6 @@
 """Exact money: whole cents inside, two decimals outside, one rounding rule."""
 
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from fractions import Fraction
 from functools import total_ordering
 from typing import Final
@@ -58,7 +58,9 @@ class Money:
 
 def _cents(amount: str | Decimal) -> int | None:
     try:
-        cents = Decimal(amount) * 100
-    except InvalidOperation:
+        read = Decimal(amount)
+        if not 0 <= read < LIMIT // 100 or read != (cents := read.quantize(Decimal("0.01"))):
+            return None
+    except ArithmeticError:  # no number, or one that is compared with none
         return None
-    return int(cents) if cents.is_finite() and 0 <= cents < LIMIT and cents == cents.to_integral_value() else None
+    return int(cents.scaleb(2))

@@ -5,6 +5,7 @@ from typing import Annotated
 from uuid import UUID
 
 from litestar import Litestar, Response, get, post
+from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
@@ -14,7 +15,7 @@ from clinic.domain.appointment.ports import Wanted
 from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
 from clinic.domain.money import Money
 from clinic.entrypoints import wire
-from clinic.entrypoints.containers import AppointmentContainer, now
+from clinic.entrypoints.containers import AppointmentContainer
 from clinic.entrypoints.problems import documented, json_body
 from clinic.entrypoints.running import Life
 from clinic.entrypoints.web import Health, application, health
@@ -49,6 +50,7 @@ class AppointmentPage(Struct, frozen=True):
     "/",
     before_request=json_body(NewAppointment),
     summary="Start an appointment",
+    response_headers=[ResponseHeader(name="Location", description="The path of the new appointment.", documentation_only=True)],
     responses=documented(
         HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.SERVICE_UNAVAILABLE
     ),
@@ -110,7 +112,7 @@ def create_app(container: AppointmentContainer, life: Life) -> Litestar:
 
         async def age() -> float | None:
             oldest = await appointments.oldest()
-            return None if oldest is None else (now() - oldest).total_seconds()
+            return None if oldest is None else (container.clock()() - oldest).total_seconds()
 
         return await health(appointments.check(), age, relay=container.relay().trouble)
 

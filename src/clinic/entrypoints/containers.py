@@ -25,8 +25,9 @@ GROUP = "financial"
 
 
 def now() -> datetime:
-    """The time: aware, UTC."""
-    return datetime.now(UTC)
+    """The time: aware, UTC, in whole milliseconds, as everything keeps it."""
+    exact = datetime.now(UTC)
+    return exact.replace(microsecond=exact.microsecond // 1000 * 1000)
 
 
 def _in(settings: Any, name: str) -> Any:

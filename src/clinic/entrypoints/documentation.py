@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from litestar import Litestar, MediaType, get
+from litestar.connection import ASGIConnection
 from litestar.di import Provide
+from litestar.exceptions import NotFoundException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.static_files import create_static_files_router
@@ -40,13 +42,8 @@ def documentation(title: str, description: str, routes: Sequence[BaseRouteHandle
     def schema() -> dict[str, Any]:
         # Litestar's own schema routes answer unknown paths with an HTML page: the app that has them is never served.
         described = OpenAPIConfig(title=title, version=version("clinic"), description=description, use_handler_docstrings=True)
-        document = Litestar(
-            list(routes), dependencies=dependencies, openapi_config=described, plugins=[MoneySchema()]
-        ).openapi_schema.to_schema()
-        for name, component in document["components"]["schemas"].items():
-            if name.startswith("New"):
-                component["additionalProperties"] = False  # Litestar does not show forbid_unknown_fields
-        return document
+        app = Litestar(list(routes), dependencies=dependencies, openapi_config=described, plugins=[MoneySchema()], logging_config=None)
+        return _completed(app.openapi_schema.to_schema())
 
     @get("/openapi.json", include_in_schema=False, sync_to_thread=False)
     def openapi() -> dict[str, Any]:
@@ -59,8 +56,34 @@ def documentation(title: str, description: str, routes: Sequence[BaseRouteHandle
 
         return show
 
-    files = create_static_files_router(path="/docs/files", directories=[_files()], include_in_schema=False)
+    files = create_static_files_router(path="/docs/files", directories=[_files()], include_in_schema=False, guards=[_no_null])
     return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), files]
+
+
+def _no_null(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    if "\0" in connection.scope["path"]:
+        raise NotFoundException  # no file has such a name, and asking for it is an error of its own
+
+
+def _completed(document: dict[str, Any]) -> dict[str, Any]:
+    """What Litestar does not show, or shows although it never comes."""
+    for name, component in document["components"]["schemas"].items():
+        if name.startswith("New"):
+            component["additionalProperties"] = False
+    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+        answers = operation["responses"]
+        if "application/json" in answers.get("400", {}).get("content", {}):
+            del answers["400"]  # its own, for what can only be a 404 here
+        if "503" in answers:
+            answers["503"].setdefault("headers", {})["Retry-After"] = _header("Seconds after which to ask again.", "integer")
+        if any(parameter["name"] == "Prefer" for parameter in operation.get("parameters", ())):
+            for status in ("200", "404"):
+                answers[status].setdefault("headers", {})["Preference-Applied"] = _header("The wait that was granted.", "string")
+    return document
+
+
+def _header(description: str, kind: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": kind}}
 
 
 def _files() -> Path:

@@ -48,9 +48,10 @@ class Invalid(Unreadable):
 
 
 def documented(*statuses: HTTPStatus) -> dict[int, ResponseSpec]:
-    """These problems, for a route's `responses`."""
+    """These problems and the unforeseen one, for a route's `responses`."""
     return {
-        int(status): ResponseSpec(Problem, generate_examples=False, description=status.phrase, media_type=MEDIA_TYPE) for status in statuses
+        int(status): ResponseSpec(Problem, generate_examples=False, description=status.phrase, media_type=MEDIA_TYPE)
+        for status in (*statuses, HTTPStatus.INTERNAL_SERVER_ERROR)
     }
 
 
@@ -62,7 +63,7 @@ def respond(request: Request[Any, Any, Any], error: Exception, headers: dict[str
         title=status.phrase,
         status=int(status),
         detail=_detail(error, status),
-        instance=request.url.path,
+        instance=request.scope["raw_path"].decode(errors="replace"),
         errors=_errors(error),
     )
     extra = dict(getattr(error, "headers", None) or {}) | (headers or {})
@@ -120,8 +121,8 @@ def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitab
         body = await request.body()
         try:
             _reject_nil(decoder.decode(body))
-        except (msgspec.DecodeError, Invalid, RecursionError, UnicodeDecodeError):
-            raise Invalid(_problems(body, shape)) from None
+        except (msgspec.DecodeError, Invalid, RecursionError, UnicodeDecodeError) as error:
+            raise Invalid(_problems(body, shape) or [FieldProblem("body", f"cannot be used: {error}")]) from None
 
     return check
 

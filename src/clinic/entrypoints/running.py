@@ -75,7 +75,7 @@ class Life:
                 task.add_done_callback(self._ended)
                 stack.push_async_callback(_end, task)
                 yield
-        except ClinicError as error:
+        except Exception as error:
             self.fail("could not start", error)
             raise
 
@@ -175,6 +175,7 @@ def _bound(host: str, port: int, variable: str) -> socket.socket:
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
+        listening.listen()
     except OSError as error:
         listening.close()
         raise Misconfigured(f"{host}:{port} cannot be used: {error.strerror}. Set {variable}_HOST or {variable}_PORT") from error

@@ -1,5 +1,6 @@
 """How the clinic's values look over HTTP: money, dates, cursors, and the Prefer header."""
 
+import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from clinic.entrypoints.problems import FieldProblem, Invalid
 
 LONGEST_WAIT = 30
 MANY_DIGITS = 19
+PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 T = TypeVar("T")
 
@@ -25,7 +27,7 @@ Date = Annotated[
     Meta(
         description="A moment in UTC, to the second.",
         examples=["2020-12-01 13:00:00"],
-        extra_json_schema={"pattern": r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$"},
+        pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$",
     ),
 ]
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
@@ -81,7 +83,7 @@ def wait_of(prefer: Iterable[str]) -> int | None:
 
     What cannot be read is ignored, as the RFC has it; of a preference that is repeated the first counts.
     """
-    for preference in ",".join(prefer).split(","):
+    for preference in PREFERENCE.findall(",".join(prefer)):
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             seconds = value.strip().strip('"')

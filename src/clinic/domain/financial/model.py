@@ -2,10 +2,10 @@
 
 from datetime import datetime
 from fractions import Fraction
-from typing import NamedTuple, Self
+from typing import Annotated, NamedTuple, Self
 from uuid import UUID
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.pricing import Pricing
@@ -16,7 +16,7 @@ from clinic.domain.money import Money
 class Place(NamedTuple):
     """Where a charge stands in the list of all."""
 
-    charged_at: datetime
+    charged_at: Annotated[datetime, Meta(tz=True)]
     appointment_id: UUID
 
 
