@@ -1,7 +1,21 @@
-"""`python -m clinic` is the `clinic` command."""
+"""`python -m clinic`, and the `clinic` command."""
 
+import signal
 import sys
 
-from clinic.entrypoints.cli import main
 
-sys.exit(main())
+def main() -> int:
+    """Run the command."""
+    # A Ctrl-C while the rest is being imported ends the process, as it does everywhere, and shows nobody a traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from clinic.entrypoints import cli  # noqa: PLC0415
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return cli.main()
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -84,7 +84,3 @@ def _financial_service(settings: Settings, container: FinancialContainer) -> Ser
     life = Life(container.notices())
     app = financial.create_app(container, life)
     return Service(app, life, settings.financial_host, settings.financial_port, "CLINIC_FINANCIAL")
-
-
-if __name__ == "__main__":
-    sys.exit(main())

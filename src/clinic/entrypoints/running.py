@@ -110,6 +110,7 @@ class Service:
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,
                 timeout_graceful_shutdown=REQUESTS_END_WITHIN,
             )
         )

@@ -34,7 +34,8 @@ def supervise(settings: Settings) -> int:
     if not (asked and _terminal_told_all(asked[0])):
         _tell(processes.values())
     _await_end(processes.values(), asked)
-    return 0 if asked and not any(process.returncode for process in processes.values()) else 1
+    orderly = {0, -signal.SIGTERM, -signal.SIGINT}  # by a signal: where it was still starting
+    return 0 if asked and all(process.returncode in orderly for process in processes.values()) else 1
 
 
 def _greet(settings: Settings) -> None:

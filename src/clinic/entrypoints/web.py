@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from litestar import Litestar, MediaType, Request, Response, get
 from litestar.di import Provide
+from litestar.exceptions import InternalServerException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
@@ -20,6 +21,8 @@ from clinic.entrypoints.problems import respond
 from clinic.entrypoints.wire import MoneySchema, money
 
 LARGEST_BODY = 64 * 1024
+CLIENT_LEFT = "client disconnected prematurely"
+"""How Litestar says that a client went away in the middle of its body: nobody's failure."""
 PATIENCE = 2.0
 """Seconds that a health check waits for the store."""
 
@@ -76,7 +79,9 @@ def application(
 
     def failed(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         response = respond(request, error)
-        if response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
+        if isinstance(error, InternalServerException) and error.detail == CLIENT_LEFT:
+            notices("client left", path=request.url.path)
+        elif response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
             notices.failed("unforeseen", error)
         return response
 
