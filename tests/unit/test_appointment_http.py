@@ -88,7 +88,7 @@ async def test_finishing_again_answers_the_first_end_and_tells_no_second_event(c
     other = await clinic.start()
     await clinic.finish(other)
     await clinic.charged(other)  # what was told before it has arrived by now
-    assert await counted(clinic) == {"published": 2, "charged": 2}
+    assert await counted(clinic) == {"finished": 2, "published": 2, "charged": 2}
 
 
 async def test_fifty_who_finish_at_once_get_one_end_one_event_and_one_charge(clinic: Clinic) -> None:
@@ -100,7 +100,7 @@ async def test_fifty_who_finish_at_once_get_one_end_one_event_and_one_charge(cli
     other = await clinic.start()
     await clinic.finish(other)
     await clinic.charged(other)
-    assert await counted(clinic) == {"published": 2, "charged": 2}
+    assert await counted(clinic) == {"finished": 2, "published": 2, "charged": 2}
     assert len((await clinic.charges.get("/")).json()["items"]) == 2
 
 

@@ -26,8 +26,8 @@ async def subscribed(where: Path, group: str = "group") -> AsyncIterator[SqliteS
 
 @asynccontextmanager
 async def publishing(where: Path) -> AsyncIterator[SqlitePublisher]:
-    async with opened(SqliteFile(where / "events.db", LOG)) as log:
-        yield SqlitePublisher(log, now)
+    async with opened(SqlitePublisher(SqliteFile(where / "events.db", LOG), now)) as publisher:
+        yield publisher
 
 
 @asynccontextmanager
@@ -121,8 +121,11 @@ async def test_a_log_restored_from_before_a_groups_place_is_read_from_its_beginn
         assert len(await take(subscription)) == 4
     lose(tmp_path / "events.db")
     (tmp_path / "events.db").write_bytes(older)
-    async with publishing(tmp_path), subscribed(tmp_path) as subscription:
-        assert [each.message for each in await subscription.receive()] == [first]
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish(later := [a_message() for _ in range(5)])  # beyond the old place, before anybody has looked
+        assert [each.message for each in await take(subscription)] == [first, *later]
+        await publisher.publish([last := a_message()])
+        assert [each.message for each in await take(subscription)] == [last]
 
 
 async def test_nothing_is_pruned_before_the_first_group(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, StandingClock, an_appointment
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, Noticed, StandingClock, an_appointment
 from contracts.stores import hand_over, published
 
 from clinic.adapters.memory_store import MemoryAppointments
@@ -76,7 +76,7 @@ async def test_a_finish_is_kept_with_its_news(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     clock.move(hours=1)
-    finished = await FinishAppointment(store, clock)(started.id)
+    finished = await FinishAppointment(store, clock, Noticed())(started.id)
     assert finished.end == TWO_O_CLOCK
     assert await store.get(started.id) == finished
     fact = read(await only_fact(store))
@@ -87,7 +87,7 @@ async def test_a_finish_is_kept_with_its_news(clock: StandingClock) -> None:
 async def test_finishing_again_gives_the_first_end_and_no_second_event(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
-    finish = FinishAppointment(store, clock)
+    finish = FinishAppointment(store, clock, Noticed())
     first = await finish(started.id)
     clock.move(hours=1)
     assert await finish(started.id) == first
@@ -97,7 +97,7 @@ async def test_finishing_again_gives_the_first_end_and_no_second_event(clock: St
 async def test_fifty_finishes_at_once_make_one_event(clock: StandingClock) -> None:
     store = Slow(clock, 3)
     await store.add(started := an_appointment())
-    finish = FinishAppointment(store, clock)
+    finish = FinishAppointment(store, clock, Noticed())
     answers = await asyncio.gather(*(finish(started.id) for _ in range(50)))
     assert answers == [await store.get(started.id)] * 50
     await only_fact(store)
@@ -107,14 +107,14 @@ async def test_with_a_clock_that_is_behind_the_end_is_the_start(clock: StandingC
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     clock.move(hours=-1)
-    assert (await FinishAppointment(store, clock)(started.id)).end == ONE_O_CLOCK
+    assert (await FinishAppointment(store, clock, Noticed())(started.id)).end == ONE_O_CLOCK
 
 
 async def test_a_finish_tries_again_where_somebody_saved_first(clock: StandingClock) -> None:
     store = Busy(clock, 3)
     await store.add(started := an_appointment())
     store.rivals = 4
-    assert (await FinishAppointment(store, clock)(started.id)).end == ONE_O_CLOCK
+    assert (await FinishAppointment(store, clock, Noticed())(started.id)).end == ONE_O_CLOCK
     await only_fact(store)
 
 
@@ -123,7 +123,7 @@ async def test_a_finish_that_never_gets_its_turn_says_so_and_keeps_nothing(clock
     await store.add(started := an_appointment())
     store.rivals = 100
     with pytest.raises(Conflict, match="try again"):
-        await FinishAppointment(store, clock)(started.id)
+        await FinishAppointment(store, clock, Noticed())(started.id)
     assert (await store.get(started.id)).end is None
     assert await store.oldest() is None
 
@@ -131,7 +131,7 @@ async def test_a_finish_that_never_gets_its_turn_says_so_and_keeps_nothing(clock
 async def test_repeating_a_finish_whose_outcome_was_unknown_is_safe(clock: StandingClock) -> None:
     store = Forgetful(clock, 3)
     await store.add(started := an_appointment())
-    finish = FinishAppointment(store, clock)
+    finish = FinishAppointment(store, clock, Noticed())
     with pytest.raises(Unavailable):
         await finish(started.id)
     clock.move(hours=1)
@@ -142,7 +142,7 @@ async def test_repeating_a_finish_whose_outcome_was_unknown_is_safe(clock: Stand
 async def test_an_unknown_appointment_is_not_found(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     with pytest.raises(NotFound):
-        await FinishAppointment(store, clock)(uuid4())
+        await FinishAppointment(store, clock, Noticed())(uuid4())
     with pytest.raises(NotFound):
         await FindAppointment(store)(uuid4())
 

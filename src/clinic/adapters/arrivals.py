@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 from clinic.domain.errors import NotFound, NotNow, Unavailable
@@ -10,6 +11,8 @@ from clinic.domain.financial.ports import Added
 
 LOOK_UP_EVERY = 0.05
 MOST_WAITERS = 1000
+SHORTEST = 0.01
+"""Seconds that even the shortest wait takes to look once."""
 
 
 class Arrivals:
@@ -23,6 +26,8 @@ class Arrivals:
         self._waiting: dict[UUID, set[asyncio.Future[Charge]]] = {}
         self._waiters = 0
         self._trouble: NotNow | None = None
+        self._newcomers: set[UUID] = set()
+        self._came = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
     def announce(self, added: Added) -> None:
@@ -47,28 +52,31 @@ class Arrivals:
         self._waiting.setdefault(appointment_id, set()).add(waiter)
         self._waiters += 1
         try:
-            if within <= 0:
-                self._wake(await self._find([appointment_id]))
-            self._look_soon()
-            return await asyncio.wait_for(waiter, within)
+            self._look_soon(appointment_id)
+            return await asyncio.wait_for(waiter, max(within, SHORTEST))
         except TimeoutError:
             raise self._trouble or NotFound(f"appointment {appointment_id} has no charge yet") from None
         finally:
             self._forget(appointment_id, waiter)
 
-    def _look_soon(self) -> None:
+    def _look_soon(self, newcomer: UUID) -> None:
+        self._newcomers.add(newcomer)
+        self._came.set()
         if self._looking is None:
             self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
         try:
             while self._waiting:
+                ids, self._newcomers = self._newcomers or set(self._waiting), set()
+                self._came.clear()
                 try:
-                    self._wake(await self._find(list(self._waiting)))
+                    self._wake(await self._find(list(ids)))
                     self._trouble = None
                 except NotNow as trouble:  # the next look-up may find the store again; each waiter has its own bound
                     self._trouble = trouble
-                await asyncio.sleep(LOOK_UP_EVERY)
+                with suppress(TimeoutError):  # who comes meanwhile is not kept waiting
+                    await asyncio.wait_for(self._came.wait(), LOOK_UP_EVERY)
         finally:
             self._looking = None
 

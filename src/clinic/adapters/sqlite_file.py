@@ -20,6 +20,9 @@ from clinic.domain.errors import Misconfigured, Unavailable
 T = TypeVar("T")
 Work = Callable[[sqlite3.Connection], T]
 
+VERSION = 1
+"""Of every schema."""
+
 PATIENCE = 3.0
 """Seconds that a write waits for another process's write to end."""
 
@@ -44,7 +47,7 @@ class SqliteFile:
     `schema` creates the tables; its `version` is kept in the file, and older code refuses a newer file.
     """
 
-    def __init__(self, path: Path, schema: str, version: int = 1) -> None:
+    def __init__(self, path: Path, schema: str, version: int = VERSION) -> None:
         self.path, self._schema, self._version = path, schema, version
         self._lock: int | None = None
         self._writer: _Thread | None = None
@@ -90,7 +93,7 @@ class SqliteFile:
 
     async def check(self) -> None:
         """Return when the file takes writes. Raises `Unavailable`."""
-        await self.write(lambda connection: connection.execute("PRAGMA user_version").fetchone())
+        await self.write(lambda connection: connection.execute(f"PRAGMA user_version={self._version}"))
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -155,7 +158,7 @@ def _begin(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("BEGIN IMMEDIATE")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > give_up:
                 raise
             time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 — spreads load, guards nothing
         else:

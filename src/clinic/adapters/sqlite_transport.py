@@ -1,14 +1,14 @@
 """A transport in SQLite: an event log that the publisher alone writes, and a file for each group that keeps its place.
 
 The log has a random id. A place is kept with it, and under another id a group starts from the beginning: a log that
-was replaced starts again at 1, and events below the old place would be passed over in silence. The same holds where the
-log ends before the place: then it is an older copy.
+was replaced starts again at 1, and events below the old place would be passed over in silence. A log that ends before a
+group's place is an older copy: its publisher gives it a new id before it writes.
 """
 
 import os
 import sqlite3
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite_file import SqliteFile, milliseconds, moment, read_only
-from clinic.domain.errors import Unavailable
+from clinic.adapters.sqlite_file import VERSION, SqliteFile, milliseconds, moment, read_only
+from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging import Clock, Delivery, Message, Origin, Pause, Published, Publisher, Subscription
 
 BATCH = 500
@@ -48,7 +48,15 @@ class SqlitePublisher(Publisher):
 
     def __init__(self, log: SqliteFile, clock: Clock) -> None:
         self._log, self._clock = log, clock
-        self._since_pruning = 0
+        self._since_pruning = PRUNE_EVERY
+
+    async def open(self) -> None:
+        """Raises `Misconfigured` where another process publishes to this log."""
+        await self._log.open()
+        await self._log.write(partial(_rename_older_copy, self._log.path))
+
+    async def close(self) -> None:
+        await self._log.close()
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
         now = self._clock()
@@ -56,7 +64,8 @@ class SqlitePublisher(Publisher):
         self._since_pruning += len(batch)
         if self._since_pruning >= PRUNE_EVERY:
             self._since_pruning = 0
-            await self.prune()
+            with suppress(Unavailable):  # what is published is published
+                await self.prune()
         return [Published(message.id, position, now) for message, position in zip(batch, positions, strict=True)]
 
     async def prune(self) -> None:
@@ -119,13 +128,16 @@ class _OpenLog:
     def __init__(self, path: Path) -> None:
         self._path, self._file = path, path.stat()
         self.connection = read_only(path)
-        if not self._has_schema():
+        version = self._version()
+        if version != VERSION:
             self.connection.close()
+            if version > VERSION:
+                raise Misconfigured(f"{path} was written by a newer version of this program (schema {version}): run that one")
             raise FileNotFoundError(path)  # its maker is about to fill it
 
-    def _has_schema(self) -> bool:
+    def _version(self) -> int:
         try:
-            return bool(self.connection.execute("PRAGMA user_version").fetchone()[0])
+            return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
         except sqlite3.Error:
             self.connection.close()
             raise
@@ -135,8 +147,8 @@ class _OpenLog:
 
     def behind(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
         """Up to a batch of events from behind that place; from the first where the place is in another log."""
-        found, last = self.connection.execute("SELECT id, (SELECT max(seq) FROM sqlite_sequence WHERE name = 'events') FROM log").fetchone()
-        known = log == found and seq <= (last or 0)
+        (found,) = self.connection.execute("SELECT id FROM log").fetchone()
+        known = log == found
         rows = self.connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if known else 0, BATCH))
         return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
 
@@ -163,11 +175,22 @@ def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) 
     return [f"{log}/{connection.execute(insert, row).lastrowid}" for row in rows]
 
 
+def _rename_older_copy(path: Path, connection: sqlite3.Connection) -> None:
+    last = connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'events'").fetchone()[0] or 0
+    if max(_places(path, connection), default=0) > last:
+        connection.execute("UPDATE log SET id = lower(hex(randomblob(8)))")
+
+
 def _prune(path: Path, connection: sqlite3.Connection) -> None:
-    (log,) = connection.execute("SELECT id FROM log").fetchone()
-    places = [_place(place, log) for place in path.parent.glob(f"{path.stem}.*{path.suffix}")]
+    places = _places(path, connection)
     if places:
         connection.execute("DELETE FROM events WHERE seq <= ?", (min(places),))
+
+
+def _places(path: Path, connection: sqlite3.Connection) -> Sequence[int]:
+    """Where each registered group stands in this log."""
+    (log,) = connection.execute("SELECT id FROM log").fetchone()
+    return [_place(place, log) for place in path.parent.glob(f"{path.stem}.*{path.suffix}")]
 
 
 def _place(path: Path, log: str) -> int:

@@ -101,7 +101,7 @@ class Relay:
                     self._notices("relay waits", reason=str(weather))
                     await self._pause(wait)
                 else:
-                    held, self._weather = (), None
+                    held = ()
                     break
 
     async def _carry(self, held: Sequence[Claimed]) -> None:
@@ -114,6 +114,7 @@ class Relay:
     async def _publish(self, batch: Sequence[Message]) -> None:
         published = await self._publisher.publish(batch)
         await self._outbox.confirm(published)
+        self._weather = None
         for message, place in zip(batch, published, strict=True):
             self._stuck.pop(message.id, None)
             self._notices("published", event_id=message.id, appointment_id=message.subject, position=place.position)
@@ -167,6 +168,7 @@ class Consumer(Generic[Fact]):
     async def _attempt(self, batch: Sequence[Delivery]) -> None:
         readable: list[tuple[Delivery, Told[Fact]]] = []
         refused: list[tuple[Delivery, Refused]] = []
+        skipped: list[Delivery] = []
         for delivery in batch:
             try:
                 fact = self._read(delivery.message)
@@ -174,7 +176,7 @@ class Consumer(Generic[Fact]):
                 refused.append((delivery, reason))
             else:
                 if fact is None:
-                    self._notices("skipped", type=delivery.message.type, position=delivery.origin.position)
+                    skipped.append(delivery)
                 else:
                     readable.append((delivery, Told(fact, delivery.origin)))
         if readable:
@@ -182,6 +184,8 @@ class Consumer(Generic[Fact]):
         if refused:
             await self._set_aside(refused)
         await self._subscription.acknowledge(batch)
+        for delivery in skipped:
+            self._notices("skipped", type=delivery.message.type, position=delivery.origin.position)
 
     async def _handle_told(self, readable: Sequence[tuple[Delivery, Told[Fact]]]) -> None:
         await self._handle([told for _, told in readable])
@@ -189,7 +193,8 @@ class Consumer(Generic[Fact]):
     async def _set_aside(self, refused: Sequence[tuple[Delivery, Refused]]) -> None:
         await self._dead_letters.keep([self._letter(delivery, reason) for delivery, reason in refused])
         for delivery, reason in refused:
-            self._notices("set aside", event_id=delivery.message.id, position=delivery.origin.position, reason=str(reason))
+            message, position = delivery.message, delivery.origin.position
+            self._notices("set aside", event_id=message.id, appointment_id=message.subject, position=position, reason=str(reason))
 
     def _letter(self, delivery: Delivery, reason: Refused) -> DeadLetter:
         value, now = delivery.value, self._clock()

@@ -20,12 +20,15 @@ from clinic.entrypoints.problems import documented, json_body
 from clinic.entrypoints.running import Life
 from clinic.entrypoints.web import Health, application, health
 
+PhysicianId = Annotated[UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"])]
+PatientId = Annotated[UUID, Meta(examples=["2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"])]
+
 
 class NewAppointment(Struct, frozen=True, forbid_unknown_fields=True):
     """Who sees whom."""
 
-    physician_id: Annotated[UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"])]
-    patient_id: Annotated[UUID, Meta(examples=["2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"])]
+    physician_id: PhysicianId
+    patient_id: PatientId
 
 
 class ShownAppointment(Struct, frozen=True):
@@ -34,8 +37,8 @@ class ShownAppointment(Struct, frozen=True):
     id: Annotated[UUID, Meta(examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"])]
     start_date: wire.Date
     end_date: wire.Date | None
-    physician_id: UUID
-    patient_id: UUID
+    physician_id: PhysicianId
+    patient_id: PatientId
     price: Money
 
 
@@ -49,6 +52,7 @@ class AppointmentPage(Struct, frozen=True):
 @post(
     "/",
     before_request=json_body(NewAppointment),
+    tags=["appointments"],
     summary="Start an appointment",
     response_headers=[ResponseHeader(name="Location", description="The path of the new appointment.", documentation_only=True)],
     responses=documented(
@@ -64,6 +68,7 @@ async def start(data: JSONBody[NewAppointment], start_appointment: NamedDependen
 @post(
     "/{appointment_id:uuid}/",
     status_code=HTTPStatus.OK,
+    tags=["appointments"],
     summary="Finish an appointment",
     responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
@@ -72,12 +77,17 @@ async def finish(appointment_id: FromPath[UUID], finish_appointment: NamedDepend
     return _shown(await finish_appointment(appointment_id))
 
 
-@get("/{appointment_id:uuid}/", summary="Show an appointment", responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE))
+@get(
+    "/{appointment_id:uuid}/",
+    tags=["appointments"],
+    summary="Show an appointment",
+    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+)
 async def find(appointment_id: FromPath[UUID], find_appointment: NamedDependency[FindAppointment]) -> ShownAppointment:
     return _shown(await find_appointment(appointment_id))
 
 
-@get("/", summary="List appointments", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
+@get("/", tags=["appointments"], summary="List appointments", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_all(
     list_appointments: NamedDependency[ListAppointments],
     limit: wire.Limit = wire.USUAL_LIMIT,

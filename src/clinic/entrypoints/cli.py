@@ -14,7 +14,7 @@ from clinic.entrypoints.containers import AppointmentContainer, FinancialContain
 from clinic.entrypoints.demo import demo
 from clinic.entrypoints.notices import configure_logging
 from clinic.entrypoints.running import Life, Service, serve
-from clinic.entrypoints.settings import Settings, load
+from clinic.entrypoints.settings import Settings, load, unknown
 from clinic.entrypoints.supervising import supervise
 
 
@@ -22,12 +22,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit code is 0 when it ended as asked, 1 when something is wrong, 2 for unknown words."""
     chosen = _parser().parse_args(arguments)
     try:
-        settings = load({name: text or "" for name, text in dotenv_values(".env").items()} | os.environ)
+        environment = _environment()
+        settings = load(environment)
+        for name in unknown(environment):
+            print(f"clinic: {name} is not known here and has no effect", file=sys.stderr)
         configure_logging(settings)
         return int(chosen.command(settings, chosen) or 0)
     except ClinicError as error:
         print(f"clinic: {error}", file=sys.stderr)
         return 1
+
+
+def _environment() -> dict[str, str]:
+    """The variables of .env, if there is one, and over them those of the environment. Raises `Misconfigured`."""
+    try:
+        return {name: text or "" for name, text in dotenv_values(".env").items()} | os.environ
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f".env cannot be read: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:

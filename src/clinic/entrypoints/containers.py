@@ -57,11 +57,11 @@ class AppointmentContainer(DeclarativeContainer):
     relay = Singleton(Relay, appointments, publisher, Object(asyncio.sleep), notices)
     opened = List(
         Selector(settings.provided.store, sqlite=file, memory=Object(None)),
-        Selector(settings.provided.transport, sqlite=log, memory=Object(None)),
+        Selector(settings.provided.transport, sqlite=publisher, memory=Object(None)),
     )
 
     start_appointment = Singleton(StartAppointment, appointments, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price)
-    finish_appointment = Singleton(FinishAppointment, appointments, clock)
+    finish_appointment = Singleton(FinishAppointment, appointments, clock, notices)
     find_appointment = Singleton(FindAppointment, appointments)
     list_appointments = Singleton(ListAppointments, appointments)
 

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,7 +39,7 @@ def _tell(console: Console, appointments: str, charges: str) -> None:
         began = time.perf_counter()
         answer = _call(method, url, body, headers)
         took = (time.perf_counter() - began) * 1000
-        console.print(f"[green]●[/] [bold]{what:<28}[/] [cyan]{method:<4} {url.partition('//')[2]}[/]  [dim]{took:.1f} ms[/]")
+        console.print(f"[green]●[/] [bold]{what:<28}[/] [cyan]{method:<4} {url.partition('//')[2][:15]}[/]  [dim]{took:.1f} ms[/]")
         for name, value in answer.items():
             console.print(f"    {name:<14} {value:.2f}" if isinstance(value, float) else f"    {name:<14} {value}")
         return answer
@@ -56,15 +55,19 @@ def _tell(console: Console, appointments: str, charges: str) -> None:
 def _call(method: str, url: str, body: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Any:
     data = json.dumps(body).encode() if body else None
     request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)  # noqa: S310 — always http
-    with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310 — always http
-        return json.load(answer)
+    try:
+        with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310 — always http
+            return json.load(answer)
+    except OSError as error:
+        raise Unavailable(f"{method} {url} is not answered: {error}") from error
 
 
 @contextmanager
 def _services(folder: str, appointments: str, charges: str) -> Iterator[None]:
     ports = {"CLINIC_APPOINTMENT_PORT": appointments.rpartition(":")[2], "CLINIC_FINANCIAL_PORT": charges.rpartition(":")[2]}
+    hosts = {"CLINIC_APPOINTMENT_HOST": "127.0.0.1", "CLINIC_FINANCIAL_HOST": "127.0.0.1"}
     fresh = {"CLINIC_DATA_DIR": folder, "CLINIC_STORE": "sqlite", "CLINIC_TRANSPORT": "sqlite", "CLINIC_LOG_LEVEL": "error"}
-    process = subprocess.Popen([sys.executable, "-m", "clinic", "run"], env=os.environ | fresh | ports, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([sys.executable, "-m", "clinic", "run"], env=os.environ | fresh | hosts | ports, stdout=subprocess.DEVNULL)
     try:
         for url in (appointments, charges):
             _await_ready(url, process)
@@ -79,7 +82,7 @@ def _await_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
     while process.poll() is None and time.monotonic() < give_up:
         try:
             _call("GET", f"{url}/health/ready")
-        except OSError:
+        except Unavailable:
             time.sleep(LOOK_EVERY)
         else:
             return

@@ -48,7 +48,7 @@ class ChargePage(Struct, frozen=True):
     next: wire.Next
 
 
-@get("/", summary="List charges", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
+@get("/", tags=["charges"], summary="List charges", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_all(
     list_charges: NamedDependency[ListCharges],
     limit: wire.Limit = wire.USUAL_LIMIT,
@@ -83,6 +83,7 @@ def create_app(container: FinancialContainer, life: Life) -> Litestar:
 
     @get(
         "/{appointment_id:uuid}/",
+        tags=["charges"],
         summary="Show the charge of an appointment",
         responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
     )

@@ -17,6 +17,7 @@ MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
 DETAILS = {
     HTTPStatus.NOT_FOUND: "There is nothing at this path: see /docs.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "A body may have 64 KiB at most.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method: see /docs.",
 }
 

@@ -16,8 +16,8 @@ from clinic.entrypoints.notices import WatchedNotices
 
 T = TypeVar("T")
 
-REQUESTS_END_WITHIN = 4
-LOOP_ENDS_WITHIN = 4
+REQUESTS_END_WITHIN = 3
+LOOP_ENDS_WITHIN = 1.5
 
 
 class Resource(Protocol):
@@ -76,7 +76,7 @@ class Life:
                 stack.push_async_callback(_end, task)
                 yield
         except Exception as error:
-            self.fail("could not start", error)
+            self.fail("could not start or end", error)
             raise
 
     def _ended(self, task: asyncio.Task[None]) -> None:

@@ -11,6 +11,7 @@ from clinic.domain.errors import Misconfigured, Refused
 from clinic.domain.money import Money
 
 PREFIX = "CLINIC_"
+OF_TESTS = PREFIX + "TEST_"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 
@@ -37,6 +38,12 @@ def load(environment: Mapping[str, str]) -> Settings:
     fields = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
     given = {name: text for name, text in environment.items() if name in fields and text}
     return Settings(**{fields[name].name: _value(name, text, fields[name].type) for name, text in given.items()})
+
+
+def unknown(environment: Mapping[str, str]) -> list[str]:
+    """The variables that look like settings and are none: misspelt, most likely."""
+    known = {PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)}
+    return sorted(name for name in environment if name.startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known)
 
 
 def _value(name: str, text: str, kind: Any) -> Any:

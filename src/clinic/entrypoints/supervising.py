@@ -1,6 +1,5 @@
 """Both services side by side, each a process of its own: they start together and end together."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -24,15 +23,15 @@ def supervise(settings: Settings) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask)
-    processes = {name: subprocess.Popen([sys.executable, "-m", "clinic", "run", name]) for name in SERVICES}
+    # In groups of their own: a Ctrl-C in the terminal reaches this process alone, and each of them hears of it once.
+    processes = {name: subprocess.Popen([sys.executable, "-m", "clinic", "run", name], process_group=0) for name in SERVICES}
     _greet(settings)
     while not asked and all(process.poll() is None for process in processes.values()):
         time.sleep(LOOK_EVERY)
     for name, process in processes.items():
         if not asked and process.poll() is not None:
             print(f"clinic: the {name} service has ended ({process.returncode}); stopping the other", file=sys.stderr)
-    if not (asked and _terminal_told_all(asked[0])):
-        _tell(processes.values())
+    _tell(processes.values())
     _await_end(processes.values(), asked)
     orderly = {0, -signal.SIGTERM, -signal.SIGINT}  # by a signal: where it was still starting
     return 0 if asked and all(process.returncode in orderly for process in processes.values()) else 1
@@ -42,14 +41,6 @@ def _greet(settings: Settings) -> None:
     print(f"appointments  http://{settings.appointment_host}:{settings.appointment_port}/  (its documentation: /docs)")
     print(f"charges       http://{settings.financial_host}:{settings.financial_port}/  (its documentation: /docs)")
     print(f"data          {settings.data_dir.absolute()}", flush=True)
-
-
-def _terminal_told_all(number: int) -> bool:
-    """A Ctrl-C goes to every process in the terminal's foreground: passed on, it would count as a second one."""
-    try:
-        return number == signal.SIGINT and os.tcgetpgrp(sys.stdin.fileno()) == os.getpgrp()
-    except (OSError, ValueError):
-        return False
 
 
 def _tell(processes: Collection[subprocess.Popen[bytes]]) -> None:

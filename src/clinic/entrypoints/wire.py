@@ -40,7 +40,7 @@ Prefer = Annotated[
     str | None,
     HeaderParameter(name="Prefer", description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240)."),
 ]
-Next = Annotated[str | None, Meta(description="Give it as `after` for the next page; null on the last one.")]
+Next = Annotated[str | None, Meta(description="Give it as `after` for the next page; null on the last one.", examples=[None])]
 
 
 def money(amount: Money) -> msgspec.Raw:

@@ -7,7 +7,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import Appointments, Wanted
 from clinic.domain.errors import Conflict
 from clinic.domain.events import seal
-from clinic.domain.messaging import Clock
+from clinic.domain.messaging import Clock, Notices
 from clinic.domain.money import Money
 
 TRIES = 5
@@ -37,8 +37,8 @@ class FinishAppointment:
     Raises `NotFound`. Raises `Unavailable` when the outcome is unknown: finishing it again is safe.
     """
 
-    def __init__(self, appointments: Appointments, clock: Clock) -> None:
-        self._appointments, self._clock = appointments, clock
+    def __init__(self, appointments: Appointments, clock: Clock, notices: Notices) -> None:
+        self._appointments, self._clock, self._notices = appointments, clock, notices
 
     async def __call__(self, appointment_id: UUID) -> Appointment:
         for _ in range(TRIES):
@@ -47,9 +47,11 @@ class FinishAppointment:
             if fact is None:
                 return finished
             try:
-                return await self._appointments.save(finished, seal(fact))
+                saved = await self._appointments.save(finished, seal(fact))
             except Conflict:
                 continue
+            self._notices("finished", event_id=str(fact.id), appointment_id=str(appointment_id))
+            return saved
         raise Conflict(f"appointment {appointment_id} is being changed by others: try again")
 
 
