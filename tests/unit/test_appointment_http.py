@@ -302,6 +302,11 @@ async def test_a_start_answered_with_503_may_have_started(tmp_path: Path) -> Non
 
 
 async def counted(clinic: Clinic) -> dict[str, int]:
-    """What both services have counted, by name."""
-    text = (await clinic.appointments.get("/metrics")).text + (await clinic.charges.get("/metrics")).text
-    return {what: int(float(count)) for what, count in re.findall(r'^clinic_notices_total\{what="([^"]*)"\} (.*)$', text, re.MULTILINE)}
+    """What both services have counted, by name, once every finish is known to be published."""
+    async with asyncio.timeout(10):
+        while True:
+            text = (await clinic.appointments.get("/metrics")).text + (await clinic.charges.get("/metrics")).text
+            rows = re.findall(r'^clinic_notices_total\{what="([^"]*)"\} (.*)$', text, re.MULTILINE)
+            found = {what: int(float(count)) for what, count in rows}
+            if found.get("published", 0) >= found.get("finished", 0):
+                return found
