@@ -51,7 +51,7 @@ class ForgetsTheWholeOutbox(MemoryAppointments):
 class NeverHandsOverAgain(MemoryAppointments):
     async def claim(self, limit: int) -> Sequence[Claimed]:
         claimed = await super().claim(limit)
-        await self.confirm([Published(each.message.id, "", now()) for each in claimed])
+        await self.confirm([Published(each.message, "", now()) for each in claimed])
         return claimed
 
 

@@ -61,7 +61,7 @@ async def hand_over(outbox: Outbox, count: int) -> list[Message]:
 
 
 def published(*messages: Message) -> list[Published]:
-    return [Published(message.id, f"log/{number}", now()) for number, message in enumerate(messages)]
+    return [Published(message, f"log/{number}", now()) for number, message in enumerate(messages)]
 
 
 def ids(messages: Sequence[Message]) -> list[str]:
@@ -150,13 +150,14 @@ class AppointmentsContract(Contract):
 
     async def test_all_facts_of_a_save_are_kept_with_its_state(self, store: Store) -> None:
         await store.add(started := an_appointment())
-        messages = [a_message(time=ONE_O_CLOCK), a_message(subject="Zoë"), a_message(data=None)]
+        about = str(started.id)
+        messages = [a_message(subject=about, time=ONE_O_CLOCK), a_message(subject=about, type="Zoë"), a_message(subject=about, data=None)]
         await store.save(replace(started, end=TWO_O_CLOCK), *messages)
         assert await self.soon(hand_over(store, 3)) == messages
 
     async def test_of_fifty_concurrent_saves_exactly_one_wins(self, store: Store) -> None:
         await store.add(started := an_appointment())
-        messages = [a_message() for _ in range(50)]
+        messages = [a_message(subject=str(started.id)) for _ in range(50)]
         states = [replace(started, end=ONE_O_CLOCK + timedelta(seconds=number)) for number in range(50)]
         saves = (store.save(state, message) for state, message in zip(states, messages, strict=True))
         outcomes = await self.soon(asyncio.gather(*saves, return_exceptions=True))

@@ -61,7 +61,7 @@ class TransportContract(Contract):
     async def test_publishing_answers_one_for_each_in_order(self, ends: Ends) -> None:
         batch = [a_message() for _ in range(5)]
         answers = await ends.publisher.publish(batch)
-        assert [answer.id for answer in answers] == [message.id for message in batch]
+        assert [answer.message.id for answer in answers] == [message.id for message in batch]
         assert len({answer.position for answer in answers}) == 5
         assert all(now() - SOON < answer.at < now() + SOON for answer in answers)
 
@@ -77,7 +77,7 @@ class TransportContract(Contract):
         answers = await ends.publisher.publish([a_message() for _ in range(3)])
         async with ends.subscribe("group") as subscription:
             found = await self.collected(subscription, 3)
-        assert {each.message.id: each.origin.position for each in found} == {answer.id: answer.position for answer in answers}
+        assert {each.message.id: each.origin.position for each in found} == {answer.message.id: answer.position for answer in answers}
 
     async def test_a_delivery_says_when_it_was_published_and_received(self, ends: Ends) -> None:
         await ends.publisher.publish([a_message()])
@@ -112,17 +112,17 @@ class TransportContract(Contract):
     async def test_a_batch_that_was_not_acknowledged_comes_again(self, ends: Ends) -> None:
         await ends.publisher.publish([a_message() for _ in range(3)])
         async with ends.subscribe("group") as subscription:
-            found = await self.collected(subscription, 3, acknowledged=False)
-            again = await self.collected(subscription, 3, acknowledged=False)
-        assert positions(again) == positions(found)
+            found = await self.soon(subscription.receive())
+            again = await self.soon(subscription.receive())
+        assert positions(found) <= positions(again)
 
     async def test_what_a_dead_member_did_not_acknowledge_comes_again_with_the_same_positions(self, ends: Ends) -> None:
         await ends.publisher.publish([a_message() for _ in range(3)])
         async with ends.subscribe("group") as subscription:
-            found = await self.collected(subscription, 3, acknowledged=False)
+            found = await self.soon(subscription.receive())
         async with ends.subscribe("group") as subscription:
             again = await self.collected(subscription, 3)
-        assert positions(again) == positions(found)
+        assert positions(found) <= positions(again)
 
     async def test_what_was_acknowledged_never_comes_again(self, ends: Ends) -> None:
         first, second, third = [a_message(key="key") for _ in range(3)]

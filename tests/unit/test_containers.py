@@ -1,17 +1,23 @@
 """Which class fills which port is chosen by setting, in one place."""
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from apps import Technology, settings
 
+from clinic.adapters.kafka_transport import KafkaPublisher, KafkaSubscription
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryPublisher, MemorySubscription
+from clinic.adapters.mongo_store import MongoAppointments, MongoCharges, MongoDeadLetters
 from clinic.adapters.sqlite_store import SqliteAppointments, SqliteCharges, SqliteDeadLetters
 from clinic.adapters.sqlite_transport import SqlitePublisher, SqliteSubscription
 from clinic.domain.delivery import Consumer, Relay
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
+
+Store = Literal["sqlite", "mongo", "memory"]
+Transport = Literal["sqlite", "kafka", "memory"]
 
 
 @pytest.mark.parametrize(
@@ -19,13 +25,19 @@ from clinic.entrypoints.settings import Settings
     [
         ("memory", (MemoryAppointments, MemoryCharges, MemoryDeadLetters)),
         ("sqlite", (SqliteAppointments, SqliteCharges, SqliteDeadLetters)),
+        ("mongo", (MongoAppointments, MongoCharges, MongoDeadLetters)),
     ],
 )
 @pytest.mark.parametrize(
-    ("transport", "carried"), [("memory", (MemoryPublisher, MemorySubscription)), ("sqlite", (SqlitePublisher, SqliteSubscription))]
+    ("transport", "carried"),
+    [
+        ("memory", (MemoryPublisher, MemorySubscription)),
+        ("sqlite", (SqlitePublisher, SqliteSubscription)),
+        ("kafka", (KafkaPublisher, KafkaSubscription)),
+    ],
 )
 def test_store_and_transport_are_chosen_apart(
-    tmp_path: Path, store: Technology, transport: Technology, kept: tuple[type, ...], carried: tuple[type, ...]
+    tmp_path: Path, store: Store, transport: Transport, kept: tuple[type, ...], carried: tuple[type, ...]
 ) -> None:
     its = Settings(store=store, transport=transport, data_dir=tmp_path)
     appointments, charges = AppointmentContainer(settings=its), FinancialContainer(settings=its)

@@ -26,6 +26,16 @@ def test_with_no_variable_everything_is_as_the_contract_says() -> None:
         appointment_port=8000,
         financial_host="127.0.0.1",
         financial_port=8001,
+        mongo_url="mongodb://127.0.0.1:27017",
+        mongo_database="clinic",
+        mongo_timeout=5.0,
+        kafka_bootstrap_servers="127.0.0.1:9092",
+        kafka_topic="clinic.appointments",
+        kafka_group="financial",
+        kafka_partitions=6,
+        kafka_replication=1,
+        kafka_protocol="classic",
+        kafka_options={},
         log_level="info",
         log_format="console",
     )
@@ -35,7 +45,9 @@ def test_with_no_variable_everything_is_as_the_contract_says() -> None:
     ("variable", "text", "value"),
     [
         ("CLINIC_STORE", "memory", "memory"),
+        ("CLINIC_STORE", "mongo", "mongo"),
         ("CLINIC_TRANSPORT", "memory", "memory"),
+        ("CLINIC_TRANSPORT", "kafka", "kafka"),
         ("CLINIC_DATA_DIR", "/tmp/clinic", Path("/tmp/clinic")),  # noqa: S108 — nothing is written there
         ("CLINIC_HOURLY_PRICE", "99.9", Money("99.90")),
         ("CLINIC_HOURLY_PRICE", "0", Money("0.00")),
@@ -47,6 +59,16 @@ def test_with_no_variable_everything_is_as_the_contract_says() -> None:
         ("CLINIC_APPOINTMENT_PORT", "65535", 65535),
         ("CLINIC_FINANCIAL_HOST", "localhost", "localhost"),
         ("CLINIC_FINANCIAL_PORT", "1", 1),
+        ("CLINIC_MONGO_URL", "mongodb://a,b/?replicaSet=rs0", "mongodb://a,b/?replicaSet=rs0"),
+        ("CLINIC_MONGO_DATABASE", "town", "town"),
+        ("CLINIC_MONGO_TIMEOUT", "0.1", 0.1),
+        ("CLINIC_KAFKA_BOOTSTRAP_SERVERS", "a:9092,b:9092", "a:9092,b:9092"),
+        ("CLINIC_KAFKA_TOPIC", "town.appointments", "town.appointments"),
+        ("CLINIC_KAFKA_GROUP", "audit", "audit"),
+        ("CLINIC_KAFKA_PARTITIONS", "12", 12),
+        ("CLINIC_KAFKA_REPLICATION", "3", 3),
+        ("CLINIC_KAFKA_PROTOCOL", "consumer", "consumer"),
+        ("CLINIC_KAFKA_OPTIONS", '{"security.protocol": "SSL"}', {"security.protocol": "SSL"}),
         ("CLINIC_LOG_LEVEL", "debug", "debug"),
         ("CLINIC_LOG_FORMAT", "json", "json"),
     ],
@@ -83,6 +105,11 @@ def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, val
         ("CLINIC_APPOINTMENT_PORT", "http"),
         ("CLINIC_FINANCIAL_PORT", "-1"),
         ("CLINIC_FINANCIAL_PORT", "80.5"),
+        ("CLINIC_MONGO_TIMEOUT", "0"),
+        ("CLINIC_MONGO_TIMEOUT", "61"),
+        ("CLINIC_KAFKA_PARTITIONS", "0"),
+        ("CLINIC_KAFKA_REPLICATION", "-1"),
+        ("CLINIC_KAFKA_PROTOCOL", "newest"),
         ("CLINIC_LOG_LEVEL", "loud"),
         ("CLINIC_LOG_FORMAT", "xml"),
     ],
@@ -95,12 +122,21 @@ def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variabl
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.parametrize("text", ["sasl.password=hunter2", '{"sasl.password": ["hunter2"]}', '{"sasl.password": "hunter2"', '["hunter2"]'])
+def test_options_that_cannot_be_used_are_not_repeated_since_they_may_hold_secrets(text: str) -> None:
+    with pytest.raises(Misconfigured, match="CLINIC_KAFKA_OPTIONS") as told:
+        load({"CLINIC_KAFKA_OPTIONS": text})
+    assert "hunter2" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("variable", "choices"),
     [
-        ("CLINIC_STORE", ["sqlite", "memory"]),
-        ("CLINIC_TRANSPORT", ["sqlite", "memory"]),
+        ("CLINIC_STORE", ["sqlite", "mongo", "memory"]),
+        ("CLINIC_TRANSPORT", ["sqlite", "kafka", "memory"]),
         ("CLINIC_PRICING", ["hours-begun", "whole-hours", "pro-rata"]),
+        ("CLINIC_KAFKA_PROTOCOL", ["classic", "consumer"]),
         ("CLINIC_LOG_LEVEL", ["debug", "info", "warning", "error"]),
         ("CLINIC_LOG_FORMAT", ["console", "json"]),
     ],

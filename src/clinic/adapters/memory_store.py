@@ -65,8 +65,8 @@ class MemoryAppointments(appointment.Appointments, Outbox):
 
     async def confirm(self, published: Sequence[Published]) -> None:
         for each in published:
-            self._outbox.pop(each.id, None)
-        self._leases.release(each.id for each in published)
+            self._outbox.pop(each.message.id, None)
+        self._leases.release(each.message.id for each in published)
 
     async def oldest(self) -> datetime | None:
         return min((saved_at for saved_at, _ in self._outbox.values()), default=None)

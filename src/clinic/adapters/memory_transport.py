@@ -30,7 +30,7 @@ class MemoryPublisher(Publisher):
         self._log.entries.extend((now, message) for message in batch)
         self._log.grown.set()
         self._log.grown = asyncio.Event()
-        return [Published(message.id, f"memory/{first + offset}", now) for offset, message in enumerate(batch)]
+        return [Published(message, f"memory/{first + offset}", now) for offset, message in enumerate(batch)]
 
 
 class MemorySubscription(Subscription):

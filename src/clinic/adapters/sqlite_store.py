@@ -93,9 +93,9 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         return await self._leases.claim(self._unpublished, limit)
 
     async def confirm(self, published: Sequence[Published]) -> None:
-        rows = [(milliseconds(each.at), each.position, each.id) for each in published]
+        rows = [(milliseconds(each.at), each.position, each.message.id) for each in published]
         await self._file.write(partial(_confirm, rows))
-        self._leases.release(each.id for each in published)
+        self._leases.release(each.message.id for each in published)
 
     async def oldest(self) -> datetime | None:
         row = await self._file.read(lambda connection: connection.execute("SELECT saved_at FROM outbox ORDER BY seq LIMIT 1").fetchone())

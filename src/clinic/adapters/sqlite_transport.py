@@ -66,7 +66,7 @@ class SqlitePublisher(Publisher):
             self._since_pruning = 0
             with suppress(Unavailable):  # what is published is published
                 await self.prune()
-        return [Published(message.id, position, now) for message, position in zip(batch, positions, strict=True)]
+        return [Published(message, position, now) for message, position in zip(batch, positions, strict=True)]
 
     async def prune(self) -> None:
         """Drop the events that every group has acknowledged."""

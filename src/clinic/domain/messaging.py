@@ -49,9 +49,9 @@ class Claimed(Struct, frozen=True):
 
 
 class Published(Struct, frozen=True):
-    """Where the other side keeps a message, and since when."""
+    """A message, where the other side keeps it, and since when."""
 
-    id: str
+    message: Message
     position: str
     at: datetime
 

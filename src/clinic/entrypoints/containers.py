@@ -8,8 +8,10 @@ import uuid_utils.compat
 from dependency_injector.containers import DeclarativeContainer
 from dependency_injector.providers import Callable, Dependency, List, Object, Selector, Singleton
 
+from clinic.adapters.kafka_transport import Kafka, KafkaPublisher, KafkaSubscription
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.adapters.mongo_store import MongoAppointments, MongoCharges, MongoDatabase, MongoDeadLetters
 from clinic.adapters.sqlite_file import SqliteFile
 from clinic.adapters.sqlite_store import APPOINTMENTS, CHARGES, SqliteAppointments, SqliteCharges, SqliteDeadLetters
 from clinic.adapters.sqlite_transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
@@ -30,6 +32,22 @@ def now() -> datetime:
     return exact.replace(microsecond=exact.microsecond // 1000 * 1000)
 
 
+def _kafka(settings: Settings) -> Kafka:
+    return Kafka(
+        servers=settings.kafka_bootstrap_servers,
+        topic=settings.kafka_topic,
+        group=settings.kafka_group,
+        partitions=settings.kafka_partitions,
+        replication=settings.kafka_replication,
+        protocol=settings.kafka_protocol,
+        options=settings.kafka_options,
+    )
+
+
+def _mongo(settings: Settings, context: str) -> MongoDatabase:
+    return MongoDatabase(settings.mongo_url, f"{settings.mongo_database}_{context}", settings.mongo_timeout)
+
+
 def _in(settings: Any, name: str) -> Any:
     return Callable(lambda folder: folder / name, settings.provided.data_dir)
 
@@ -46,18 +64,20 @@ class AppointmentContainer(DeclarativeContainer):
     appointments = Selector(
         settings.provided.store,
         sqlite=Singleton(SqliteAppointments, file, clock, settings.provided.lease),
+        mongo=Singleton(MongoAppointments, Singleton(_mongo, settings, "appointment"), clock, settings.provided.lease),
         memory=Singleton(MemoryAppointments, clock, settings.provided.lease),
     )
     log = Singleton(SqliteFile, _in(settings, "events.db"), LOG)
     publisher = Selector(
         settings.provided.transport,
         sqlite=Singleton(SqlitePublisher, log, clock),
+        kafka=Singleton(KafkaPublisher, Singleton(_kafka, settings), settings.provided.lease, notices),
         memory=Singleton(MemoryPublisher, memory_log, clock),
     )
     relay = Singleton(Relay, appointments, publisher, Object(asyncio.sleep), notices)
     opened = List(
-        Selector(settings.provided.store, sqlite=file, memory=Object(None)),
-        Selector(settings.provided.transport, sqlite=publisher, memory=Object(None)),
+        Selector(settings.provided.store, sqlite=file, mongo=appointments, memory=Object(None)),
+        Selector(settings.provided.transport, sqlite=publisher, kafka=publisher, memory=Object(None)),
     )
 
     start_appointment = Singleton(StartAppointment, appointments, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price)
@@ -76,27 +96,31 @@ class FinancialContainer(DeclarativeContainer):
     notices = Singleton(WatchedNotices, "financial")
 
     file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES)
+    database = Singleton(_mongo, settings, "financial")
     charges = Selector(
         settings.provided.store,
         sqlite=Singleton(SqliteCharges, file),
+        mongo=Singleton(MongoCharges, database),
         memory=Singleton(MemoryCharges),
     )
     dead_letters = Selector(
         settings.provided.store,
         sqlite=Singleton(SqliteDeadLetters, file),
+        mongo=Singleton(MongoDeadLetters, database),
         memory=Singleton(MemoryDeadLetters),
     )
     place = Singleton(SqliteFile, _in(settings, f"events.{GROUP}.db"), PLACE)
     subscription = Selector(
         settings.provided.transport,
         sqlite=Singleton(SqliteSubscription, _in(settings, "events.db"), place, clock, pause),
+        kafka=Singleton(KafkaSubscription, Singleton(_kafka, settings), clock, notices),
         memory=Singleton(MemorySubscription, memory_log, GROUP, clock),
     )
     charge_appointments = Singleton(ChargeAppointments, charges, Callable(POLICIES.__getitem__, settings.provided.pricing), clock, notices)
     consumer = Singleton(Consumer, subscription, Object(events.read), charge_appointments, dead_letters, clock, pause, notices)
     opened = List(
-        Selector(settings.provided.store, sqlite=file, memory=Object(None)),
-        Selector(settings.provided.transport, sqlite=subscription, memory=Object(None)),
+        Selector(settings.provided.store, sqlite=file, mongo=charges, memory=Object(None)),
+        Selector(settings.provided.transport, sqlite=subscription, kafka=subscription, memory=Object(None)),
     )
 
     find_charge = Singleton(FindCharge, charges)

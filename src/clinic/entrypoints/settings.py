@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
 from msgspec import Meta, Struct
@@ -19,8 +19,8 @@ Port = Annotated[int, Meta(ge=1, le=65535)]
 class Settings(Struct, frozen=True, kw_only=True):
     """Each field is read from the variable of its name in capitals, behind CLINIC_."""
 
-    store: Literal["sqlite", "memory"] = "sqlite"
-    transport: Literal["sqlite", "memory"] = "sqlite"
+    store: Literal["sqlite", "mongo", "memory"] = "sqlite"
+    transport: Literal["sqlite", "kafka", "memory"] = "sqlite"
     data_dir: Path = Path("var")
     hourly_price: Money = Money("200.00")
     pricing: Literal["hours-begun", "whole-hours", "pro-rata"] = "hours-begun"
@@ -29,6 +29,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     appointment_port: Port = 8000
     financial_host: str = "127.0.0.1"
     financial_port: Port = 8001
+    mongo_url: str = "mongodb://127.0.0.1:27017"
+    mongo_database: str = "clinic"
+    mongo_timeout: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
+    kafka_bootstrap_servers: str = "127.0.0.1:9092"
+    kafka_topic: str = "clinic.appointments"
+    kafka_group: str = "financial"
+    kafka_partitions: Annotated[int, Meta(ge=1)] = 6
+    kafka_replication: Annotated[int, Meta(ge=1)] = 1
+    kafka_protocol: Literal["classic", "consumer"] = "classic"
+    kafka_options: dict[str, str] = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
 
@@ -47,10 +57,20 @@ def unknown(environment: Mapping[str, str]) -> list[str]:
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
+    if get_origin(kind) is dict:
+        return _options(name, text, kind)
     try:
         return msgspec.convert(text, kind, strict=False, dec_hook=_read)
     except (msgspec.ValidationError, Refused) as error:
         raise Misconfigured(f"{name}={text} cannot be used: {_choices(kind) or error}") from error
+
+
+def _options(name: str, text: str, kind: Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError:
+        # Neither the text nor the decoder's words are repeated: options may hold secrets.
+        raise Misconfigured(f'{name} cannot be used: write a JSON object of texts, like {{"security.protocol": "SSL"}}') from None
 
 
 def _read(kind: type, text: str) -> Any:
@@ -62,4 +82,4 @@ def _read(kind: type, text: str) -> Any:
 
 
 def _choices(kind: Any) -> str | None:
-    return f"choose one of {', '.join(kind.__args__)}" if hasattr(kind, "__args__") and not hasattr(kind, "__metadata__") else None
+    return f"choose one of {', '.join(get_args(kind))}" if get_origin(kind) is Literal else None

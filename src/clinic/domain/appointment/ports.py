@@ -37,6 +37,7 @@ class Appointments(Protocol):
     async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
         """Keep its new state and put its facts into the outbox, in one step or not at all; answer it as it is now kept.
 
+        The facts are about it: each has its id as subject.
         Raises `Conflict`, with nothing kept, where it was saved since this one was got, or was never added.
         """
 

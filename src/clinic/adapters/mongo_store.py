@@ -1,0 +1,493 @@
+"""Both contexts' stores in MongoDB: one document holds an appointment and its unpublished facts, so one write keeps both.
+
+No transactions: the same on a standalone server, a replica set and a sharded cluster. Every write is majority and journaled,
+and what its outcome was is never guessed.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from fractions import Fraction
+from time import monotonic
+from typing import Any, Final
+from uuid import UUID, uuid4
+
+from bson.decimal128 import Decimal128
+from msgspec import Struct
+from msgspec.structs import asdict, replace
+from pymongo import ASCENDING, DESCENDING, AsyncMongoClient, InsertOne, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from clinic.adapters.arrivals import Arrivals
+from clinic.adapters.group_commit import GroupCommit
+from clinic.domain.appointment import ports as appointment
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.errors import ClinicError, Conflict, Misconfigured, NotFound, Unavailable
+from clinic.domain.financial import ports as financial
+from clinic.domain.financial.model import Charge, Place
+from clinic.domain.messaging import Claimed, Clock, DeadLetter, DeadLetters, Message, Origin, Outbox, Published
+from clinic.domain.money import Money
+
+Document = dict[str, Any]
+Collection = AsyncCollection[Document]
+
+DUPLICATE: Final = 11000
+HANDED_AT_MOST: Final = 10_000
+"""Facts that a process keeps in hand for its relay; the sweep finds what is beyond."""
+UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
+
+
+class MongoDatabase:
+    """A context's database; its client lives as long as the service does.
+
+    `timeout` bounds each call to a server that hangs, in seconds; a request waits for a few calls in a row at most.
+    """
+
+    def __init__(self, url: str, name: str, timeout: float) -> None:
+        self._url, self._name, self._timeout = url, name, int(timeout * 1000)
+        self._client: AsyncMongoClient[Document] | None = None
+
+    async def open(self) -> None:
+        """Make the indexes. Raises `Unavailable` where the server does not answer, `Misconfigured` for another shard key."""
+        try:
+            self._client = AsyncMongoClient(
+                self._url,
+                appname="clinic",
+                tz_aware=True,
+                uuidRepresentation="standard",
+                w="majority",
+                journal=True,
+                readConcernLevel="majority",
+                retryReads=False,  # a retry would double the time that a client waits for its 503
+                serverSelectionTimeoutMS=self._timeout,
+                connectTimeoutMS=self._timeout,
+                socketTimeoutMS=self._timeout,
+                wTimeoutMS=self._timeout,
+            )
+        except PyMongoError as error:
+            raise Misconfigured(f"CLINIC_MONGO_URL cannot be used: {error}") from error
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def check(self) -> None:
+        """Return when the primary answers. Raises `Unavailable`."""
+        with answered():
+            await self._opened[self._name].command("ping")
+
+    def collection(self, name: str) -> Collection:
+        return self._opened[self._name][name]
+
+    async def check_sharding(self, collection: str) -> None:
+        """The collision of two writers and the one charge of an appointment hold only where `_id` is the shard key."""
+        with answered():
+            if (await self._opened.admin.command("hello")).get("msg") != "isdbgrid":
+                return
+            sharded = await self._opened.config.collections.find_one({"_id": f"{self._name}.{collection}"})
+        if sharded and dict(sharded["key"]) != {"_id": "hashed"}:
+            raise Misconfigured(
+                f"{self._name}.{collection} is sharded by {dict(sharded['key'])}: shard it anew, with "
+                f'sh.shardCollection("{self._name}.{collection}", {{_id: "hashed"}})'
+            )
+
+    @property
+    def _opened(self) -> AsyncMongoClient[Document]:
+        if self._client is None:
+            raise Unavailable("the connection to MongoDB is closed")
+        return self._client
+
+
+class _Write(Struct):
+    """An operation of a group: what it is, what it makes, and the facts that its caller's process may publish at once."""
+
+    request: InsertOne[Document] | UpdateOne
+    result: Appointment
+    facts: Sequence[Message] = ()
+    at_once: bool = False
+
+
+class MongoAppointments(appointment.Appointments, Outbox):
+    """Appointments and their outbox, in the collection `appointments`."""
+
+    def __init__(self, database: MongoDatabase, clock: Clock, lease: float) -> None:
+        self._database, self._clock, self._lease = database, clock, lease
+        self._write = GroupCommit(self._write_group)
+        self._load = GroupCommit(self._load_group)
+        self._handed: deque[Claimed] = deque()
+        self._mine: dict[UUID, tuple[int, float]] = {}
+        self._woken = asyncio.Event()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._next_sweep = 0.0
+        self._left_behind = False
+        self._trouble: Unavailable | None = None
+
+    async def open(self) -> None:
+        await self._database.open()
+        await self._database.check_sharding("appointments")
+        with answered():
+            await self._documents.create_index([("physician_id", ASCENDING), ("_id", ASCENDING)])
+            await self._documents.create_index([("patient_id", ASCENDING), ("_id", ASCENDING)])
+            await self._documents.create_index([("lease.until", ASCENDING)], partialFilterExpression=UNPUBLISHED)
+
+    async def close(self) -> None:
+        if self._sweeping is not None:
+            await asyncio.wait([self._sweeping])
+        await self._database.close()
+
+    async def check(self) -> None:
+        await self._database.check()
+
+    async def add(self, appointment: Appointment) -> None:
+        await self._write(_Write(InsertOne({"_id": appointment.id, **_state(appointment), "added_at": self._clock()}), appointment))
+
+    async def get(self, appointment_id: UUID) -> Appointment:
+        return await self._load(appointment_id)
+
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        # Where the version has moved on, the upsert collides on _id, and that one operation of the group fails.
+        known = {"_id": appointment.id, "version": appointment.version}
+        saved = replace(appointment, version=appointment.version + 1)
+        at_once = bool(facts) and self._may_hand_over(appointment)
+        update = [{"$set": _state(saved) | (self._news(facts, at_once=at_once) if facts else {})}]
+        return await self._write(_Write(UpdateOne(known, update, upsert=True), saved, facts, at_once))
+
+    def _may_hand_over(self, appointment: Appointment) -> bool:
+        """Whether the facts before this save are none, or are in this process's hands: else its own would overtake them."""
+        version, until = self._mine.get(appointment.id, (1, float("inf")))
+        return appointment.version == version and until > monotonic()
+
+    async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+        query: Document = {} if after is None else {"_id": {"$lt": after}}
+        if wanted.physician_id is not None:
+            query["physician_id"] = wanted.physician_id
+        if wanted.patient_id is not None:
+            query["patient_id"] = wanted.patient_id
+        if wanted.finished is not None:
+            query["end"] = {"$ne": None} if wanted.finished else None
+        with answered():
+            found = self._documents.find(query, {"outbox": False}).sort("_id", DESCENDING).limit(limit)
+            return [_appointment(document) async for document in found]
+
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        while True:
+            self._woken.clear()
+            if self._sweeping is None and len(self._handed) < limit and monotonic() >= self._next_sweep:
+                self._sweeping = asyncio.create_task(self._sweep(limit))
+            if self._handed:
+                return [self._handed.popleft() for _ in range(min(limit, len(self._handed)))]
+            with suppress(TimeoutError):
+                wait = None if self._sweeping else max(0.001, self._next_sweep - monotonic())
+                await asyncio.wait_for(self._woken.wait(), wait)
+            if self._trouble:
+                trouble, self._trouble = self._trouble, None
+                raise trouble
+
+    async def confirm(self, published: Sequence[Published]) -> None:
+        requests = [_confirmation(each) for each in published]
+        if not requests:
+            return
+        with answered():
+            await self._documents.bulk_write(requests, ordered=False)
+        for each in published:
+            self._mine.pop(UUID(each.message.subject), None)
+        if self._left_behind:
+            self._sweep_soon()
+
+    async def oldest(self) -> datetime | None:
+        oldest = {"$group": {"_id": None, "saved_at": {"$min": {"$min": "$outbox.saved_at"}}}}
+        with answered():
+            async for found in await self._documents.aggregate([{"$match": UNPUBLISHED}, oldest], hint={"lease.until": ASCENDING}):
+                return found["saved_at"]  # type: ignore[no-any-return]
+        return None
+
+    @property
+    def _documents(self) -> Collection:
+        return self._database.collection("appointments")
+
+    def _news(self, facts: Sequence[Message], *, at_once: bool) -> Document:
+        now = self._clock()
+        rows = [{**asdict(fact), "saved_at": now} for fact in facts]
+        until = {"$add": ["$$NOW", int(self._lease * 1000)]} if at_once else "$$NOW"
+        before = {"$ifNull": ["$outbox", []]}
+        return {
+            "outbox": {"$concatArrays": [before, {"$literal": rows}]},
+            "lease.until": {"$cond": [{"$gt": [{"$size": before}, 0]}, "$lease.until", until]},
+            "saved_at": now,
+        }
+
+    async def _write_group(self, group: Sequence[_Write]) -> Sequence[Appointment | ClinicError]:
+        until = monotonic() + self._lease
+        with answered():
+            details = await _bulk(self._documents, [each.request for each in group])
+        outcomes = [_outcome(index, each, details) for index, each in enumerate(group)]
+        if details["upserted"]:
+            await self._forget([each["_id"] for each in details["upserted"]])
+        for each, outcome in zip(group, outcomes, strict=True):
+            if each.facts and isinstance(outcome, Appointment):
+                self._hand_over(each, until)
+        return outcomes
+
+    def _hand_over(self, write: _Write, until: float) -> None:
+        if write.at_once and len(self._handed) < HANDED_AT_MOST:
+            if len(self._mine) >= HANDED_AT_MOST:
+                self._mine = {id_: mine for id_, mine in self._mine.items() if mine[1] > monotonic()}
+            self._mine[write.result.id] = write.result.version, until
+            self._handed.extend(Claimed(fact, until) for fact in write.facts)
+            self._woken.set()
+        else:
+            self._left_behind = True
+            self._sweep_soon()
+
+    def _sweep_soon(self) -> None:
+        self._next_sweep = 0.0
+        self._woken.set()
+
+    async def _sweep(self, limit: int) -> None:
+        # A task of its own: the driver does not end when its caller is cancelled, and nothing that is taken may be lost.
+        self._next_sweep = monotonic() + self._lease / 2
+        try:
+            taken = await self._take_over(limit)
+            self._handed.extend(taken)
+            if taken:
+                self._next_sweep = 0.0  # there may be more
+            else:
+                self._left_behind = False
+        except Unavailable as trouble:
+            self._trouble = trouble
+        finally:
+            self._sweeping = None
+            self._woken.set()
+
+    async def _forget(self, ids: Sequence[UUID]) -> None:
+        # Saving what was never added has made documents that are no appointments.
+        with answered():
+            await self._documents.delete_many({"_id": {"$in": ids}, "added_at": {"$exists": False}})
+
+    async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
+        with answered():
+            found = {each["_id"]: each async for each in self._documents.find({"_id": {"$in": list(ids)}}, {"outbox": False})}
+        return [_appointment(found[each]) if each in found else NotFound(f"there is no appointment {each}") for each in ids]
+
+    async def _take_over(self, limit: int) -> Sequence[Claimed]:
+        """Facts whose lease is over by the server's clock: a dead process left them, or a save whose outcome was unknown."""
+        until, token = monotonic() + self._lease, uuid4()
+        with answered():
+            oldest = self._documents.find(UNPUBLISHED, {"_id": True}).sort("lease.until", ASCENDING).limit(limit)
+            ids = [each["_id"] async for each in oldest]
+            if not ids:
+                return []
+            free = {"_id": {"$in": ids}, **UNPUBLISHED, "$expr": {"$lte": ["$lease.until", "$$NOW"]}}
+            lease = {"until": {"$add": ["$$NOW", int(self._lease * 1000)]}, "token": token}
+            if not (await self._documents.update_many(free, [{"$set": {"lease": lease}}])).modified_count:
+                return []
+            taken = self._documents.find({"_id": {"$in": ids}, "lease.token": token}, {"outbox": True})
+            return [Claimed(_message(fact), until) async for each in taken for fact in each["outbox"]]
+
+
+class MongoCharges(financial.Charges):
+    """Charges, in the collection `charges`."""
+
+    def __init__(self, database: MongoDatabase) -> None:
+        self._database = database
+        self._arrivals = Arrivals(self._find)
+
+    async def open(self) -> None:
+        await self._database.open()
+        await self._database.check_sharding("charges")
+        by_time = [("charged_at", ASCENDING), ("_id", ASCENDING)]
+        with answered():
+            await self._documents.create_index(by_time)
+            await self._documents.create_index([("physician_id", ASCENDING), *by_time])
+            await self._documents.create_index([("patient_id", ASCENDING), *by_time])
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def check(self) -> None:
+        await self._database.check()
+
+    async def add(self, charges: Sequence[Charge]) -> financial.Added:
+        if not charges:
+            return financial.Added([], [])
+        requests = [UpdateOne({"_id": each.appointment_id}, {"$setOnInsert": _charge_document(each)}, upsert=True) for each in charges]
+        with answered():
+            details = await _bulk(self._documents, requests)
+        if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in details["writeErrors"]):
+            raise Unavailable("MongoDB does not say whether charges are kept")
+        new = {each["index"] for each in details["upserted"]}
+        known = [each.appointment_id for index, each in enumerate(charges) if index not in new]
+        standing = await self._find(known) if known else []
+        added = financial.Added([each for index, each in enumerate(charges) if index in new], list(standing))
+        self._arrivals.announce(added)
+        return added
+
+    async def get(self, appointment_id: UUID) -> Charge:
+        for charge in await self._find([appointment_id]):
+            return charge
+        raise NotFound(f"appointment {appointment_id} has no charge yet")
+
+    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+        return await self._arrivals.wait(appointment_id, within)
+
+    async def page(self, wanted: financial.Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+        query: Document = {}
+        if wanted.physician_id is not None:
+            query["physician_id"] = wanted.physician_id
+        if wanted.patient_id is not None:
+            query["patient_id"] = wanted.patient_id
+        bounds = {"$gte": wanted.charged_from, "$lt": wanted.charged_to, "$lte": after and after.charged_at}
+        if bounds := {name: bound for name, bound in bounds.items() if bound is not None}:
+            query["charged_at"] = bounds
+        if after is not None:
+            query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
+        with answered():
+            found = self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+            return [_charge(document) async for document in found]
+
+    @property
+    def _documents(self) -> Collection:
+        return self._database.collection("charges")
+
+    async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
+        with answered():
+            return [_charge(document) async for document in self._documents.find({"_id": {"$in": list(ids)}})]
+
+
+class MongoDeadLetters(DeadLetters):
+    """Dead letters, in the collection `dead_letters`."""
+
+    def __init__(self, database: MongoDatabase) -> None:
+        self._database = database
+
+    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+        with answered():
+            await self._documents.bulk_write([_keeping(each) for each in letters])
+
+    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        with answered():
+            found = self._documents.find({"_id": {"$gt": after}}).sort("_id", ASCENDING).limit(limit)
+            return [_letter(document) async for document in found]
+
+    @property
+    def _documents(self) -> Collection:
+        return self._database.collection("dead_letters")
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Every failure of the driver is one thing: no answer. For a write the outcome is unknown."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise Unavailable(f"MongoDB does not answer: {str(error).partition(', Topology')[0]}") from error
+
+
+async def _bulk(documents: Collection, requests: Sequence[InsertOne[Document] | UpdateOne]) -> Mapping[str, Any]:
+    """The details of an unordered bulk, whose operations succeed or fail each on its own."""
+    try:
+        return (await documents.bulk_write(requests, ordered=False)).bulk_api_result
+    except BulkWriteError as error:
+        return error.details or {}
+
+
+def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointment | ClinicError:
+    for error in details["writeErrors"]:
+        if error["index"] == index:
+            taken = error["code"] == DUPLICATE
+            return Conflict(f"appointment {write.result.id} was saved by somebody else") if taken else Unavailable(str(error["errmsg"]))
+    if details["writeConcernErrors"]:
+        # Applied, but not safe: another primary may never have seen it.
+        return Unavailable("MongoDB does not say whether the write is safe")
+    if any(each["index"] == index for each in details["upserted"]):
+        return Conflict(f"appointment {write.result.id} was never added")
+    return write.result
+
+
+def _confirmation(published: Published) -> UpdateOne:
+    event_id = published.message.id
+    note = {f"published.{event_id}": {"position": published.position, "at": published.at}}
+    return UpdateOne(
+        {"_id": UUID(published.message.subject)}, {"$pull": {"outbox": {"id": event_id}}, "$set": {**note, "lease.until": None}}
+    )
+
+
+def _state(appointment: Appointment) -> Document:
+    return {
+        "physician_id": appointment.physician_id,
+        "patient_id": appointment.patient_id,
+        "price": Decimal128(str(appointment.price)),
+        "start": appointment.start,
+        "end": appointment.end,
+        "version": appointment.version,
+    }
+
+
+def _appointment(document: Document) -> Appointment:
+    return Appointment(
+        id=document["_id"],
+        physician_id=document["physician_id"],
+        patient_id=document["patient_id"],
+        price=_money(document["price"]),
+        start=document["start"],
+        end=document["end"],
+        version=document["version"],
+    )
+
+
+def _message(document: Document) -> Message:
+    return Message(**{name: document[name] for name in Message.__struct_fields__})
+
+
+def _charge_document(charge: Charge) -> Document:
+    return {
+        "physician_id": charge.physician_id,
+        "patient_id": charge.patient_id,
+        "price": Decimal128(str(charge.price)),
+        "start": charge.start,
+        "end": charge.end,
+        "pricing": charge.pricing,
+        "hours": str(charge.hours),
+        "total": Decimal128(str(charge.total)),
+        "charged_at": charge.charged_at,
+        "origin": asdict(charge.origin),
+    }
+
+
+def _charge(document: Document) -> Charge:
+    return Charge(
+        appointment_id=document["_id"],
+        physician_id=document["physician_id"],
+        patient_id=document["patient_id"],
+        price=_money(document["price"]),
+        start=document["start"],
+        end=document["end"],
+        pricing=document["pricing"],
+        hours=Fraction(document["hours"]),
+        total=_money(document["total"]),
+        charged_at=document["charged_at"],
+        origin=Origin(**document["origin"]),
+    )
+
+
+def _keeping(letter: DeadLetter) -> UpdateOne:
+    first = asdict(letter)
+    again = {name: first.pop(name) for name in ("reason", "last_seen")}
+    attempts = first.pop("attempts")
+    position = first.pop("position")
+    first["headers"] = [list(header) for header in letter.headers]
+    return UpdateOne({"_id": position}, {"$setOnInsert": first, "$set": again, "$inc": {"attempts": attempts}}, upsert=True)
+
+
+def _letter(document: Document) -> DeadLetter:
+    position = document.pop("_id")
+    headers = tuple((name, content) for name, content in document.pop("headers"))
+    return DeadLetter(position=position, headers=headers, **document)
+
+
+def _money(amount: Decimal128) -> Money:
+    return Money(amount.to_decimal())
