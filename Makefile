@@ -26,6 +26,22 @@ run-financial: .venv/run ## run the financial service
 demo: .venv/run ## see one appointment become a charge
 	@$(BIN)/clinic demo
 
+.PHONY: up
+up: ## build and run the whole system in containers, with Kafka and MongoDB
+	$(COMPOSE) up --build --detach
+	@$(COMPOSE) ps
+
+.PHONY: down
+down: ## stop it; its data stay
+	$(COMPOSE) down
+
+.PHONY: logs
+logs: ## follow what it says
+	$(COMPOSE) logs --follow
+
+# The plugin, or the command of its own that came before it.
+COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
 .PHONY: check
 check: .venv/dev ## format, lint, types, import rules, unit tests: seconds, offline
 	$(BIN)/ruff format --check .
