@@ -5,6 +5,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import servers
 from processes import PROGRAM, Pair, Process, Service
 
 RUNNING = pytest.StashKey[list[Process]]()
@@ -53,6 +54,24 @@ def command(processes: list[Process], pair: Pair) -> Callable[..., Service]:
         return made
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mongo_standalone() -> Iterator[str]:
+    with servers.mongo(replica_set=False) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def mongo_replica_set() -> Iterator[str]:
+    with servers.mongo(replica_set=True) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[str]:
+    with servers.kafka() as address:
+        yield address
 
 
 @pytest.fixture

@@ -1,0 +1,193 @@
+"""No list over HTTP and no work of the outbox reads a whole collection, or sorts what it has found: the server's profiler says so."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from itertools import product
+from typing import Any
+from uuid import UUID, uuid4
+
+import pymongo
+import pytest
+from builders import TWO_O_CLOCK, a_charge, a_message, an_appointment, now
+from msgspec.structs import replace
+
+from clinic.adapters.mongo_store import MongoAppointments, MongoCharges, MongoDatabase
+from clinic.domain.appointment import ports as appointment
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.financial import ports as financial
+from clinic.domain.financial.model import Charge, Place
+from clinic.domain.messaging import Published
+
+Document = dict[str, Any]
+
+LEASE = 1.0
+HISTORY = 500
+PAGE = 11
+BUSY_PHYSICIAN, LOYAL_PATIENT = uuid4(), uuid4()
+
+
+def somebody(usual: UUID, number: int) -> UUID:
+    """Half of the history is of one person."""
+    return usual if number % 2 else uuid4()
+
+
+class Profiler:
+    """What the server did for a database, and by which plans."""
+
+    def __init__(self, url: str, name: str) -> None:
+        self._client: pymongo.MongoClient[Document] = pymongo.MongoClient(url)
+        self._database = self._client[name]
+
+    @contextmanager
+    def watching(self, collection: str) -> Iterator[list[Document]]:
+        """Inside, everything is profiled; afterwards the list holds what was planned on this collection."""
+        found: list[Document] = []
+        self._database.command("profile", 2)
+        try:
+            yield found
+        finally:
+            self._database.command("profile", 0)
+            about = {"ns": f"{self._database.name}.{collection}", "planSummary": {"$exists": True}}
+            found += self._database["system.profile"].find(about)
+            self._database["system.profile"].drop()
+
+    def close(self) -> None:
+        self._client.drop_database(self._database.name)
+        self._client.close()
+
+
+def dear(plans: list[Document]) -> list[Document]:
+    """Those that read a whole collection or sort what they have found."""
+    assert plans, "nothing was profiled"
+    return [each for each in plans if "COLLSCAN" in each["planSummary"] or each.get("hasSortStage")]
+
+
+@pytest.fixture
+def name() -> str:
+    return f"test-{uuid4().hex}"
+
+
+@pytest.fixture
+def profiler(mongo_standalone: str, name: str) -> Iterator[Profiler]:
+    profiler = Profiler(mongo_standalone, name)
+    yield profiler
+    profiler.close()
+
+
+@asynccontextmanager
+async def process(url: str, name: str) -> AsyncIterator[MongoAppointments]:
+    store = MongoAppointments(MongoDatabase(url, name, timeout=5), now, LEASE)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+async def added(store: MongoAppointments, count: int) -> list[Appointment]:
+    made = [
+        an_appointment(physician_id=somebody(BUSY_PHYSICIAN, number), patient_id=somebody(LOYAL_PATIENT, number // 2))
+        for number in range(count)
+    ]
+    await asyncio.gather(*(store.add(each) for each in made))
+    return made
+
+
+async def finished(store: MongoAppointments, some: list[Appointment]) -> None:
+    """Each with a fact that nobody has published yet."""
+    await asyncio.gather(*(store.save(replace(each, end=TWO_O_CLOCK), a_message(subject=str(each.id), key=str(each.id))) for each in some))
+
+
+async def published(store: MongoAppointments, count: int) -> None:
+    while count:
+        claimed = await store.claim(100)
+        await store.confirm([Published(each.message, "log/1", now()) for each in claimed])
+        count -= len(claimed)
+
+
+@pytest.fixture
+async def appointments(mongo_standalone: str, name: str) -> AsyncIterator[MongoAppointments]:
+    """A history of appointments, most of them finished and published."""
+    async with process(mongo_standalone, name) as store:
+        made = await added(store, HISTORY)
+        some = made[: HISTORY - 50]
+        await finished(store, some)
+        await published(store, len(some))
+        yield store
+
+
+async def test_every_list_of_appointments_comes_in_the_order_of_an_index(appointments: MongoAppointments, profiler: Profiler) -> None:
+    (middle,) = (await appointments.page(appointment.Wanted(), HISTORY // 2))[-1:]
+    shapes = list(product((None, BUSY_PHYSICIAN), (None, LOYAL_PATIENT), (None, True, False), (None, middle.id)))
+
+    with profiler.watching("appointments") as plans:
+        for physician, patient, is_finished, after in shapes:
+            await appointments.page(appointment.Wanted(physician, patient, is_finished), PAGE, after)
+
+    assert dear(plans) == []
+    assert len(plans) >= len(shapes) == 24
+
+
+async def test_every_list_of_charges_comes_in_the_order_of_an_index(mongo_standalone: str, name: str, profiler: Profiler) -> None:
+    charges = MongoCharges(MongoDatabase(mongo_standalone, name, timeout=5))
+    await charges.open()
+    try:
+        made = [_charge(number) for number in range(HISTORY)]
+        await charges.add(made)
+        middle = made[HISTORY // 2].charged_at
+        place = Place(middle, made[HISTORY // 2].appointment_id)
+        times = (None, middle - timedelta(seconds=50)), (None, middle + timedelta(seconds=50))
+        shapes = list(product((None, BUSY_PHYSICIAN), (None, LOYAL_PATIENT), *times, (None, place)))
+
+        with profiler.watching("charges") as plans:
+            for physician, patient, charged_from, charged_to, after in shapes:
+                await charges.page(financial.Wanted(physician, patient, charged_from, charged_to), PAGE, after)
+    finally:
+        await charges.close()
+
+    assert dear(plans) == []
+    assert len(plans) >= len(shapes) == 32
+
+
+def _charge(number: int) -> Charge:
+    physician, patient = somebody(BUSY_PHYSICIAN, number), somebody(LOYAL_PATIENT, number // 2)
+    moment = TWO_O_CLOCK + timedelta(seconds=number // 5)
+    return a_charge(appointment_id=uuid4(), physician_id=physician, patient_id=patient, charged_at=moment)
+
+
+async def test_what_a_dead_process_left_is_found_without_reading_the_history(
+    appointments: MongoAppointments, mongo_standalone: str, name: str, profiler: Profiler
+) -> None:
+    left = await added(appointments, 7)
+    await finished(appointments, left)
+
+    async with process(mongo_standalone, name) as another:
+        with profiler.watching("appointments") as plans:
+            taken = await another.claim(100)
+            await another.confirm([Published(each.message, "log/1", now()) for each in taken])
+
+    assert {each.message.subject for each in taken} == {str(each.id) for each in left}
+    assert dear(plans) == []
+    assert max(each["docsExamined"] for each in plans) <= len(left)
+
+
+async def test_the_age_of_the_oldest_fact_is_told_without_reading_the_history(appointments: MongoAppointments, profiler: Profiler) -> None:
+    await finished(appointments, await added(appointments, 7))
+
+    with profiler.watching("appointments") as plans:
+        assert await appointments.oldest() is not None
+
+    assert dear(plans) == []
+    assert max(each["docsExamined"] for each in plans) <= 7
+
+
+async def test_starting_and_finishing_find_an_appointment_by_its_id(appointments: MongoAppointments, profiler: Profiler) -> None:
+    with profiler.watching("appointments") as plans:
+        made = await added(appointments, 5)
+        await finished(appointments, [await appointments.get(each.id) for each in made])
+        await published(appointments, 5)
+
+    assert dear(plans) == []
+    assert max(each.get("docsExamined", 0) for each in plans) <= 5
