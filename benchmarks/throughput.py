@@ -3,7 +3,8 @@
 
     .venv/bin/python benchmarks/throughput.py [seconds a round]
 
-The service runs in a process of its own on a fresh SQLite folder. `wrk` (Debian: apt-get install wrk) drives it over 64
+The service runs in a process of its own on a fresh SQLite folder, or on what CLINIC_STORE and CLINIC_TRANSPORT name.
+`wrk` (Debian: apt-get install wrk) drives it over 64
 connections, in turn: A stores, B validates the same and answers the same shape and stores nothing, A again.
 Behind the finishes the relay publishes into the event log meanwhile: that work is in their figures.
 """
@@ -92,13 +93,16 @@ async def served() -> None:
 
 
 async def _prepare(container: AppointmentContainer, ids: Path) -> None:
-    await container.file().open()
+    opened = [each for each in container.opened() if each]
+    for each in opened:
+        await each.open()
     start, person = container.start_appointment(), uuid4()
     with ids.open("w") as file:
         for _ in range(PREPARED // 1000):
             started = await asyncio.gather(*(start(person, person) for _ in range(1000)))
             file.writelines(f"{each.id}\n" for each in started)
-    await container.file().close()
+    for each in opened:
+        await each.close()
 
 
 def rounds(console: Console, stack: ExitStack, seconds: int) -> None:
