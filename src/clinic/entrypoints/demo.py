@@ -39,7 +39,7 @@ def _tell(console: Console, appointments: str, charges: str) -> None:
         began = time.perf_counter()
         answer = _call(method, url, body, headers)
         took = (time.perf_counter() - began) * 1000
-        console.print(f"[green]●[/] [bold]{what:<28}[/] [cyan]{method:<4} {url.partition('//')[2][:15]}[/]  [dim]{took:.1f} ms[/]")
+        console.print(f"[green]●[/] [bold]{what:<22}[/] [cyan]{method:<4} /{url.split('/', 3)[3]}[/]  [dim]{took:.1f} ms[/]")
         for name, value in answer.items():
             console.print(f"    {name:<14} {value:.2f}" if isinstance(value, float) else f"    {name:<14} {value}")
         return answer
