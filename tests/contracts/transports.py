@@ -47,15 +47,14 @@ class TransportContract(Contract):
         async with self.opened(where) as ends:
             yield ends
 
-    async def collected(self, subscription: Subscription, count: int, *, acknowledged: bool = True) -> list[Delivery]:
+    async def collected(self, subscription: Subscription, count: int) -> list[Delivery]:
         """Deliveries until so many messages have come, repeats among them."""
         found: list[Delivery] = []
         async with asyncio.timeout(self.patience):
             while len(positions(found)) < count:
                 batch = await subscription.receive()
                 found += batch
-                if acknowledged:
-                    await subscription.acknowledge(batch)
+                await subscription.acknowledge(batch)
         return found
 
     async def test_publishing_answers_one_for_each_in_order(self, ends: Ends) -> None:
