@@ -10,7 +10,10 @@ import pytest
 from builders import now
 from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract
 
-from clinic.adapters.mongo_store import MongoAppointments, MongoCharges, MongoDatabase, MongoDeadLetters
+from clinic.adapters.mongo_appointments import MongoAppointments
+from clinic.adapters.mongo_charges import MongoCharges
+from clinic.adapters.mongo_database import MongoDatabase
+from clinic.adapters.mongo_dead_letters import MongoDeadLetters
 
 NOBODY = "mongodb://127.0.0.1:1/?directConnection=true"
 

@@ -9,8 +9,12 @@ from apps import Technology, settings
 from clinic.adapters.kafka_transport import KafkaPublisher, KafkaSubscription
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryPublisher, MemorySubscription
-from clinic.adapters.mongo_store import MongoAppointments, MongoCharges, MongoDeadLetters
-from clinic.adapters.sqlite_store import SqliteAppointments, SqliteCharges, SqliteDeadLetters
+from clinic.adapters.mongo_appointments import MongoAppointments
+from clinic.adapters.mongo_charges import MongoCharges
+from clinic.adapters.mongo_dead_letters import MongoDeadLetters
+from clinic.adapters.sqlite_appointments import SqliteAppointments
+from clinic.adapters.sqlite_charges import SqliteCharges
+from clinic.adapters.sqlite_dead_letters import SqliteDeadLetters
 from clinic.adapters.sqlite_transport import SqlitePublisher, SqliteSubscription
 from clinic.domain.delivery import Consumer, Relay
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer

@@ -14,6 +14,7 @@ from clinic.adapters.sqlite_file import SqliteFile, milliseconds, moment
 from clinic.domain.errors import Misconfigured, Unavailable
 
 NOTES = "CREATE TABLE notes (note TEXT)"
+WHEN = "ALTER TABLE notes ADD COLUMN at INTEGER NOT NULL DEFAULT 7"
 
 
 def insert(connection: sqlite3.Connection) -> None:
@@ -22,6 +23,10 @@ def insert(connection: sqlite3.Connection) -> None:
 
 def count(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT count(*) FROM notes").fetchone()[0])
+
+
+def is_empty(folder: Path) -> bool:
+    return not list(folder.iterdir())
 
 
 async def test_a_second_serving_process_is_refused(tmp_path: Path) -> None:
@@ -50,12 +55,41 @@ async def test_opening_or_closing_twice_does_nothing(tmp_path: Path) -> None:
 
 
 async def test_a_file_of_a_newer_schema_is_refused_and_let_go(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, version=2)) as file:
-        await file.write(insert)
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, WHEN)) as file:
+        await file.write(lambda connection: connection.execute("INSERT INTO notes VALUES ('a', 1)"))
     with pytest.raises(Misconfigured, match="newer"):
-        await SqliteFile(tmp_path / "notes.db", NOTES, version=1).open()
-    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, version=2)) as file:
+        await SqliteFile(tmp_path / "notes.db", NOTES).open()
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, WHEN)) as file:
         assert await file.read(count) == 1
+
+
+async def test_a_file_of_an_older_schema_is_brought_up_to_date_with_what_is_in_it(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        await file.write(insert)
+    for _ in range(2):
+        async with opened(SqliteFile(tmp_path / "notes.db", NOTES, WHEN)) as file:
+            rows = await file.read(lambda connection: connection.execute("SELECT * FROM notes").fetchall())
+            assert rows == [("a", 7)]
+
+
+async def test_a_visitor_reads_and_writes_beside_the_process_that_serves_the_file(tmp_path: Path) -> None:
+    visitor = SqliteFile(tmp_path / "notes.db", NOTES)
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        await file.write(insert)
+        await visitor.visit()
+        await visitor.write(insert)
+        await visitor.close()
+        assert await file.read(count) == 2
+
+
+async def test_a_visitor_makes_no_file_and_changes_no_schema(tmp_path: Path) -> None:
+    with pytest.raises(Misconfigured, match="CLINIC_DATA_DIR"):
+        await SqliteFile(tmp_path / "notes.db", NOTES).visit()
+    assert is_empty(tmp_path)
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)):
+        pass
+    with pytest.raises(Misconfigured, match="schema 1"):
+        await SqliteFile(tmp_path / "notes.db", NOTES, WHEN).visit()
 
 
 async def test_what_is_no_database_does_not_answer(tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ import pytest
 from builders import a_charge, a_message, an_appointment, now, opened
 from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, hand_over, published, saved
 
+from clinic.adapters.sqlite_appointments import APPOINTMENTS, SqliteAppointments
+from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
+from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, SqliteDeadLetters
 from clinic.adapters.sqlite_file import SqliteFile, T, Work, connect, transaction
-from clinic.adapters.sqlite_store import APPOINTMENTS, CHARGES, SqliteAppointments, SqliteCharges, SqliteDeadLetters
 from clinic.domain.errors import ClinicError, Unavailable
 
 
@@ -48,12 +50,12 @@ class TestSqliteDeadLetters(DeadLettersContract):
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[SqliteDeadLetters]:
-        async with opened(SqliteFile(where / "financial.db", CHARGES)) as file:
+        async with opened(SqliteFile(where / "financial.db", DEAD_LETTERS)) as file:
             yield SqliteDeadLetters(file)
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[SqliteDeadLetters]:
-        yield SqliteDeadLetters(SqliteFile(where / "financial.db", CHARGES))
+        yield SqliteDeadLetters(SqliteFile(where / "financial.db", DEAD_LETTERS))
 
 
 class ForgetfulFile(SqliteFile):

@@ -9,19 +9,17 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from clinic.domain.errors import Misconfigured, Unavailable
 
 T = TypeVar("T")
+Row = Sequence[Any]
 Work = Callable[[sqlite3.Connection], T]
-
-VERSION = 1
-"""Of every schema."""
 
 PATIENCE = 3.0
 """Seconds that a write waits for another process's write to end."""
@@ -44,11 +42,12 @@ def moment(milliseconds: int) -> datetime:
 class SqliteFile:
     """A file with a schema, opened by the one process that serves it.
 
-    `schema` creates the tables; its `version` is kept in the file, and older code refuses a newer file.
+    Each of `scripts` takes its schema from one version to the next, the first from nothing. The version is kept in the
+    file: a file that is older is brought up to date, and older code refuses a newer file.
     """
 
-    def __init__(self, path: Path, schema: str, version: int = VERSION) -> None:
-        self.path, self._schema, self._version = path, schema, version
+    def __init__(self, path: Path, *scripts: str) -> None:
+        self.path, self._scripts, self._version = path, scripts, len(scripts)
         self._lock: int | None = None
         self._writer: _Thread | None = None
         self._reader: _Thread | None = None
@@ -65,6 +64,16 @@ class SqliteFile:
         except BaseException:
             await self.close()
             raise
+
+    async def visit(self) -> None:
+        """Open it beside the process that serves it. Raises `Misconfigured` where that process never ran in this version."""
+        if not self.path.exists():
+            raise Misconfigured(f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once")
+        self._writer, self._reader = _Thread(self.path), _Thread(self.path)
+        (found,) = await self.read(lambda connection: connection.execute("PRAGMA user_version").fetchone())
+        if found != self._version:
+            await self.close()
+            raise Misconfigured(f"{self.path} has schema {found}, and {self._version} is needed: start its service anew")
 
     async def close(self) -> None:
         """Ends the work under way, then lets go of the file. A second call does nothing."""
@@ -101,7 +110,8 @@ class SqliteFile:
         if found > self._version:
             raise Misconfigured(f"{self.path} was written by a newer version of this program (schema {found}): run that one")
         if found < self._version:
-            connection.executescript(f"BEGIN IMMEDIATE; {self._schema}; PRAGMA user_version={self._version}; COMMIT")
+            missing = ";".join(self._scripts[found:])
+            connection.executescript(f"BEGIN IMMEDIATE; {missing}; PRAGMA user_version={self._version}; COMMIT")
 
 
 class _Thread:
@@ -187,3 +197,24 @@ def read_only(path: Path) -> sqlite3.Connection:
     )
     connection.execute("PRAGMA query_only=1")
     return connection
+
+
+def page(
+    table: str,
+    order: str,
+    conditions: Sequence[tuple[str, Any]],
+    limit: int,
+    read: Callable[[Row], T],
+    connection: sqlite3.Connection,
+) -> Sequence[T]:
+    """The conditions that are set, all of them; a value that is a tuple fills several marks."""
+    wanted = [(condition, value) for condition, value in conditions if value is not None]
+    where = " AND ".join(condition for condition, _ in wanted) or "true"
+    values = [each for _, value in wanted for each in (value if isinstance(value, tuple) else (value,))]
+    query = f"SELECT * FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
+    return [read(row) for row in connection.execute(query, [*values, limit])]
+
+
+def marks(values: Iterable[object]) -> str:
+    """A mark for each value of a query."""
+    return ",".join("?" for _ in values)

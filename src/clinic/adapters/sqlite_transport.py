@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite_file import VERSION, SqliteFile, milliseconds, moment, read_only
+from clinic.adapters.sqlite_file import SqliteFile, milliseconds, moment, read_only
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging import Clock, Delivery, Message, Origin, Pause, Published, Publisher, Subscription
 
@@ -30,6 +30,7 @@ BUSY, QUIET = 0.001, 0.02
 EASING = 1.02
 """How much longer each look that finds nothing makes the next wait: from busy to quiet in about a second."""
 
+LOG_VERSION = 1
 LOG = """
 CREATE TABLE log (id TEXT NOT NULL);
 INSERT INTO log VALUES (lower(hex(randomblob(8))));
@@ -129,9 +130,9 @@ class _OpenLog:
         self._path, self._file = path, path.stat()
         self.connection = read_only(path)
         version = self._version()
-        if version != VERSION:
+        if version != LOG_VERSION:
             self.connection.close()
-            if version > VERSION:
+            if version > LOG_VERSION:
                 raise Misconfigured(f"{path} was written by a newer version of this program (schema {version}): run that one")
             raise FileNotFoundError(path)  # its maker is about to fill it
 

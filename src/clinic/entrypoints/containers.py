@@ -11,9 +11,14 @@ from dependency_injector.providers import Callable, Dependency, List, Object, Se
 from clinic.adapters.kafka_transport import Kafka, KafkaPublisher, KafkaSubscription
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.adapters.mongo_store import MongoAppointments, MongoCharges, MongoDatabase, MongoDeadLetters
+from clinic.adapters.mongo_appointments import MongoAppointments
+from clinic.adapters.mongo_charges import MongoCharges
+from clinic.adapters.mongo_database import MongoDatabase
+from clinic.adapters.mongo_dead_letters import MongoDeadLetters
+from clinic.adapters.sqlite_appointments import APPOINTMENTS, SqliteAppointments
+from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
+from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, SqliteDeadLetters
 from clinic.adapters.sqlite_file import SqliteFile
-from clinic.adapters.sqlite_store import APPOINTMENTS, CHARGES, SqliteAppointments, SqliteCharges, SqliteDeadLetters
 from clinic.adapters.sqlite_transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 from clinic.domain import events
 from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
@@ -61,10 +66,12 @@ class AppointmentContainer(DeclarativeContainer):
     notices = Singleton(WatchedNotices, "appointment")
 
     file = Singleton(SqliteFile, _in(settings, "appointment.db"), APPOINTMENTS)
+    database = Singleton(_mongo, settings, "appointment")
+    kept = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
     appointments = Selector(
         settings.provided.store,
         sqlite=Singleton(SqliteAppointments, file, clock, settings.provided.lease),
-        mongo=Singleton(MongoAppointments, Singleton(_mongo, settings, "appointment"), clock, settings.provided.lease),
+        mongo=Singleton(MongoAppointments, database, clock, settings.provided.lease),
         memory=Singleton(MemoryAppointments, clock, settings.provided.lease),
     )
     log = Singleton(SqliteFile, _in(settings, "events.db"), LOG)
@@ -95,8 +102,9 @@ class FinancialContainer(DeclarativeContainer):
     pause = Object(asyncio.sleep)
     notices = Singleton(WatchedNotices, "financial")
 
-    file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES)
+    file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS)
     database = Singleton(_mongo, settings, "financial")
+    kept = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
     charges = Selector(
         settings.provided.store,
         sqlite=Singleton(SqliteCharges, file),

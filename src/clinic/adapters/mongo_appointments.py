@@ -1,15 +1,10 @@
-"""Both contexts' stores in MongoDB: one document holds an appointment and its unpublished facts, so one write keeps both.
-
-No transactions: the same on a standalone server, a replica set and a sharded cluster. Every write is majority and journaled,
-and what its outcome was is never guessed.
-"""
+"""Appointments and their outbox in MongoDB: one document holds an appointment and its unpublished facts, so one write keeps both."""
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
-from fractions import Fraction
 from time import monotonic
 from typing import Any, Final
 from uuid import UUID, uuid4
@@ -17,89 +12,19 @@ from uuid import UUID, uuid4
 from bson.decimal128 import Decimal128
 from msgspec import Struct
 from msgspec.structs import asdict, replace
-from pymongo import ASCENDING, DESCENDING, AsyncMongoClient, InsertOne, UpdateOne
-from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo import ASCENDING, DESCENDING, InsertOne, UpdateOne
 
-from clinic.adapters.arrivals import Arrivals
 from clinic.adapters.group_commit import GroupCommit
+from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, money
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.errors import ClinicError, Conflict, Misconfigured, NotFound, Unavailable
-from clinic.domain.financial import ports as financial
-from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import Claimed, Clock, DeadLetter, DeadLetters, Message, Origin, Outbox, Published
-from clinic.domain.money import Money
-
-Document = dict[str, Any]
-Collection = AsyncCollection[Document]
+from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
+from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published
 
 DUPLICATE: Final = 11000
 HANDED_AT_MOST: Final = 10_000
 """Facts that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
-
-
-class MongoDatabase:
-    """A context's database; its client lives as long as the service does.
-
-    `timeout` bounds each call to a server that hangs, in seconds; a request waits for a few calls in a row at most.
-    """
-
-    def __init__(self, url: str, name: str, timeout: float) -> None:
-        self._url, self._name, self._timeout = url, name, int(timeout * 1000)
-        self._client: AsyncMongoClient[Document] | None = None
-
-    async def open(self) -> None:
-        """Make the indexes. Raises `Unavailable` where the server does not answer, `Misconfigured` for another shard key."""
-        try:
-            self._client = AsyncMongoClient(
-                self._url,
-                appname="clinic",
-                tz_aware=True,
-                uuidRepresentation="standard",
-                w="majority",
-                journal=True,
-                readConcernLevel="majority",
-                retryReads=False,  # a retry would double the time that a client waits for its 503
-                serverSelectionTimeoutMS=self._timeout,
-                connectTimeoutMS=self._timeout,
-                socketTimeoutMS=self._timeout,
-                wTimeoutMS=self._timeout,
-            )
-        except PyMongoError as error:
-            raise Misconfigured(f"CLINIC_MONGO_URL cannot be used: {error}") from error
-
-    async def close(self) -> None:
-        if self._client is not None:
-            await self._client.close()
-            self._client = None
-
-    async def check(self) -> None:
-        """Return when the primary answers. Raises `Unavailable`."""
-        with answered():
-            await self._opened[self._name].command("ping")
-
-    def collection(self, name: str) -> Collection:
-        return self._opened[self._name][name]
-
-    async def check_sharding(self, collection: str) -> None:
-        """The collision of two writers and the one charge of an appointment hold only where `_id` is the shard key."""
-        with answered():
-            if (await self._opened.admin.command("hello")).get("msg") != "isdbgrid":
-                return
-            sharded = await self._opened.config.collections.find_one({"_id": f"{self._name}.{collection}"})
-        if sharded and dict(sharded["key"]) != {"_id": "hashed"}:
-            raise Misconfigured(
-                f"{self._name}.{collection} is sharded by {dict(sharded['key'])}: shard it anew, with "
-                f'sh.shardCollection("{self._name}.{collection}", {{_id: "hashed"}})'
-            )
-
-    @property
-    def _opened(self) -> AsyncMongoClient[Document]:
-        if self._client is None:
-            raise Unavailable("the connection to MongoDB is closed")
-        return self._client
 
 
 class _Write(Struct):
@@ -223,7 +148,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
     async def _write_group(self, group: Sequence[_Write]) -> Sequence[Appointment | ClinicError]:
         until = monotonic() + self._lease
         with answered():
-            details = await _bulk(self._documents, [each.request for each in group])
+            details = await bulk(self._documents, [each.request for each in group])
         outcomes = [_outcome(index, each, details) for index, each in enumerate(group)]
         if details["upserted"]:
             await self._forget([each["_id"] for each in details["upserted"]])
@@ -289,112 +214,6 @@ class MongoAppointments(appointment.Appointments, Outbox):
             return [Claimed(_message(fact), until) async for each in taken for fact in each["outbox"]]
 
 
-class MongoCharges(financial.Charges):
-    """Charges, in the collection `charges`."""
-
-    def __init__(self, database: MongoDatabase) -> None:
-        self._database = database
-        self._arrivals = Arrivals(self._find)
-
-    async def open(self) -> None:
-        await self._database.open()
-        await self._database.check_sharding("charges")
-        by_time = [("charged_at", ASCENDING), ("_id", ASCENDING)]
-        with answered():
-            await self._documents.create_index(by_time)
-            await self._documents.create_index([("physician_id", ASCENDING), *by_time])
-            await self._documents.create_index([("patient_id", ASCENDING), *by_time])
-
-    async def close(self) -> None:
-        await self._database.close()
-
-    async def check(self) -> None:
-        await self._database.check()
-
-    async def add(self, charges: Sequence[Charge]) -> financial.Added:
-        if not charges:
-            return financial.Added([], [])
-        requests = [UpdateOne({"_id": each.appointment_id}, {"$setOnInsert": _charge_document(each)}, upsert=True) for each in charges]
-        with answered():
-            details = await _bulk(self._documents, requests)
-        if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in details["writeErrors"]):
-            raise Unavailable("MongoDB does not say whether charges are kept")
-        new = {each["index"] for each in details["upserted"]}
-        known = [each.appointment_id for index, each in enumerate(charges) if index not in new]
-        standing = await self._find(known) if known else []
-        added = financial.Added([each for index, each in enumerate(charges) if index in new], list(standing))
-        self._arrivals.announce(added)
-        return added
-
-    async def get(self, appointment_id: UUID) -> Charge:
-        for charge in await self._find([appointment_id]):
-            return charge
-        raise NotFound(f"appointment {appointment_id} has no charge yet")
-
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
-        return await self._arrivals.wait(appointment_id, within)
-
-    async def page(self, wanted: financial.Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
-        query: Document = {}
-        if wanted.physician_id is not None:
-            query["physician_id"] = wanted.physician_id
-        if wanted.patient_id is not None:
-            query["patient_id"] = wanted.patient_id
-        bounds = {"$gte": wanted.charged_from, "$lt": wanted.charged_to, "$lte": after and after.charged_at}
-        if bounds := {name: bound for name, bound in bounds.items() if bound is not None}:
-            query["charged_at"] = bounds
-        if after is not None:
-            query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
-        with answered():
-            found = self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
-            return [_charge(document) async for document in found]
-
-    @property
-    def _documents(self) -> Collection:
-        return self._database.collection("charges")
-
-    async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
-        with answered():
-            return [_charge(document) async for document in self._documents.find({"_id": {"$in": list(ids)}})]
-
-
-class MongoDeadLetters(DeadLetters):
-    """Dead letters, in the collection `dead_letters`."""
-
-    def __init__(self, database: MongoDatabase) -> None:
-        self._database = database
-
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
-        with answered():
-            await self._documents.bulk_write([_keeping(each) for each in letters])
-
-    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        with answered():
-            found = self._documents.find({"_id": {"$gt": after}}).sort("_id", ASCENDING).limit(limit)
-            return [_letter(document) async for document in found]
-
-    @property
-    def _documents(self) -> Collection:
-        return self._database.collection("dead_letters")
-
-
-@contextmanager
-def answered() -> Iterator[None]:
-    """Every failure of the driver is one thing: no answer. For a write the outcome is unknown."""
-    try:
-        yield
-    except PyMongoError as error:
-        raise Unavailable(f"MongoDB does not answer: {str(error).partition(', Topology')[0]}") from error
-
-
-async def _bulk(documents: Collection, requests: Sequence[InsertOne[Document] | UpdateOne]) -> Mapping[str, Any]:
-    """The details of an unordered bulk, whose operations succeed or fail each on its own."""
-    try:
-        return (await documents.bulk_write(requests, ordered=False)).bulk_api_result
-    except BulkWriteError as error:
-        return error.details or {}
-
-
 def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointment | ClinicError:
     for error in details["writeErrors"]:
         if error["index"] == index:
@@ -432,7 +251,7 @@ def _appointment(document: Document) -> Appointment:
         id=document["_id"],
         physician_id=document["physician_id"],
         patient_id=document["patient_id"],
-        price=_money(document["price"]),
+        price=money(document["price"]),
         start=document["start"],
         end=document["end"],
         version=document["version"],
@@ -441,53 +260,3 @@ def _appointment(document: Document) -> Appointment:
 
 def _message(document: Document) -> Message:
     return Message(**{name: document[name] for name in Message.__struct_fields__})
-
-
-def _charge_document(charge: Charge) -> Document:
-    return {
-        "physician_id": charge.physician_id,
-        "patient_id": charge.patient_id,
-        "price": Decimal128(str(charge.price)),
-        "start": charge.start,
-        "end": charge.end,
-        "pricing": charge.pricing,
-        "hours": str(charge.hours),
-        "total": Decimal128(str(charge.total)),
-        "charged_at": charge.charged_at,
-        "origin": asdict(charge.origin),
-    }
-
-
-def _charge(document: Document) -> Charge:
-    return Charge(
-        appointment_id=document["_id"],
-        physician_id=document["physician_id"],
-        patient_id=document["patient_id"],
-        price=_money(document["price"]),
-        start=document["start"],
-        end=document["end"],
-        pricing=document["pricing"],
-        hours=Fraction(document["hours"]),
-        total=_money(document["total"]),
-        charged_at=document["charged_at"],
-        origin=Origin(**document["origin"]),
-    )
-
-
-def _keeping(letter: DeadLetter) -> UpdateOne:
-    first = asdict(letter)
-    again = {name: first.pop(name) for name in ("reason", "last_seen")}
-    attempts = first.pop("attempts")
-    position = first.pop("position")
-    first["headers"] = [list(header) for header in letter.headers]
-    return UpdateOne({"_id": position}, {"$setOnInsert": first, "$set": again, "$inc": {"attempts": attempts}}, upsert=True)
-
-
-def _letter(document: Document) -> DeadLetter:
-    position = document.pop("_id")
-    headers = tuple((name, content) for name, content in document.pop("headers"))
-    return DeadLetter(position=position, headers=headers, **document)
-
-
-def _money(amount: Decimal128) -> Money:
-    return Money(amount.to_decimal())

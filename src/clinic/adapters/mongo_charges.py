@@ -1,0 +1,119 @@
+"""Charges in MongoDB, each under its appointment's id."""
+
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Final
+from uuid import UUID
+
+from bson.decimal128 import Decimal128
+from msgspec.structs import asdict
+from pymongo import ASCENDING, DESCENDING, UpdateOne
+
+from clinic.adapters.arrivals import Arrivals
+from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, money
+from clinic.domain.errors import NotFound, Unavailable
+from clinic.domain.financial import ports as financial
+from clinic.domain.financial.model import Charge, Place
+from clinic.domain.messaging import Origin
+
+DUPLICATE: Final = 11000
+
+
+class MongoCharges(financial.Charges):
+    """Charges, in the collection `charges`."""
+
+    def __init__(self, database: MongoDatabase) -> None:
+        self._database = database
+        self._arrivals = Arrivals(self._find)
+
+    async def open(self) -> None:
+        await self._database.open()
+        await self._database.check_sharding("charges")
+        by_time = [("charged_at", ASCENDING), ("_id", ASCENDING)]
+        with answered():
+            await self._documents.create_index(by_time)
+            await self._documents.create_index([("physician_id", ASCENDING), *by_time])
+            await self._documents.create_index([("patient_id", ASCENDING), *by_time])
+
+    async def close(self) -> None:
+        await self._database.close()
+
+    async def check(self) -> None:
+        await self._database.check()
+
+    async def add(self, charges: Sequence[Charge]) -> financial.Added:
+        if not charges:
+            return financial.Added([], [])
+        requests = [UpdateOne({"_id": each.appointment_id}, {"$setOnInsert": _charge_document(each)}, upsert=True) for each in charges]
+        with answered():
+            details = await bulk(self._documents, requests)
+        if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in details["writeErrors"]):
+            raise Unavailable("MongoDB does not say whether charges are kept")
+        new = {each["index"] for each in details["upserted"]}
+        known = [each.appointment_id for index, each in enumerate(charges) if index not in new]
+        standing = await self._find(known) if known else []
+        added = financial.Added([each for index, each in enumerate(charges) if index in new], list(standing))
+        self._arrivals.announce(added)
+        return added
+
+    async def get(self, appointment_id: UUID) -> Charge:
+        for charge in await self._find([appointment_id]):
+            return charge
+        raise NotFound(f"appointment {appointment_id} has no charge yet")
+
+    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+        return await self._arrivals.wait(appointment_id, within)
+
+    async def page(self, wanted: financial.Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+        query: Document = {}
+        if wanted.physician_id is not None:
+            query["physician_id"] = wanted.physician_id
+        if wanted.patient_id is not None:
+            query["patient_id"] = wanted.patient_id
+        bounds = {"$gte": wanted.charged_from, "$lt": wanted.charged_to, "$lte": after and after.charged_at}
+        if bounds := {name: bound for name, bound in bounds.items() if bound is not None}:
+            query["charged_at"] = bounds
+        if after is not None:
+            query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
+        with answered():
+            found = self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+            return [_charge(document) async for document in found]
+
+    @property
+    def _documents(self) -> Collection:
+        return self._database.collection("charges")
+
+    async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
+        with answered():
+            return [_charge(document) async for document in self._documents.find({"_id": {"$in": list(ids)}})]
+
+
+def _charge_document(charge: Charge) -> Document:
+    return {
+        "physician_id": charge.physician_id,
+        "patient_id": charge.patient_id,
+        "price": Decimal128(str(charge.price)),
+        "start": charge.start,
+        "end": charge.end,
+        "pricing": charge.pricing,
+        "hours": str(charge.hours),
+        "total": Decimal128(str(charge.total)),
+        "charged_at": charge.charged_at,
+        "origin": asdict(charge.origin),
+    }
+
+
+def _charge(document: Document) -> Charge:
+    return Charge(
+        appointment_id=document["_id"],
+        physician_id=document["physician_id"],
+        patient_id=document["patient_id"],
+        price=money(document["price"]),
+        start=document["start"],
+        end=document["end"],
+        pricing=document["pricing"],
+        hours=Fraction(document["hours"]),
+        total=money(document["total"]),
+        charged_at=document["charged_at"],
+        origin=Origin(**document["origin"]),
+    )

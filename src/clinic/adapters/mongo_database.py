@@ -1,0 +1,107 @@
+"""What the MongoDB stores share: a context's database, one kind of failure, bulks whose outcome is not guessed.
+
+No transactions: the same on a standalone server, a replica set and a sharded cluster. Every write is majority and journaled.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from bson.decimal128 import Decimal128
+from pymongo import AsyncMongoClient, InsertOne, UpdateOne
+from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.errors import BulkWriteError, PyMongoError
+
+from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.domain.money import Money
+
+Document = dict[str, Any]
+Collection = AsyncCollection[Document]
+
+
+class MongoDatabase:
+    """A context's database; its client lives as long as the service does.
+
+    `timeout` bounds each call to a server that hangs, in seconds; a request waits for a few calls in a row at most.
+    """
+
+    def __init__(self, url: str, name: str, timeout: float) -> None:
+        self._url, self._name, self._timeout = url, name, int(timeout * 1000)
+        self._client: AsyncMongoClient[Document] | None = None
+
+    async def open(self) -> None:
+        """Raises `Misconfigured` where the address cannot be one."""
+        try:
+            self._client = AsyncMongoClient(
+                self._url,
+                appname="clinic",
+                tz_aware=True,
+                uuidRepresentation="standard",
+                w="majority",
+                journal=True,
+                readConcernLevel="majority",
+                retryReads=False,  # a retry would double the time that a client waits for its 503
+                serverSelectionTimeoutMS=self._timeout,
+                connectTimeoutMS=self._timeout,
+                socketTimeoutMS=self._timeout,
+                wTimeoutMS=self._timeout,
+            )
+        except PyMongoError as error:
+            raise Misconfigured(f"CLINIC_MONGO_URL cannot be used: {error}") from error
+
+    async def visit(self) -> None:
+        """Open it for a command beside the services. Raises `Unavailable` where the server does not answer."""
+        await self.open()
+        await self.check()
+
+    async def close(self) -> None:
+        if self._client is not None:
+            await self._client.close()
+            self._client = None
+
+    async def check(self) -> None:
+        """Return when the primary answers. Raises `Unavailable`."""
+        with answered():
+            await self._opened[self._name].command("ping")
+
+    def collection(self, name: str) -> Collection:
+        return self._opened[self._name][name]
+
+    async def check_sharding(self, collection: str) -> None:
+        """The collision of two writers and the one charge of an appointment hold only where `_id` is the shard key."""
+        with answered():
+            if (await self._opened.admin.command("hello")).get("msg") != "isdbgrid":
+                return
+            sharded = await self._opened.config.collections.find_one({"_id": f"{self._name}.{collection}"})
+        if sharded and dict(sharded["key"]) != {"_id": "hashed"}:
+            raise Misconfigured(
+                f"{self._name}.{collection} is sharded by {dict(sharded['key'])}: shard it anew, with "
+                f'sh.shardCollection("{self._name}.{collection}", {{_id: "hashed"}})'
+            )
+
+    @property
+    def _opened(self) -> AsyncMongoClient[Document]:
+        if self._client is None:
+            raise Unavailable("the connection to MongoDB is closed")
+        return self._client
+
+
+@contextmanager
+def answered() -> Iterator[None]:
+    """Every failure of the driver is one thing: no answer. For a write the outcome is unknown."""
+    try:
+        yield
+    except PyMongoError as error:
+        raise Unavailable(f"MongoDB does not answer: {str(error).partition(', Topology')[0]}") from error
+
+
+async def bulk(documents: Collection, requests: Sequence[InsertOne[Document] | UpdateOne]) -> Mapping[str, Any]:
+    """The details of an unordered bulk, whose operations succeed or fail each on its own."""
+    try:
+        return (await documents.bulk_write(requests, ordered=False)).bulk_api_result
+    except BulkWriteError as error:
+        return error.details or {}
+
+
+def money(amount: Decimal128) -> Money:
+    return Money(amount.to_decimal())

@@ -1,0 +1,142 @@
+"""Appointments and their outbox in SQLite: appointment.db. Money is whole cents, times are whole milliseconds."""
+
+import sqlite3
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from uuid import UUID
+
+import msgspec
+from msgspec.structs import replace
+
+from clinic.adapters.group_commit import GroupCommit
+from clinic.adapters.leases import Leases
+from clinic.adapters.sqlite_file import Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.domain.appointment import ports as appointment
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.errors import ClinicError, Conflict, NotFound
+from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published
+from clinic.domain.money import Money
+
+APPOINTMENTS = """
+CREATE TABLE appointments (
+    id BLOB PRIMARY KEY, physician_id BLOB NOT NULL, patient_id BLOB NOT NULL, cents INTEGER NOT NULL,
+    start INTEGER NOT NULL, "end" INTEGER, version INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX appointments_of_a_physician ON appointments (physician_id, id);
+CREATE INDEX appointments_of_a_patient ON appointments (patient_id, id);
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL, saved_at INTEGER NOT NULL, message BLOB NOT NULL
+);
+CREATE TABLE published (
+    id TEXT PRIMARY KEY, subject TEXT NOT NULL, saved_at INTEGER NOT NULL, published_at INTEGER NOT NULL, position TEXT NOT NULL
+) WITHOUT ROWID;
+"""
+
+Operation = Callable[[sqlite3.Connection], Appointment | ClinicError]
+
+_encoder = msgspec.msgpack.Encoder()
+_message = msgspec.msgpack.Decoder(Message)
+
+
+class SqliteAppointments(appointment.Appointments, Outbox):
+    """Appointments and their outbox, in appointment.db."""
+
+    def __init__(self, file: SqliteFile, clock: Clock, lease: float) -> None:
+        self._file, self._clock = file, clock
+        self._leases = Leases(lease)
+        self._commit = GroupCommit(self._write_group)
+        self._load = GroupCommit(self._read_group, limit=100)
+
+    async def check(self) -> None:
+        await self._file.check()
+
+    async def add(self, appointment: Appointment) -> None:
+        await self._commit(partial(_add, appointment))
+
+    async def get(self, appointment_id: UUID) -> Appointment:
+        return await self._load(appointment_id)
+
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        return await self._commit(partial(_save, appointment, facts, milliseconds(self._clock())))
+
+    async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+        conditions = [
+            ("physician_id = ?", wanted.physician_id and wanted.physician_id.bytes),
+            ("patient_id = ?", wanted.patient_id and wanted.patient_id.bytes),
+            ('("end" IS NOT NULL) = ?', wanted.finished),
+            ("id < ?", after and after.bytes),
+        ]
+        return await self._file.read(partial(page, "appointments", "id DESC", conditions, limit, _appointment))
+
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        return await self._leases.claim(self._unpublished, limit)
+
+    async def confirm(self, published: Sequence[Published]) -> None:
+        rows = [(milliseconds(each.at), each.position, each.message.id) for each in published]
+        await self._file.write(partial(_confirm, rows))
+        self._leases.release(each.message.id for each in published)
+
+    async def oldest(self) -> datetime | None:
+        row = await self._file.read(lambda connection: connection.execute("SELECT saved_at FROM outbox ORDER BY seq LIMIT 1").fetchone())
+        return moment(row[0]) if row else None
+
+    async def _unpublished(self, limit: int) -> Sequence[Message]:
+        rows = await self._file.read(
+            lambda connection: connection.execute("SELECT message FROM outbox ORDER BY seq LIMIT ?", (limit,)).fetchall()
+        )
+        return [_message.decode(row[0]) for row in rows]
+
+    async def _write_group(self, group: Sequence[Operation]) -> Sequence[Appointment | ClinicError]:
+        try:
+            return await self._file.write(lambda connection: [operation(connection) for operation in group])
+        finally:
+            self._leases.wake()  # also when it failed: its outcome is unknown
+
+    async def _read_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
+        query = f"SELECT * FROM appointments WHERE id IN ({marks(ids)})"
+        rows = await self._file.read(lambda connection: connection.execute(query, [each.bytes for each in ids]).fetchall())
+        found = {row[0]: row for row in rows}
+        return [_appointment(found[each.bytes]) if each.bytes in found else NotFound(f"there is no appointment {each}") for each in ids]
+
+
+def _add(appointment: Appointment, connection: sqlite3.Connection) -> Appointment | ClinicError:
+    insert = "INSERT INTO appointments VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
+    row = (appointment.id.bytes, *_state(appointment), appointment.version)
+    return appointment if connection.execute(insert, row).rowcount else Conflict(f"appointment {appointment.id} is known already")
+
+
+def _save(appointment: Appointment, facts: Sequence[Message], now: int, connection: sqlite3.Connection) -> Appointment | ClinicError:
+    # Where the version has moved on, the row does not match and there is no error: its facts must not be kept either.
+    update = """UPDATE appointments SET physician_id = ?, patient_id = ?, cents = ?, start = ?, "end" = ?, version = version + 1
+        WHERE id = ? AND version = ?"""
+    if not connection.execute(update, (*_state(appointment), appointment.id.bytes, appointment.version)).rowcount:
+        return Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
+    rows = [(fact.id, fact.subject, now, _encoder.encode(fact)) for fact in facts]
+    connection.executemany("INSERT INTO outbox (id, subject, saved_at, message) VALUES (?,?,?,?) ON CONFLICT DO NOTHING", rows)
+    return replace(appointment, version=appointment.version + 1)
+
+
+def _state(appointment: Appointment) -> Row:
+    end = None if appointment.end is None else milliseconds(appointment.end)
+    ids = appointment.physician_id.bytes, appointment.patient_id.bytes
+    return (*ids, appointment.price.cents, milliseconds(appointment.start), end)
+
+
+def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:
+    note = "INSERT OR REPLACE INTO published SELECT id, subject, saved_at, ?, ? FROM outbox WHERE id = ?"
+    connection.executemany(note, rows)
+    connection.executemany("DELETE FROM outbox WHERE id = ?", [(each[-1],) for each in rows])
+
+
+def _appointment(row: Row) -> Appointment:
+    id_, physician_id, patient_id, cents, start, end, version = row
+    return Appointment(
+        id=UUID(bytes=id_),
+        physician_id=UUID(bytes=physician_id),
+        patient_id=UUID(bytes=patient_id),
+        price=Money.of_cents(cents),
+        start=moment(start),
+        end=None if end is None else moment(end),
+        version=version,
+    )

@@ -1,0 +1,116 @@
+"""Charges in SQLite: financial.db. Money is whole cents, times are whole milliseconds."""
+
+import sqlite3
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import partial
+from uuid import UUID
+
+from clinic.adapters.arrivals import Arrivals
+from clinic.adapters.sqlite_file import Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.domain.errors import NotFound
+from clinic.domain.financial import ports as financial
+from clinic.domain.financial.model import Charge, Place
+from clinic.domain.messaging import Origin
+from clinic.domain.money import Money
+
+CHARGES = """
+CREATE TABLE charges (
+    appointment_id BLOB PRIMARY KEY, physician_id BLOB NOT NULL, patient_id BLOB NOT NULL, cents INTEGER NOT NULL,
+    start INTEGER NOT NULL, "end" INTEGER NOT NULL, pricing TEXT NOT NULL, hours TEXT NOT NULL, total_cents INTEGER NOT NULL,
+    charged_at INTEGER NOT NULL,
+    position TEXT NOT NULL, published_at INTEGER NOT NULL, received_at INTEGER NOT NULL, attempts INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX charges_by_time ON charges (charged_at, appointment_id);
+CREATE INDEX charges_of_a_physician ON charges (physician_id, charged_at, appointment_id);
+CREATE INDEX charges_of_a_patient ON charges (patient_id, charged_at, appointment_id);
+"""
+
+
+class SqliteCharges(financial.Charges):
+    """Charges, in financial.db."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+        self._arrivals = Arrivals(self._find)
+
+    async def check(self) -> None:
+        await self._file.check()
+
+    async def add(self, charges: Sequence[Charge]) -> financial.Added:
+        added = await self._file.write(partial(_add_charges, charges))
+        self._arrivals.announce(added)
+        return added
+
+    async def get(self, appointment_id: UUID) -> Charge:
+        for charge in await self._find([appointment_id]):
+            return charge
+        raise NotFound(f"appointment {appointment_id} has no charge yet")
+
+    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+        return await self._arrivals.wait(appointment_id, within)
+
+    async def page(self, wanted: financial.Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+        conditions = [
+            ("physician_id = ?", wanted.physician_id and wanted.physician_id.bytes),
+            ("patient_id = ?", wanted.patient_id and wanted.patient_id.bytes),
+            ("charged_at >= ?", wanted.charged_from and milliseconds(wanted.charged_from)),
+            ("charged_at < ?", wanted.charged_to and milliseconds(wanted.charged_to)),
+            ("(charged_at, appointment_id) < (?, ?)", after and (milliseconds(after[0]), after[1].bytes)),
+        ]
+        return await self._file.read(partial(page, "charges", "charged_at DESC, appointment_id DESC", conditions, limit, _charge))
+
+    async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
+        return await self._file.read(partial(_charges, ids))
+
+
+def _add_charges(charges: Sequence[Charge], connection: sqlite3.Connection) -> financial.Added:
+    insert = f"INSERT INTO charges VALUES ({marks(range(14))}) ON CONFLICT DO NOTHING"
+    added, known = financial.Added([], []), []
+    for charge in charges:
+        if connection.execute(insert, _charge_row(charge)).rowcount:
+            added.new.append(charge)
+        else:
+            known.append(charge.appointment_id)
+    added.standing.extend(_charges(known, connection))
+    return added
+
+
+def _charges(ids: Sequence[UUID], connection: sqlite3.Connection) -> Sequence[Charge]:
+    query = f"SELECT * FROM charges WHERE appointment_id IN ({marks(ids)})"
+    return [_charge(row) for row in connection.execute(query, [each.bytes for each in ids])]
+
+
+def _charge_row(charge: Charge) -> Row:
+    return (
+        charge.appointment_id.bytes,
+        charge.physician_id.bytes,
+        charge.patient_id.bytes,
+        charge.price.cents,
+        milliseconds(charge.start),
+        milliseconds(charge.end),
+        charge.pricing,
+        str(charge.hours),
+        charge.total.cents,
+        milliseconds(charge.charged_at),
+        charge.origin.position,
+        milliseconds(charge.origin.published_at),
+        milliseconds(charge.origin.received_at),
+        charge.origin.attempts,
+    )
+
+
+def _charge(row: Row) -> Charge:
+    return Charge(
+        appointment_id=UUID(bytes=row[0]),
+        physician_id=UUID(bytes=row[1]),
+        patient_id=UUID(bytes=row[2]),
+        price=Money.of_cents(row[3]),
+        start=moment(row[4]),
+        end=moment(row[5]),
+        pricing=row[6],
+        hours=Fraction(row[7]),
+        total=Money.of_cents(row[8]),
+        charged_at=moment(row[9]),
+        origin=Origin(position=row[10], published_at=moment(row[11]), received_at=moment(row[12]), attempts=row[13]),
+    )
