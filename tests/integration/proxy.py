@@ -1,14 +1,17 @@
 """A connection to MongoDB that can be cut after the server has done what it was asked, before anybody hears of it."""
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Event, Lock, Thread
 from urllib.parse import urlsplit
 
 
 class Proxy:
-    """Between a service and a server, message by message. `swallowed` counts the answers that nobody heard."""
+    """Between a service and a server, message by message. `swallowed` counts the answers that nobody heard.
+
+    Each answer goes through `edit`.
+    """
 
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
@@ -19,6 +22,7 @@ class Proxy:
         self._open: list[tuple[socket.socket, socket.socket]] = []
         self._pumping: list[Thread] = []
         self.swallowed = 0
+        self.edit: Callable[[bytes], bytes] = lambda answer: answer
         # A client that looked for the other members of a replica set would find the way around.
         self.url = f"mongodb://127.0.0.1:{self._listening.getsockname()[1]}/?directConnection=true"
 
@@ -78,7 +82,7 @@ class Proxy:
                     with self._lock:
                         self.swallowed += 1
                     break
-                client.sendall(answer)
+                client.sendall(self.edit(answer))
         _end(client, server)
 
 

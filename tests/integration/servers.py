@@ -40,7 +40,7 @@ def mongo(*, replica_set: bool) -> Iterator[str]:
     require_docker()
     port = free_port()
     # The port is the same inside and outside, so that a replica set names itself by an address that holds in both places.
-    command = f"mongod --bind_ip_all --port {port}" + (" --replSet rs0" if replica_set else "")
+    command = f"mongod --bind_ip_all --port {port} --setParameter enableTestCommands=1" + (" --replSet rs0" if replica_set else "")
     container = DockerContainer(MONGO_IMAGE).with_bind_ports(port, port).with_command(command)
     with container:
         url = f"mongodb://127.0.0.1:{port}/?directConnection=true"

@@ -1,19 +1,26 @@
 """The Kafka transport keeps every promise, with both protocols of its consumer groups."""
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
-from builders import Noticed, now
+from builders import Noticed, a_message, now, opened
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from contracts.transports import Ends, TransportContract
+from deployments import own_kafka
+from msgspec.structs import replace
 
 from clinic.adapters.kafka_cluster import Kafka
 from clinic.adapters.kafka_publisher import KafkaPublisher
 from clinic.adapters.kafka_subscription import KafkaSubscription
+from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.domain.messaging import Delivery
 
 LEASE = 20.0
 
@@ -63,3 +70,92 @@ class TestKafkaTransport(TransportContract):
             yield subscription
 
         yield Ends(publisher, subscribe)
+
+
+@pytest.fixture
+def its(kafka: str) -> Kafka:
+    """A topic and a group of this test's own."""
+    name = f"test-{uuid4().hex}"
+    return Kafka(servers=kafka, topic=name, group=name, partitions=1, replication=1, protocol="classic", options={})
+
+
+async def test_a_member_that_was_fenced_gets_a_new_client_and_goes_on(its: Kafka) -> None:
+    its = replace(its, options={"group.instance.id": "one and the same"})
+    fenced, other = (KafkaSubscription(its, now, Noticed()) for _ in range(2))
+    async with opened(KafkaPublisher(replace(its, options={}), LEASE, Noticed())) as publisher, opened(fenced):
+        await publisher.publish([a_message()])
+        await fenced.acknowledge(await fenced.receive())
+        async with opened(other):
+            with pytest.raises(Unavailable, match=r"fenced|instance"):
+                await fenced.receive()
+        message = a_message()
+        await publisher.publish([message])
+
+        (delivery,) = await _received_in_the_end(fenced)
+
+        assert delivery.message == message
+
+
+async def _received_in_the_end(subscription: KafkaSubscription) -> Sequence[Delivery]:
+    async with asyncio.timeout(60):
+        while True:
+            with suppress(Unavailable):
+                return await subscription.receive()
+
+
+async def test_a_time_beyond_all_dates_is_the_last_one(its: Kafka) -> None:
+    topic = NewTopic(its.topic, 1, 1, config={"message.timestamp.after.max.ms": str(2**63 - 1)})
+    AdminClient({"bootstrap.servers": its.servers}).create_topics([topic])[its.topic].result()
+    stranger = Producer({"bootstrap.servers": its.servers})
+    stranger.produce(its.topic, value=b"?", timestamp=2**62)
+    stranger.flush(20)
+
+    async with opened(KafkaSubscription(its, now, Noticed())) as subscription:
+        (delivery,) = await subscription.receive()
+
+    assert delivery.origin.published_at.year == 9999
+
+
+async def test_an_acknowledgement_that_a_stopped_broker_does_not_answer_is_unavailable_and_closing_does_not_wait_for_it(its: Kafka) -> None:
+    with own_kafka() as broker:
+        its = replace(its, servers=broker.address)
+        subscription = KafkaSubscription(its, now, Noticed())
+        async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
+            await subscription.open()
+            await publisher.publish([a_message()])
+            batch = await subscription.receive()
+            async with broker.away("frozen"):
+                async with asyncio.timeout(40):
+                    with pytest.raises(Unavailable):
+                        await subscription.acknowledge(batch)
+                async with asyncio.timeout(20):
+                    await subscription.close()
+
+
+async def test_silence_of_the_broker_is_told_though_nothing_is_to_be_received(its: Kafka) -> None:
+    with own_kafka() as broker:
+        its = replace(its, servers=broker.address)
+        async with opened(KafkaSubscription(its, now, Noticed())) as subscription, broker.away("stopped"):
+            async with asyncio.timeout(40):
+                with pytest.raises(Unavailable, match="Kafka does not answer"):
+                    await subscription.receive()
+
+
+@pytest.mark.parametrize("kind", [KafkaPublisher, KafkaSubscription])
+async def test_options_that_would_break_a_promise_are_refused_by_name(its: Kafka, kind: Any) -> None:
+    broken = replace(its, options={"acks": "1", "auto.offset.reset": "latest"})
+    subject = KafkaPublisher(broken, LEASE, Noticed()) if kind is KafkaPublisher else KafkaSubscription(broken, now, Noticed())
+    with pytest.raises(Misconfigured, match=r"acks|auto\.offset\.reset"):
+        async with opened(subject):
+            await subject.receive() if isinstance(subject, KafkaSubscription) else None
+
+
+async def test_a_value_that_the_client_does_not_take_is_named_and_not_repeated(its: Kafka) -> None:
+    with pytest.raises(Misconfigured, match=r"does not take debug") as refused:
+        await KafkaPublisher(replace(its, options={"debug": "hunter2"}), LEASE, Noticed()).open()
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_nothing_is_published_at_once(its: Kafka) -> None:
+    async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
+        assert await publisher.publish([]) == []

@@ -132,6 +132,7 @@ async def test_metrics_count_what_has_happened(clinic: Clinic) -> None:
         its_id = await clinic.start()
         await clinic.finish(its_id)
         await clinic.charged(its_id)
+    await clinic.front_desk_notices.seen("published", 3)  # at times later than it is received
     for client, what in ((clinic.appointments, "published"), (clinic.charges, "charged")):
         for slash in ("", "/"):
             answer = await client.get(f"/metrics{slash}")

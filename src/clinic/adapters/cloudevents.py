@@ -50,7 +50,7 @@ def _structured(key: bytes | None, value: bytes | None) -> Message:
     try:
         event = msgspec.json.decode(value or b"", type=dict[str, msgspec.Raw])
         attributes = {name: msgspec.json.decode(raw) for name, raw in event.items() if name not in ("data", "data_base64")}
-        data = bytes(event["data"]) if "data" in event else msgspec.json.decode(event.get("data_base64", b"null"), type=bytes | None)
+        data = bytes(event["data"]) if "data" in event else msgspec.json.decode(event.get("data_base64", b'""'), type=bytes)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return _message(key, {}, value)
     return _message(key, attributes, data)

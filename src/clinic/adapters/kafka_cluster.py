@@ -1,21 +1,33 @@
-"""What the Kafka adapters share: the cluster and its topic, and where a record stands in it."""
+"""What the Kafka adapters share: the cluster, its clients, its topic, and where a record stands in it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka import Message as Record
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, TopicMetadata  # type: ignore[attr-defined]
 from msgspec import Struct
 
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging import Notices
 
-NO_ANSWER: Final = frozenset({KafkaError._TIMED_OUT, KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN, KafkaError._TIMED_OUT_QUEUE})
+REFUSALS: Final = frozenset({
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.INVALID_CONFIG,
+    KafkaError.INVALID_PARTITIONS,
+    KafkaError.INVALID_REPLICATION_FACTOR,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.TOPIC_EXCEPTION,
+})  # fmt: skip
+"""How a cluster says that it will never make such a topic. Everything else may be better later."""
 PATIENCE: Final = 10.0
 SAFE_REPLICATION: Final = 3
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LAST: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
+
+Client = TypeVar("Client")
 
 
 class Kafka(Struct, frozen=True, kw_only=True):
@@ -29,10 +41,18 @@ class Kafka(Struct, frozen=True, kw_only=True):
     protocol: str
     options: Mapping[str, str]
 
-    def client(self, **more: Any) -> dict[str, Any]:
-        """The configuration of a client."""
+    def client(self, kind: Callable[[dict[str, Any]], Client], promised: Mapping[str, Any] | None = None, **usual: Any) -> Client:
+        """A client. What is `promised` cannot be set by options. Raises `Misconfigured`, without repeating a value."""
+        promised = promised or {}
+        if taken := sorted(promised.keys() & self.options.keys()):
+            raise Misconfigured(f"CLINIC_KAFKA_OPTIONS cannot set {', '.join(taken)}: what is promised here rests on it")
         own = {"bootstrap.servers": self.servers, "client.id": "clinic", "log_level": 2}
-        return own | {name.replace("_", "."): value for name, value in more.items()} | dict(self.options)
+        configuration = own | {name.replace("_", "."): value for name, value in usual.items()} | dict(self.options) | dict(promised)
+        try:
+            return kind(configuration)
+        except (KafkaException, TypeError, ValueError) as error:
+            names = ", ".join(name for name in self.options if name in str(error)) or "one of them"
+            raise Misconfigured(f"CLINIC_KAFKA_OPTIONS cannot be used: Kafka's client does not take {names}") from None
 
 
 def place(record: Record) -> tuple[int, int]:
@@ -46,15 +66,19 @@ def position(record: Record) -> str:
 
 
 def time(record: Record) -> datetime:
-    return EPOCH + timedelta(milliseconds=max(0, record.timestamp()[1]))
+    """When it was published; a stranger may have written any number there."""
+    return EPOCH + timedelta(milliseconds=min(max(0, record.timestamp()[1]), LAST))
 
 
 def make_topic(kafka: Kafka, notices: Notices) -> None:
-    """The topic with unlimited retention, unless it is there; a weaker one that is there gets a warning."""
-    admin = AdminClient(kafka.client())
+    """The topic with unlimited retention, unless it is there; a weaker one that is there gets a warning.
+
+    Raises `Unavailable` without a cluster, `Misconfigured` where the topic is missing and cannot be made.
+    """
+    admin = kafka.client(AdminClient)
     try:
-        if kafka.topic in admin.list_topics(timeout=PATIENCE).topics:
-            _warn_of_weakness(admin, kafka, notices)
+        if found := admin.list_topics(timeout=PATIENCE).topics.get(kafka.topic):
+            _warn_of_weakness(admin, kafka, found, notices)
             return
         topic = NewTopic(kafka.topic, kafka.partitions, kafka.replication, config=_wanted(kafka))
         admin.create_topics([topic], request_timeout=PATIENCE)[kafka.topic].result()
@@ -62,7 +86,7 @@ def make_topic(kafka: Kafka, notices: Notices) -> None:
         reason = error.args[0]
         if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
             return
-        if reason.retriable() or reason.code() in NO_ANSWER:
+        if reason.code() not in REFUSALS:
             raise Unavailable(f"Kafka at {kafka.servers} does not answer: {reason.str()}") from error
         raise Misconfigured(
             f"the topic {kafka.topic} is missing and cannot be made ({reason.str()}): make it with {kafka.partitions} partitions, "
@@ -72,15 +96,23 @@ def make_topic(kafka: Kafka, notices: Notices) -> None:
 
 def _wanted(kafka: Kafka) -> dict[str, str]:
     safe = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"} if kafka.replication >= SAFE_REPLICATION else {}
-    return {"retention.ms": "-1", "retention.bytes": "-1", **safe}
+    return {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", **safe}
 
 
-def _warn_of_weakness(admin: AdminClient, kafka: Kafka, notices: Notices) -> None:
+def _warn_of_weakness(admin: AdminClient, kafka: Kafka, topic: TopicMetadata, notices: Notices) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, kafka.topic)
     try:
         found = admin.describe_configs([resource], request_timeout=PATIENCE)[resource].result()
     except KafkaException:
         return  # not allowed to look: then it is not ours to judge either
-    weak = {name: found[name].value for name, value in _wanted(kafka).items() if name in found and found[name].value != value}
+    wanted = _wanted(kafka)
+    weak = {name: found[name].value for name, value in wanted.items() if name in found and _is_weaker(name, found[name].value, value)}
+    replication = min((len(partition.replicas) for partition in topic.partitions.values()), default=0)
+    if replication < kafka.replication:
+        weak["replication"], wanted["replication"] = str(replication), str(kafka.replication)
     if weak:
-        notices("topic is weaker than asked for", topic=kafka.topic, found=weak, wanted=_wanted(kafka))
+        notices("topic is weaker than asked for", topic=kafka.topic, found=weak, wanted={name: wanted[name] for name in weak})
+
+
+def _is_weaker(name: str, found: str, wanted: str) -> bool:
+    return int(found) < int(wanted) if name == "min.insync.replicas" else found != wanted

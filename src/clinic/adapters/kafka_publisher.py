@@ -27,7 +27,7 @@ class KafkaPublisher(Publisher):
     """The way into the topic. `lease` is the relay's, in seconds: a delivery is given up before half of it is over."""
 
     def __init__(self, kafka: Kafka, lease: float, notices: Notices) -> None:
-        self._kafka, self._timeout, self._notices = kafka, int(lease * 450), notices
+        self._kafka, self._lease, self._notices = kafka, lease, notices
         self._producer: Producer | None = None
         self._broken, self._closing = Event(), Event()
         self._polling: Thread | None = None
@@ -49,6 +49,8 @@ class KafkaPublisher(Publisher):
     async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
         if self._producer is None:
             raise Unavailable("the connection to Kafka is closed")
+        if not batch:
+            return []
         if self._broken.is_set():
             self._broken.clear()
             self._producer = self._new_producer()
@@ -66,27 +68,29 @@ class KafkaPublisher(Publisher):
                 sending.report(index, KafkaError(KafkaError._QUEUE_FULL), None)
             except KafkaException as error:
                 sending.report(index, error.args[0], None)
-        return await sending.outcome
+        try:
+            async with asyncio.timeout(self._lease):  # a client that has died reports nothing more
+                return await sending.outcome
+        except TimeoutError:
+            self._broken.set()
+            raise Unavailable("Kafka does not say whether events are kept") from None
 
     def _new_producer(self) -> Producer:
-        return Producer(
-            self._kafka.client(
-                enable_idempotence=True,
-                acks="all",
-                partitioner="murmur2_random",
-                delivery_timeout_ms=self._timeout,
-                linger_ms=0,
-            )
-            | {"error_cb": self._note}
-        )
-
-    def _note(self, error: KafkaError) -> None:
-        if error.fatal():
-            self._broken.set()
+        promised = {
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "delivery.timeout.ms": int(self._lease * 450),
+        }
+        return self._kafka.client(Producer, promised, linger_ms=0)
 
     def _poll(self) -> None:
         while not self._closing.is_set() and self._producer is not None:
-            self._producer.poll(POLL_EVERY)
+            try:
+                self._producer.poll(POLL_EVERY)
+            except KafkaException:  # fatal: this client is of no more use
+                self._broken.set()
+                self._closing.wait(POLL_EVERY)
 
 
 class _Sending:
@@ -113,6 +117,9 @@ class _Sending:
             self.outcome.set_exception(Refused(f"Kafka refuses it: {errors[0].str()}"))
         else:
             reports = sorted(self._reports, key=lambda report: report[0])
-            self.outcome.set_result(
-                [Published(self._batch[index], position(record), time(record)) for index, _, record in reports if record]
-            )
+            self.outcome.set_result([_published(self._batch[index], record) for index, _, record in reports])
+
+
+def _published(message: Message, record: Record | None) -> Published:
+    assert record is not None, "what is reported without an error is a record"  # noqa: S101 — says it to the type checker
+    return Published(message, position(record), time(record))

@@ -43,7 +43,6 @@ class MongoAppointments(appointment.Appointments, Outbox):
         self._write = GroupCommit(self._write_group)
         self._load = GroupCommit(self._load_group)
         self._handed: deque[Claimed] = deque()
-        self._mine: dict[UUID, tuple[int, float]] = {}
         self._woken = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
@@ -76,13 +75,9 @@ class MongoAppointments(appointment.Appointments, Outbox):
         # Where the version has moved on, the upsert collides on _id, and that one operation of the group fails.
         known = {"_id": appointment.id, "version": appointment.version}
         saved = replace(appointment, version=appointment.version + 1)
-        at_once = bool(facts) and self._may_hand_over(appointment)
+        # The first save of an appointment has no facts before it that its own could overtake.
+        at_once = bool(facts) and appointment.version == 1
         return await self._write(_Write(UpdateOne(known, self._saving(saved, facts, at_once=at_once), upsert=True), saved, facts, at_once))
-
-    def _may_hand_over(self, appointment: Appointment) -> bool:
-        """Whether the facts before this save are none, or are in this process's hands: else its own would overtake them."""
-        version, until = self._mine.get(appointment.id, (1, float("inf")))
-        return appointment.version == version and until > monotonic()
 
     async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
         query: Document = {} if after is None else {"_id": {"$lt": after}}
@@ -116,8 +111,6 @@ class MongoAppointments(appointment.Appointments, Outbox):
             return
         with answered():
             await self._documents.bulk_write(requests, ordered=False)
-        for each in published:
-            self._mine.pop(UUID(each.message.subject), None)
         if self._left_behind:
             self._sweep_soon()
 
@@ -157,9 +150,6 @@ class MongoAppointments(appointment.Appointments, Outbox):
 
     def _hand_over(self, write: _Write, until: float) -> None:
         if write.at_once and len(self._handed) < HANDED_AT_MOST:
-            if len(self._mine) >= HANDED_AT_MOST:
-                self._mine = {id_: mine for id_, mine in self._mine.items() if mine[1] > monotonic()}
-            self._mine[write.result.id] = write.result.version, until
             self._handed.extend(Claimed(fact, until) for fact in write.facts)
             self._woken.set()
         else:
@@ -182,13 +172,15 @@ class MongoAppointments(appointment.Appointments, Outbox):
                 self._left_behind = False
         except Unavailable as trouble:
             self._trouble = trouble
+        except Exception as error:  # noqa: BLE001 — a task of its own: nobody else would hear of it
+            self._trouble = Unavailable(f"the outbox cannot be read: {error!r}")
         finally:
             self._sweeping = None
             self._woken.set()
 
     async def _forget(self, ids: Sequence[UUID]) -> None:
-        # Saving what was never added has made documents that are no appointments.
-        with answered():
+        # Saving what was never added has made documents that are no appointments. Whoever saved hears of it in any case.
+        with suppress(Unavailable), answered():
             await self._documents.delete_many({"_id": {"$in": ids}, "added_at": {"$exists": False}})
 
     async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
@@ -257,4 +249,4 @@ def _appointment(document: Document) -> Appointment:
 
 
 def _message(document: Document) -> Message:
-    return Message(**{name: document[name] for name in Message.__struct_fields__})
+    return Message(**{name: document[name] for name in Message.__struct_fields__ if name in document})

@@ -6,18 +6,20 @@ No transactions: the same on a standalone server, a replica set and a sharded cl
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 from bson.decimal128 import Decimal128
 from pymongo import AsyncMongoClient, InsertOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.money import Money
 
 Document = dict[str, Any]
 Collection = AsyncCollection[Document]
+
+NOT_ALLOWED: Final = 13
 
 
 class MongoDatabase:
@@ -41,14 +43,18 @@ class MongoDatabase:
                 w="majority",
                 journal=True,
                 readConcernLevel="majority",
+                readPreference="primary",  # what was just written is read again
                 retryReads=False,  # a retry would double the time that a client waits for its 503
                 serverSelectionTimeoutMS=self._timeout,
                 connectTimeoutMS=self._timeout,
                 socketTimeoutMS=self._timeout,
                 wTimeoutMS=self._timeout,
             )
-        except PyMongoError as error:
-            raise Misconfigured(f"CLINIC_MONGO_URL cannot be used: {error}") from error
+        except (PyMongoError, ValueError, OSError) as error:
+            # Its words are not repeated: they may hold a password.
+            raise Misconfigured(
+                f"CLINIC_MONGO_URL cannot be used ({type(error).__name__}): write it like mongodb://user:password@host:27017/?option=value"
+            ) from None
 
     async def visit(self) -> None:
         """Open it for a command beside the services. Raises `Unavailable` where the server does not answer."""
@@ -73,7 +79,14 @@ class MongoDatabase:
         with answered():
             if (await self._opened.admin.command("hello")).get("msg") != "isdbgrid":
                 return
-            sharded = await self._opened.config.collections.find_one({"_id": f"{self._name}.{collection}"})
+            try:
+                sharded = await self._opened.config.collections.find_one({"_id": f"{self._name}.{collection}"})
+            except OperationFailure as error:
+                if error.code != NOT_ALLOWED:
+                    raise
+                raise Misconfigured(
+                    f"the shard key of {self._name}.{collection} cannot be checked: allow this user to read config.collections"
+                ) from error
         if sharded and dict(sharded["key"]) != {"_id": "hashed"}:
             raise Misconfigured(
                 f"{self._name}.{collection} is sharded by {dict(sharded['key'])}: shard it anew, with "

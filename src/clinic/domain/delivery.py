@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 BATCH = 500
 KEPT_OF_A_VALUE = 1024 * 1024
+HEARD_OF_WITHIN = 15.0
+"""Seconds after which trouble that does not come again is over: longer than the longest pause and a server's time to answer."""
 
 
 def growing_pauses(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
@@ -70,6 +72,22 @@ async def apart(batch: Sequence[T], do: Callable[[Sequence[T]], Awaitable[None]]
     return []
 
 
+class Weather:
+    """The last bad weather, in a sentence. It is over when it is said to be, or is not heard of any more."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, float] | None = None
+
+    def is_bad(self, reason: NotNow) -> None:
+        self._last = str(reason), monotonic()
+
+    def is_over(self) -> None:
+        self._last = None
+
+    def __str__(self) -> str:
+        return self._last[0] if self._last and monotonic() - self._last[1] < HEARD_OF_WITHIN else ""
+
+
 class Relay:
     """Carries saved facts from the outbox to the publisher, for as long as the service runs.
 
@@ -79,14 +97,14 @@ class Relay:
     def __init__(self, outbox: Outbox, publisher: Publisher, pause: Pause, notices: Notices) -> None:
         self._outbox, self._publisher, self._pause, self._notices = outbox, publisher, pause, notices
         self._stuck: dict[str, str] = {}
-        self._weather: str | None = None
+        self._weather = Weather()
 
     @property
     def trouble(self) -> str | None:
         if self._stuck:
             event_id, reason = next(iter(self._stuck.items()))
             return f"{len(self._stuck)} facts cannot be published, among them {event_id}: {reason}"
-        return self._weather
+        return str(self._weather) or None
 
     async def run(self) -> None:
         """Never returns; cancel it. The batch under way is ended first."""
@@ -97,7 +115,7 @@ class Relay:
                     held = _still_held(held) or await self._outbox.claim(BATCH)
                     await uninterrupted(self._carry(_still_held(held)))
                 except NotNow as weather:
-                    self._weather = str(weather)
+                    self._weather.is_bad(weather)
                     self._notices("relay waits", reason=str(weather))
                     await self._pause(wait)
                 else:
@@ -114,7 +132,7 @@ class Relay:
     async def _publish(self, batch: Sequence[Message]) -> None:
         published = await self._publisher.publish(batch)
         await self._outbox.confirm(published)
-        self._weather = None
+        self._weather.is_over()
         for message, place in zip(batch, published, strict=True):
             self._stuck.pop(message.id, None)
             self._notices("published", event_id=message.id, appointment_id=message.subject, position=place.position)
@@ -146,7 +164,11 @@ class Consumer(Generic[Fact]):
     ) -> None:
         self._subscription, self._read, self._handle, self._dead_letters = subscription, read, handle, dead_letters
         self._clock, self._pause, self._notices = clock, pause, notices
-        self.trouble: str | None = None
+        self._weather = Weather()
+
+    @property
+    def trouble(self) -> str | None:
+        return str(self._weather) or None
 
     async def run(self) -> None:
         """Never returns; cancel it. The attempt under way is ended first."""
@@ -157,12 +179,12 @@ class Consumer(Generic[Fact]):
                     batch = batch or await self._subscription.receive()
                     await uninterrupted(self._attempt(batch))
                 except NotNow as weather:
-                    self.trouble = str(weather)
+                    self._weather.is_bad(weather)
                     self._notices("consumer waits", reason=str(weather))
                     batch = [_again(delivery) for delivery in batch]
                     await self._pause(wait)
                 else:
-                    self.trouble = None
+                    self._weather.is_over()
                     break
 
     async def _attempt(self, batch: Sequence[Delivery]) -> None:

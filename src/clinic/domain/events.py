@@ -70,11 +70,11 @@ def seal(fact: AppointmentFinished) -> Message:
 
 
 def read(message: Message) -> AppointmentFinished | None:
-    """The fact in a message; None for another type of event and for an empty message.
+    """The fact in a message; None for another type of event and for a message without a value (a tombstone).
 
     Raises `Unreadable`, also for a version of this event that is not known here: ignoring it would lose a charge.
     """
-    if not message.data:
+    if message.data is None:
         return None
     if not message.type:
         raise Unreadable("the message names no event type")

@@ -17,6 +17,7 @@ WARNINGS: Final = frozenset({
     "differs from its charge",
     "relay waits",
     "set aside",
+    "topic is weaker than asked for",
 })  # fmt: skip
 
 

@@ -1,0 +1,107 @@
+"""What a service finds out about its servers when it starts: a topic that is weaker than it should be, or another shard key."""
+
+from uuid import uuid4
+
+import bson
+import pymongo
+import pytest
+from builders import Noticed
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from msgspec.structs import replace
+from proxy import proxied
+
+from clinic.adapters.kafka_cluster import Kafka
+from clinic.adapters.kafka_publisher import KafkaPublisher
+from clinic.adapters.mongo_charges import MongoCharges
+from clinic.adapters.mongo_database import MongoDatabase
+from clinic.domain.errors import Misconfigured
+
+Document = dict[str, object]
+
+LEASE = 3.0
+AN_ANSWER = slice(21, None)
+"""Where the document stands in an answer of MongoDB's protocol, behind the header, the flags and the kind of its section."""
+
+
+@pytest.fixture
+def its(kafka: str) -> Kafka:
+    """A topic that is not there yet."""
+    name = f"test-{uuid4().hex}"
+    return Kafka(servers=kafka, topic=name, group=name, partitions=3, replication=1, protocol="classic", options={})
+
+
+async def opened_and_closed(its: Kafka) -> Noticed:
+    noticed = Noticed()
+    publisher = KafkaPublisher(its, LEASE, noticed)
+    await publisher.open()
+    await publisher.close()
+    return noticed
+
+
+async def test_a_missing_topic_is_made_with_its_partitions_and_keeps_everything_for_ever(its: Kafka) -> None:
+    assert await opened_and_closed(its) == []
+
+    admin = AdminClient({"bootstrap.servers": its.servers})
+    assert len(admin.list_topics(its.topic).topics[its.topic].partitions) == 3
+    resource = ConfigResource(ConfigResource.Type.TOPIC, its.topic)
+    found = admin.describe_configs([resource])[resource].result()
+    assert (found["retention.ms"].value, found["retention.bytes"].value) == ("-1", "-1")
+    assert await opened_and_closed(its) == []
+
+
+async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its: Kafka) -> None:
+    forgetful = NewTopic(its.topic, 1, 1, config={"retention.ms": "3600000"})
+    AdminClient({"bootstrap.servers": its.servers}).create_topics([forgetful])[its.topic].result()
+
+    ((what, details),) = await opened_and_closed(its)
+
+    assert what == "topic is weaker than asked for"
+    assert details["topic"] == its.topic
+    assert details["found"] == {"retention.ms": "3600000"}
+    assert details["wanted"] == {"retention.ms": "-1"}
+
+
+async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_and_a_stronger_one_is_not(its: Kafka) -> None:
+    compacted = NewTopic(its.topic, 1, 1, config={"cleanup.policy": "compact", "retention.ms": "-1", "min.insync.replicas": "3"})
+    AdminClient({"bootstrap.servers": its.servers}).create_topics([compacted])[its.topic].result()
+
+    ((_, details),) = await opened_and_closed(replace(its, replication=3))
+
+    assert details["found"] == {"cleanup.policy": "compact", "replication": "1"}
+
+
+async def test_a_topic_that_cannot_be_made_stops_the_start_with_what_to_do(its: Kafka) -> None:
+    beyond_this_cluster = replace(its, replication=3)
+
+    with pytest.raises(Misconfigured, match=r"make it with 3 partitions, replication 3 .*min\.insync\.replicas.*or allow") as refused:
+        await opened_and_closed(beyond_this_cluster)
+
+    assert its.topic in str(refused.value)
+
+
+def as_a_router(answer: bytes) -> bytes:
+    """What a sharded cluster's router says of itself."""
+    said = bson.decode(answer[AN_ANSWER])
+    if "isWritablePrimary" not in said:
+        return answer
+    edited = answer[4 : AN_ANSWER.start] + bson.encode({**said, "msg": "isdbgrid"})
+    return (len(edited) + 4).to_bytes(4, "little") + edited
+
+
+@pytest.mark.parametrize("key", [{"physician_id": 1}, {"_id": 1}])
+async def test_another_shard_key_stops_the_start_with_what_to_do(mongo_standalone: str, key: dict[str, object]) -> None:
+    name = f"test-{uuid4().hex}"
+    client: pymongo.MongoClient[Document]
+    with pymongo.MongoClient(mongo_standalone) as client, proxied(mongo_standalone) as router:
+        sharded: pymongo.collection.Collection[Document] = client["config"]["collections"]
+        sharded.insert_one({"_id": f"{name}.charges", "key": key})
+        router.edit = as_a_router
+        charges = MongoCharges(MongoDatabase(router.url, name, timeout=5))
+        try:
+            with pytest.raises(Misconfigured, match=rf"sh\.shardCollection\(\"{name}\.charges\", {{_id: \"hashed\"}}\)"):
+                await charges.open()
+            sharded.update_one({"_id": f"{name}.charges"}, {"$set": {"key": {"_id": "hashed"}}})
+            await charges.open()
+        finally:
+            await charges.close()
+            sharded.delete_one({"_id": f"{name}.charges"})
