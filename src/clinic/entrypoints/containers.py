@@ -17,7 +17,7 @@ from clinic.adapters.mongo_database import MongoDatabase
 from clinic.adapters.mongo_dead_letters import MongoDeadLetters
 from clinic.adapters.sqlite_appointments import APPOINTMENTS, SqliteAppointments
 from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, SqliteDeadLetters
+from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
 from clinic.adapters.sqlite_file import SqliteFile
 from clinic.adapters.sqlite_transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 from clinic.domain import events
@@ -102,7 +102,7 @@ class FinancialContainer(DeclarativeContainer):
     pause = Object(asyncio.sleep)
     notices = Singleton(WatchedNotices, "financial")
 
-    file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS)
+    file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)
     database = Singleton(_mongo, settings, "financial")
     kept = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
     charges = Selector(
@@ -128,6 +128,7 @@ class FinancialContainer(DeclarativeContainer):
     consumer = Singleton(Consumer, subscription, Object(events.read), charge_appointments, dead_letters, clock, pause, notices)
     opened = List(
         Selector(settings.provided.store, sqlite=file, mongo=charges, memory=Object(None)),
+        Selector(settings.provided.store, sqlite=Object(None), mongo=dead_letters, memory=Object(None)),
         Selector(settings.provided.transport, sqlite=subscription, kafka=subscription, memory=Object(None)),
     )
 
