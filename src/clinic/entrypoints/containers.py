@@ -8,6 +8,7 @@ import uuid_utils.compat
 from dependency_injector.containers import DeclarativeContainer
 from dependency_injector.providers import Callable, Dependency, List, Object, Selector, Singleton
 
+from clinic.adapters import cloudevents
 from clinic.adapters.kafka_transport import Kafka, KafkaPublisher, KafkaSubscription
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
@@ -23,8 +24,15 @@ from clinic.adapters.sqlite_transport import LOG, PLACE, SqlitePublisher, Sqlite
 from clinic.domain import events
 from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
 from clinic.domain.delivery import Consumer, Relay
+from clinic.domain.financial.dead_letters import (
+    DiscardDeadLetters,
+    FindDeadLetter,
+    GroupDeadLetters,
+    ListDeadLetters,
+    ReplayDeadLetters,
+)
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ListCharges
+from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ForeseeCharges, ListCharges
 from clinic.entrypoints.notices import WatchedNotices
 from clinic.entrypoints.settings import Settings
 
@@ -124,7 +132,8 @@ class FinancialContainer(DeclarativeContainer):
         kafka=Singleton(KafkaSubscription, Singleton(_kafka, settings), clock, notices),
         memory=Singleton(MemorySubscription, memory_log, GROUP, clock),
     )
-    charge_appointments = Singleton(ChargeAppointments, charges, Callable(POLICIES.__getitem__, settings.provided.pricing), clock, notices)
+    policy = Callable(POLICIES.__getitem__, settings.provided.pricing)
+    charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, notices)
     consumer = Singleton(Consumer, subscription, Object(events.read), charge_appointments, dead_letters, clock, pause, notices)
     opened = List(
         Selector(settings.provided.store, sqlite=file, mongo=charges, memory=Object(None)),
@@ -134,3 +143,17 @@ class FinancialContainer(DeclarativeContainer):
 
     find_charge = Singleton(FindCharge, charges)
     list_charges = Singleton(ListCharges, charges)
+    list_dead_letters = Singleton(ListDeadLetters, dead_letters)
+    group_dead_letters = Singleton(GroupDeadLetters, dead_letters)
+    find_dead_letter = Singleton(FindDeadLetter, dead_letters)
+    replay_dead_letters = Singleton(
+        ReplayDeadLetters,
+        dead_letters,
+        Object(cloudevents.message),
+        Object(events.read),
+        charge_appointments,
+        Singleton(ForeseeCharges, charges, policy, clock),
+        clock,
+        notices,
+    )
+    discard_dead_letters = Singleton(DiscardDeadLetters, dead_letters, clock, notices)

@@ -14,6 +14,7 @@ WARNINGS: Final = frozenset({
     "cannot be published",
     "consumer waits",
     "differs from its charge",
+    "failed again",
     "relay waits",
     "set aside",
 })  # fmt: skip
