@@ -11,7 +11,9 @@ import pytest
 from builders import Noticed, now
 from contracts.transports import Ends, TransportContract
 
-from clinic.adapters.kafka_transport import Kafka, KafkaPublisher, KafkaSubscription
+from clinic.adapters.kafka_cluster import Kafka
+from clinic.adapters.kafka_publisher import KafkaPublisher
+from clinic.adapters.kafka_subscription import KafkaSubscription
 
 LEASE = 20.0
 

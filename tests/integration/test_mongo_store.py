@@ -110,7 +110,18 @@ class TestMongoDeadLetters(OnMongo, DeadLettersContract):
             letter = await letters.get("log/1")
             if call == "settle":
                 await letters.settle(letter, a_handling())
-            assert (await letters.get("log/1")).about == "key"
+            found = await letters.get("log/1")
+        assert (found.about, found.attempts) == ("key", 2 if call == "keep" else 1)
+        assert (found.state, found.handled) == (("replayed", (a_handling(),)) if call == "settle" else ("waiting", ()))
+
+    async def test_a_command_that_comes_before_the_service_has_made_its_indexes_finds_all(self, where: Path) -> None:
+        database = self.database(where)
+        await database.visit()
+        letters = MongoDeadLetters(database)
+        await letters.keep([letter := a_letter()])
+        assert list(await letters.page(WantedLetters("waiting"), 10)) == [letter]
+        assert [each.waiting for each in await letters.groups()] == [1]
+        await database.close()
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[MongoDeadLetters]:

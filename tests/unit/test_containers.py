@@ -6,7 +6,8 @@ from typing import Literal
 import pytest
 from apps import Technology, settings
 
-from clinic.adapters.kafka_transport import KafkaPublisher, KafkaSubscription
+from clinic.adapters.kafka_publisher import KafkaPublisher
+from clinic.adapters.kafka_subscription import KafkaSubscription
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryPublisher, MemorySubscription
 from clinic.adapters.mongo_appointments import MongoAppointments

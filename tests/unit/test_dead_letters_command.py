@@ -116,7 +116,7 @@ def test_the_list_can_be_narrowed(folder: Folder, words: list[str], positions: l
     printed = folder.command("list", *words)
     assert [each for each in ("log/1", "log/2", "log/3") if each in printed] == positions
     if not positions and "--groups" not in words:
-        assert "No such dead letter" in printed
+        assert "No dead letters to show." in printed
 
 
 def test_the_list_goes_on_behind_its_limit(folder: Folder) -> None:

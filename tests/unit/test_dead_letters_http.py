@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from apps import Clinic, problem, settings, wrong_fields
+from apps import Clinic, UnreachableDeadLetters, problem, settings, wrong_fields
 from builders import a_fact, a_handling, a_letter
+from dependency_injector.providers import Object
 from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
@@ -275,6 +276,16 @@ async def test_a_position_or_a_group_that_there_is_not_is_a_404_that_names_it(cl
 async def test_a_wrong_method_is_a_405(clinic: Clinic) -> None:
     for method, path in (("DELETE", "/dead-letters/topic/0/1"), ("DELETE", "/dead-letters/"), ("PUT", "/dead-letters/replay/")):
         problem(await clinic.charges.request(method, path), 405)
+
+
+async def test_a_store_that_does_not_answer_is_a_503_that_says_when_to_ask_again(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path, operator_token=TOKEN))
+    clinic.accounting.dead_letters.override(Object(UnreachableDeadLetters()))
+    async with clinic.running():
+        for method, path, body in REQUESTS[:-1]:
+            answer = await clinic.charges.request(method, path, json=body, headers={"Authorization": f"Bearer {TOKEN}"})
+            assert "do not answer" in problem(answer, 503)["detail"]
+            assert int(answer.headers["retry-after"]) > 0
 
 
 async def test_the_token_is_never_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,13 +9,12 @@ from time import monotonic
 from typing import Any, Final
 from uuid import UUID, uuid4
 
-from bson.decimal128 import Decimal128
 from msgspec import Struct
 from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
-from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, money
+from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, decimal, money
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
@@ -57,7 +56,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
         with answered():
             await self._documents.create_index([("physician_id", ASCENDING), ("_id", ASCENDING)])
             await self._documents.create_index([("patient_id", ASCENDING), ("_id", ASCENDING)])
-            await self._documents.create_index([("lease.until", ASCENDING)], partialFilterExpression=UNPUBLISHED)
+            await self._documents.create_index([("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED)
 
     async def close(self) -> None:
         if self._sweeping is not None:
@@ -78,8 +77,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
         known = {"_id": appointment.id, "version": appointment.version}
         saved = replace(appointment, version=appointment.version + 1)
         at_once = bool(facts) and self._may_hand_over(appointment)
-        update = [{"$set": _state(saved) | (self._news(facts, at_once=at_once) if facts else {})}]
-        return await self._write(_Write(UpdateOne(known, update, upsert=True), saved, facts, at_once))
+        return await self._write(_Write(UpdateOne(known, self._saving(saved, facts, at_once=at_once), upsert=True), saved, facts, at_once))
 
     def _may_hand_over(self, appointment: Appointment) -> bool:
         """Whether the facts before this save are none, or are in this process's hands: else its own would overtake them."""
@@ -126,7 +124,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
     async def oldest(self) -> datetime | None:
         oldest = {"$group": {"_id": None, "saved_at": {"$min": {"$min": "$outbox.saved_at"}}}}
         with answered():
-            async for found in await self._documents.aggregate([{"$match": UNPUBLISHED}, oldest], hint={"lease.until": ASCENDING}):
+            async for found in await self._documents.aggregate([{"$match": UNPUBLISHED}, oldest], hint={"lease.since": ASCENDING}):
                 return found["saved_at"]  # type: ignore[no-any-return]
         return None
 
@@ -134,16 +132,16 @@ class MongoAppointments(appointment.Appointments, Outbox):
     def _documents(self) -> Collection:
         return self._database.collection("appointments")
 
-    def _news(self, facts: Sequence[Message], *, at_once: bool) -> Document:
+    def _saving(self, saved: Appointment, facts: Sequence[Message], *, at_once: bool) -> Document:
+        if not facts:
+            return {"$set": _state(saved)}
         now = self._clock()
-        rows = [{**asdict(fact), "saved_at": now} for fact in facts]
-        until = {"$add": ["$$NOW", int(self._lease * 1000)]} if at_once else "$$NOW"
-        before = {"$ifNull": ["$outbox", []]}
-        return {
-            "outbox": {"$concatArrays": [before, {"$literal": rows}]},
-            "lease.until": {"$cond": [{"$gt": [{"$size": before}, 0]}, "$lease.until", until]},
-            "saved_at": now,
-        }
+        state = {**_state(saved), "saved_at": now}
+        news = {"outbox": {"$each": [{**asdict(fact), "saved_at": now} for fact in facts]}}
+        if at_once:
+            return {"$set": {**state, "lease.seconds": self._lease}, "$currentDate": {"lease.since": True}, "$push": news}
+        # Without a lease of its own: free, or behind the facts that another relay holds.
+        return {"$set": state, "$push": news}
 
     async def _write_group(self, group: Sequence[_Write]) -> Sequence[Appointment | ClinicError]:
         until = monotonic() + self._lease
@@ -202,13 +200,14 @@ class MongoAppointments(appointment.Appointments, Outbox):
         """Facts whose lease is over by the server's clock: a dead process left them, or a save whose outcome was unknown."""
         until, token = monotonic() + self._lease, uuid4()
         with answered():
-            oldest = self._documents.find(UNPUBLISHED, {"_id": True}).sort("lease.until", ASCENDING).limit(limit)
+            oldest = self._documents.find(UNPUBLISHED, {"_id": True}).sort("lease.since", ASCENDING).limit(limit)
             ids = [each["_id"] async for each in oldest]
             if not ids:
                 return []
-            free = {"_id": {"$in": ids}, **UNPUBLISHED, "$expr": {"$lte": ["$lease.until", "$$NOW"]}}
-            lease = {"until": {"$add": ["$$NOW", int(self._lease * 1000)]}, "token": token}
-            if not (await self._documents.update_many(free, [{"$set": {"lease": lease}}])).modified_count:
+            over = {"$add": ["$lease.since", {"$multiply": ["$lease.seconds", 1000]}]}
+            free = {"_id": {"$in": ids}, **UNPUBLISHED, "$expr": {"$lte": [over, "$$NOW"]}}
+            lease = {"lease.seconds": self._lease, "lease.token": token}
+            if not (await self._documents.update_many(free, {"$set": lease, "$currentDate": {"lease.since": True}})).modified_count:
                 return []
             taken = self._documents.find({"_id": {"$in": ids}, "lease.token": token}, {"outbox": True})
             return [Claimed(_message(fact), until) async for each in taken for fact in each["outbox"]]
@@ -230,16 +229,15 @@ def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointme
 def _confirmation(published: Published) -> UpdateOne:
     event_id = published.message.id
     note = {f"published.{event_id}": {"position": published.position, "at": published.at}}
-    return UpdateOne(
-        {"_id": UUID(published.message.subject)}, {"$pull": {"outbox": {"id": event_id}}, "$set": {**note, "lease.until": None}}
-    )
+    pull = {"outbox": {"id": event_id}}
+    return UpdateOne({"_id": UUID(published.message.subject)}, {"$pull": pull, "$set": note, "$unset": {"lease": True}})
 
 
 def _state(appointment: Appointment) -> Document:
     return {
         "physician_id": appointment.physician_id,
         "patient_id": appointment.patient_id,
-        "price": Decimal128(str(appointment.price)),
+        "price": decimal(appointment.price),
         "start": appointment.start,
         "end": appointment.end,
         "version": appointment.version,

@@ -5,12 +5,11 @@ from fractions import Fraction
 from typing import Final
 from uuid import UUID
 
-from bson.decimal128 import Decimal128
 from msgspec.structs import asdict
-from pymongo import ASCENDING, DESCENDING, UpdateOne
+from pymongo import ASCENDING, DESCENDING, InsertOne
 
 from clinic.adapters.arrivals import Arrivals
-from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, money
+from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, decimal, money
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
@@ -44,15 +43,13 @@ class MongoCharges(financial.Charges):
     async def add(self, charges: Sequence[Charge]) -> financial.Added:
         if not charges:
             return financial.Added([], [])
-        requests = [UpdateOne({"_id": each.appointment_id}, {"$setOnInsert": _charge_document(each)}, upsert=True) for each in charges]
         with answered():
-            details = await bulk(self._documents, requests)
+            details = await bulk(self._documents, [InsertOne(_charge_document(each)) for each in charges])
         if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in details["writeErrors"]):
             raise Unavailable("MongoDB does not say whether charges are kept")
-        new = {each["index"] for each in details["upserted"]}
-        known = [each.appointment_id for index, each in enumerate(charges) if index not in new]
-        standing = await self._find(known) if known else []
-        added = financial.Added([each for index, each in enumerate(charges) if index in new], list(standing))
+        known = {error["index"] for error in details["writeErrors"]}
+        standing = await self._find([charges[index].appointment_id for index in known]) if known else []
+        added = financial.Added([each for index, each in enumerate(charges) if index not in known], list(standing))
         self._arrivals.announce(added)
         return added
 
@@ -90,14 +87,15 @@ class MongoCharges(financial.Charges):
 
 def _charge_document(charge: Charge) -> Document:
     return {
+        "_id": charge.appointment_id,
         "physician_id": charge.physician_id,
         "patient_id": charge.patient_id,
-        "price": Decimal128(str(charge.price)),
+        "price": decimal(charge.price),
         "start": charge.start,
         "end": charge.end,
         "pricing": charge.pricing,
         "hours": str(charge.hours),
-        "total": Decimal128(str(charge.total)),
+        "total": decimal(charge.total),
         "charged_at": charge.charged_at,
         "origin": asdict(charge.origin),
     }

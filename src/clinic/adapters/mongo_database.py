@@ -5,6 +5,7 @@ No transactions: the same on a standalone server, a replica set and a sharded cl
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from bson.decimal128 import Decimal128
@@ -105,5 +106,17 @@ async def bulk(documents: Collection, requests: Sequence[InsertOne[Document] | U
         return error.details or {}
 
 
+@lru_cache(maxsize=4096)
+def decimal(amount: Money) -> Decimal128:
+    """An amount as it is kept: exact. A clinic's amounts are few, and making one takes a while."""
+    return Decimal128(str(amount))
+
+
 def money(amount: Decimal128) -> Money:
-    return Money(amount.to_decimal())
+    """A kept amount."""
+    return _money(amount.bid)
+
+
+@lru_cache(maxsize=4096)
+def _money(bid: bytes) -> Money:
+    return Money(Decimal128.from_bid(bid).to_decimal())

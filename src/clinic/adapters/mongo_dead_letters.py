@@ -14,6 +14,8 @@ from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGro
 
 BY_GROUP: Final = [(name, ASCENDING) for name in ("group", "_id", "state", "first_seen", "last_seen", "reason")]
 """Holds all that the list of groups shows: it reads no letter, however large."""
+ANY_GROUP: Final = {"$match": {"group": {"$gte": ""}}}
+"""Leads to the index, without depending on it: a command may come before the service has made it."""
 
 
 class MongoDeadLetters(DeadLetters):
@@ -54,7 +56,7 @@ class MongoDeadLetters(DeadLetters):
     async def groups(self) -> Sequence[LetterGroup]:
         with answered():
             await self._bring_up_to_date()
-            found = await self._documents.aggregate([{"$group": _counted()}], hint=dict(BY_GROUP))
+            found = await self._documents.aggregate([ANY_GROUP, {"$group": _counted()}])
             groups = [LetterGroup(group=document.pop("_id"), **document) async for document in found]
         return sorted(groups, key=lambda each: each.group)
 

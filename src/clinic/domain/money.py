@@ -33,12 +33,16 @@ class Money:
     @classmethod
     def of_cents(cls, cents: int) -> "Money":
         """The amount of that many whole cents. Raises `Unreadable` as the constructor does."""
-        return cls(Decimal(cents) / 100)
+        if not 0 <= cents < LIMIT:
+            return cls(Decimal(cents) / 100)  # which says what is wrong with it
+        amount = cls.__new__(cls)
+        amount.cents = cents
+        return amount
 
     def __mul__(self, factor: int | Fraction) -> "Money":
         """This amount so many times, rounded once, half-up, to cents."""
-        product = self.cents * Fraction(factor)
-        return Money.of_cents((2 * product.numerator + product.denominator) // (2 * product.denominator))
+        numerator, denominator = self.cents * factor.numerator, factor.denominator
+        return Money.of_cents((2 * numerator + denominator) // (2 * denominator))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Money) and self.cents == other.cents

@@ -9,7 +9,9 @@ from dependency_injector.containers import DeclarativeContainer
 from dependency_injector.providers import Callable, Dependency, List, Object, Selector, Singleton
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka_transport import Kafka, KafkaPublisher, KafkaSubscription
+from clinic.adapters.kafka_cluster import Kafka
+from clinic.adapters.kafka_publisher import KafkaPublisher
+from clinic.adapters.kafka_subscription import KafkaSubscription
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.adapters.mongo_appointments import MongoAppointments

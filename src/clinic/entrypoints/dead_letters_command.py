@@ -126,7 +126,7 @@ async def _list(container: FinancialContainer, chosen: argparse.Namespace) -> in
     if chosen.groups or (chosen.group is None and chosen.about is None):
         printed.show_groups(groups)
     if not chosen.groups:
-        printed.show_letters(shown, chosen.state, after)
+        printed.show_letters(shown, after)
     return 0
 
 

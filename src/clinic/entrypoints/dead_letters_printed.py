@@ -41,12 +41,10 @@ def show_groups(groups: Sequence[LetterGroup]) -> None:
     _console().print(table, "")
 
 
-def show_letters(letters: Sequence[DeadLetter], state: str, after: str | None) -> None:
+def show_letters(letters: Sequence[DeadLetter], after: str | None) -> None:
     console = _console()
     if not letters:
-        console.print(
-            {"all": "No such dead letter.", "waiting": "No such dead letter waits."}.get(state, f"No such dead letter is {state}.")
-        )
+        console.print("No dead letters to show.")
         return
     console.print(_line("Position", "State", "Seen", "Last seen (UTC)", "bold"))
     for each in letters:

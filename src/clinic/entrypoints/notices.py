@@ -2,7 +2,8 @@
 
 import logging
 import sys
-from typing import Final
+from functools import cached_property, lru_cache
+from typing import Any, Final
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter
@@ -25,17 +26,23 @@ class WatchedNotices(Notices):
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
+        self._service = service
         self._counter = Counter("clinic_notices", "What happened, by name.", ["what"], registry=self.registry)
-        self._log = structlog.get_logger(service=service)
+        self._counts = lru_cache(self._counter.labels)
+
+    @cached_property
+    def _log(self) -> Any:
+        # Bound once, and not before the first line: by then logging is configured.
+        return structlog.get_logger(service=self._service).bind()
 
     def __call__(self, what: str, /, **details: object) -> None:
-        self._counter.labels(what).inc()
+        self._counts(what).inc()
         log = self._log.warning if what in WARNINGS else self._log.info
         log(what, **details)
 
     def failed(self, what: str, error: BaseException) -> None:
         """Something unforeseen, with its traceback."""
-        self._counter.labels(what).inc()
+        self._counts(what).inc()
         self._log.error(what, exc_info=error)
 
 

@@ -41,7 +41,8 @@ class Charge(Struct, frozen=True, kw_only=True):
     @classmethod
     def for_finished(cls, told: Told[AppointmentFinished], pricing: Pricing, now: datetime) -> Self:
         """What this appointment costs under this policy."""
-        fact, elapsed = told.fact, told.fact.end - told.fact.start
+        fact = told.fact
+        hours = pricing.hours(fact.end - fact.start)
         return cls(
             appointment_id=fact.appointment_id,
             physician_id=fact.physician_id,
@@ -50,8 +51,8 @@ class Charge(Struct, frozen=True, kw_only=True):
             start=fact.start,
             end=fact.end,
             pricing=pricing.name,
-            hours=pricing.hours(elapsed),
-            total=pricing.total(fact.price, elapsed),
+            hours=hours,
+            total=fact.price * hours,
             charged_at=now,
             origin=told.origin,
         )
