@@ -157,6 +157,15 @@ def test_a_value_is_shown_as_text_or_else_in_hexadecimal_digits_and_cut(folder: 
     assert len(folder.command("show", "log/9")) < 5000
 
 
+def test_of_very_many_headers_the_first_are_shown_and_the_others_counted(folder: Folder) -> None:
+    headers = tuple((f"header-{number}", b"1") for number in range(105))
+    folder.run(lambda letters, _: letters.keep([a_letter(position="log/9", headers=headers)]))
+    printed = folder.command("show", "log/9")
+    assert "header-99: 1" in printed
+    assert "header-100" not in printed
+    assert "and 5 more" in printed
+
+
 def test_what_strangers_wrote_is_never_obeyed_by_the_terminal(folder: Folder) -> None:
     evil = "\x1b]0;title\x07[bold]\r\n\u202e"
     headers = ((evil, evil.encode()),)

@@ -81,6 +81,8 @@ def _add_message(table: Table, letter: DeadLetter) -> None:
     table.add_row("key", _content(shown_bytes(letter.key, HEADER_SHOWN)))
     for index, (name, content) in enumerate(letter.headers[:HEADERS_SHOWN]):
         table.add_row("" if index else "headers", Text(f"{plain(name)}: ").append(_content(shown_bytes(content, HEADER_SHOWN))))
+    if (more := len(letter.headers) - HEADERS_SHOWN) > 0:
+        table.add_row("", Text(f"… and {more} more", "dim"))
     table.add_row("value", Text(f"{letter.length} bytes, sha256 {letter.sha256}"))
     table.add_row("", _content(shown_bytes(letter.value, SCREENFUL, letter.length)))
 
