@@ -14,13 +14,13 @@ from builders import StandingClock
 from dependency_injector.providers import Object
 from litestar import Litestar
 
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges
+from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.domain.appointment import ports as appointment_ports
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Unavailable
 from clinic.domain.financial import ports as financial_ports
 from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import Message
+from clinic.domain.messaging import DeadLetter, Message, WantedLetters
 from clinic.entrypoints import appointment, financial
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.notices import WatchedNotices
@@ -54,9 +54,9 @@ class Noticing(WatchedNotices):
         self._seen.append(what)
         self._news.set()
 
-    async def seen(self, what: str) -> None:
-        """Return once it was noticed."""
-        while what not in self._seen:
+    async def seen(self, what: str, times: int = 1) -> None:
+        """Return once it was noticed so often."""
+        while self._seen.count(what) < times:
             self._news.clear()
             await self._news.wait()
 
@@ -198,6 +198,19 @@ class UnreachableAppointments(MemoryAppointments):
     def _lose(self) -> None:
         if not self.reachable:
             raise Unavailable("the appointments do not answer")
+
+
+class UnreachableDeadLetters(MemoryDeadLetters):
+    """A store that does not answer."""
+
+    async def get(self, position: str) -> DeadLetter:
+        raise Unavailable(f"the dead letters do not answer about {position}")
+
+    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Any:
+        raise Unavailable(f"the dead letters do not answer about {wanted}, {limit}, {after}")
+
+    async def groups(self) -> Any:
+        raise Unavailable("the dead letters do not answer")
 
 
 class UnreachableCharges(MemoryCharges):

@@ -15,7 +15,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import AppointmentFinished, seal
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.messaging import DeadLetter, Delivery, Message, Notices, Origin, Told
+from clinic.domain.messaging import DeadLetter, Delivery, Handling, Message, Notices, Origin, Told
 from clinic.domain.money import Money
 
 T = TypeVar("T")
@@ -73,6 +73,9 @@ def a_letter(**changes: Any) -> DeadLetter:
     """Something unreadable, seen once."""
     usual = DeadLetter(
         position="log/1",
+        about="an appointment",
+        type="something",
+        published_at=ONE_O_CLOCK,
         message_id="1",
         key=b"key",
         headers=(("ce_id", b"1"),),
@@ -80,6 +83,7 @@ def a_letter(**changes: Any) -> DeadLetter:
         length=1,
         sha256=hashlib.sha256(b"?").hexdigest(),
         reason="it cannot be read",
+        group="unread",
         attempts=1,
         first_seen=ONE_O_CLOCK,
         last_seen=ONE_O_CLOCK,
@@ -96,6 +100,11 @@ def a_delivery(message: Message, position: str = "log/1") -> Delivery:
         headers=tuple(cloudevents.headers(message)),
         value=message.data,
     )
+
+
+def a_handling(**changes: Any) -> Handling:
+    """Anna has replayed it, and it was charged."""
+    return replace(Handling("replayed", "anna", TWO_O_CLOCK, "charged 400.00"), **changes)
 
 
 class StandingClock:

@@ -8,13 +8,14 @@ from typing import ClassVar
 from uuid import UUID
 
 from builders import now
+from msgspec.structs import replace
 
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Added
-from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Message, Published, Publisher, Subscription
+from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Handling, Message, Published, Publisher, Subscription
 from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract, Store
 from contracts.transports import Ends, TransportContract
 
@@ -83,6 +84,17 @@ class NeverWakes(MemoryCharges):
 class ForgetsTheFirstSight(MemoryDeadLetters):
     async def keep(self, letters: Sequence[DeadLetter]) -> None:
         self._kept.update({letter.position: letter for letter in letters})
+
+
+class WaitsAnewWhenItArrivesAgain(MemoryDeadLetters):
+    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+        await super().keep(letters)
+        self._kept.update({each.position: replace(self._kept[each.position], state="waiting") for each in letters})
+
+
+class SettlesOverAnother(MemoryDeadLetters):
+    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+        self._kept[letter.position] = letter.settled(handling)
 
 
 class Doubles(MemoryPublisher):
@@ -187,10 +199,24 @@ class TestNeverWakes(ChargesContract):
         yield NeverWakes()
 
 
-class TestForgetsTheFirstSight(DeadLettersContract):
+class BrokenDeadLetters(DeadLettersContract):
+    kind: ClassVar[type[MemoryDeadLetters]]
+
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryDeadLetters]:  # noqa: ARG002 — memory is nowhere
-        yield ForgetsTheFirstSight()
+        yield self.kind()
+
+
+class TestForgetsTheFirstSight(BrokenDeadLetters):
+    kind = ForgetsTheFirstSight
+
+
+class TestWaitsAnewWhenItArrivesAgain(BrokenDeadLetters):
+    kind = WaitsAnewWhenItArrivesAgain
+
+
+class TestSettlesOverAnother(BrokenDeadLetters):
+    kind = SettlesOverAnother
 
 
 class TestDoubles(BrokenTransport):

@@ -13,8 +13,8 @@ from typing import ClassVar, Protocol
 from uuid import UUID, uuid4
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, an_origin, now
-from msgspec.structs import replace
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, a_message, an_appointment, an_origin, now
+from msgspec.structs import asdict, replace
 
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
@@ -22,7 +22,7 @@ from clinic.domain.errors import Conflict, NotFound, Unavailable
 from clinic.domain.events import seal
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge
-from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published
+from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published, WantedLetters
 from clinic.domain.money import Money
 from contracts.subject import Contract
 
@@ -576,13 +576,24 @@ class DeadLettersContract(Contract):
     async def test_each_is_kept_under_its_position(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=f"log/{number}", reason=f"reason {number}") for number in range(3)]
         await letters.keep(kept)
-        assert list(await letters.page(10)) == kept
+        assert list(await letters.page(WantedLetters(), 10)) == kept
 
     async def test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts(self, letters: DeadLetters) -> None:
         await letters.keep([a_letter()])
-        await letters.keep([a_letter(reason="still not", first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK)])
-        (kept,) = await letters.page(10)
-        assert kept == a_letter(reason="still not", attempts=2, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK)
+        await letters.keep([a_letter(first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK)])
+        assert await letters.get("log/1") == a_letter(attempts=2, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK)
+
+    async def test_one_that_is_there_already_has_the_reason_and_the_group_of_the_last_one(self, letters: DeadLetters) -> None:
+        await letters.keep([a_letter()])
+        await letters.keep([a_letter(reason="still not", group="still")])
+        assert await letters.get("log/1") == a_letter(reason="still not", group="still", attempts=2)
+        assert [each.group for each in await letters.groups()] == ["still"]
+
+    async def test_one_that_is_there_already_keeps_its_state_and_its_handlings(self, letters: DeadLetters) -> None:
+        await letters.keep([letter := a_letter()])
+        await letters.settle(letter, a_handling())
+        await letters.keep([letter])
+        assert await letters.get("log/1") == a_letter(state="replayed", handled=(a_handling(),), attempts=2)
 
     @pytest.mark.parametrize(
         "odd",
@@ -597,30 +608,139 @@ class DeadLettersContract(Contract):
             {"key": None},
             {"key": b"\x00\xff"},
             {"message_id": "", "reason": "a\x00b 'quoted' \N{PILE OF POO}"},
+            {"about": "", "type": "", "published_at": TWO_O_CLOCK + timedelta(milliseconds=1)},
+            {"about": "a\x00b 'quoted' \N{PILE OF POO}", "type": "$type.of.0"},
         ],
-        ids=range(10),
+        ids=range(12),
     )
     async def test_whatever_arrived_is_kept_as_it_was(self, letters: DeadLetters, odd: dict[str, object]) -> None:
         letter: DeadLetter = a_letter(**odd)
         await letters.keep([letter])
-        assert list(await letters.page(10)) == [letter]
+        assert list(await letters.page(WantedLetters(), 10)) == [letter]
 
     async def test_a_page_shows_letters_by_position_from_behind_a_given_one(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=f"log/{number}") for number in "13579"]
         await letters.keep(kept[::-1])
-        assert list(await letters.page(2)) == kept[:2]
-        assert list(await letters.page(2, "log/3")) == kept[2:4]
-        assert list(await letters.page(10, "log/4")) == kept[2:]
+        assert list(await letters.page(WantedLetters(), 2)) == kept[:2]
+        assert list(await letters.page(WantedLetters(), 2, "log/3")) == kept[2:4]
+        assert list(await letters.page(WantedLetters(), 10, "log/4")) == kept[2:]
+
+    async def test_a_page_shows_the_letters_that_meet_every_condition_that_is_set(self, letters: DeadLetters) -> None:
+        shapes = list(product(("waiting", "replayed", "discarded"), ("one", "other"), ("an appointment", "another")))
+        kept = [
+            a_letter(position=f"log/{number:02}", state=state, group=group, about=about)
+            for number, (state, group, about) in enumerate(shapes)
+        ]
+        await letters.keep(kept)
+        for state, group, about in product((None, "waiting", "discarded"), (None, "one"), (None, "another", "nobody")):
+            wanted = WantedLetters(state, group, about)  # type: ignore[arg-type]
+            expected = [
+                each for each in kept if state in (None, each.state) and group in (None, each.group) and about in (None, each.about)
+            ]
+            assert list(await letters.page(wanted, 20)) == expected, wanted
+            assert list(await letters.page(wanted, 2, "log/03")) == [each for each in expected if each.position > "log/03"][:2]
+
+    async def test_a_letter_is_found_by_its_position(self, letters: DeadLetters) -> None:
+        kept = [a_letter(position=position) for position in ("topic/1/2", "topic/1/23", "topic/1")]
+        await letters.keep(kept)
+        assert [await letters.get(each.position) for each in kept] == kept
+
+    async def test_a_letter_that_was_never_kept_is_not_found(self, letters: DeadLetters) -> None:
+        with pytest.raises(NotFound, match="log/1"):
+            await letters.get("log/1")
+        with pytest.raises(NotFound, match="log/1"):
+            await letters.settle(a_letter(), a_handling())
+        assert list(await letters.page(WantedLetters(), 10)) == []
+
+    async def test_every_group_is_shown_by_name_with_its_counts_one_of_its_reasons_and_its_first_and_last_sight(
+        self, letters: DeadLetters
+    ) -> None:
+        later = TWO_O_CLOCK + timedelta(hours=1)
+        assert list(await letters.groups()) == []
+        await letters.keep([
+            a_letter(position="log/1", group="b", reason="price 2", first_seen=TWO_O_CLOCK, last_seen=later),
+            a_letter(position="log/2", group="b", reason="price 1", first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK),
+            a_letter(position="log/3", group="b", reason="price 3", state="replayed", first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK),
+            a_letter(position="log/4", group="a", reason="no type", state="discarded"),
+        ])  # fmt: skip
+        first, second = await letters.groups()
+        nothing = {"waiting": 0, "replayed": 0, "discarded": 0}
+        seen = {"first_seen": ONE_O_CLOCK, "last_seen": ONE_O_CLOCK}
+        assert asdict(first) == nothing | seen | {"group": "a", "discarded": 1, "reason": "no type"}
+        assert second.reason in {"price 1", "price 2", "price 3"}
+        assert asdict(second) == nothing | {
+            "group": "b",
+            "waiting": 2,
+            "replayed": 1,
+            "reason": second.reason,
+            "first_seen": ONE_O_CLOCK,
+            "last_seen": later,
+        }
+
+    @pytest.mark.parametrize(
+        ("before", "what", "state"),
+        [
+            ("waiting", "replayed", "replayed"),
+            ("waiting", "failed again", "waiting"),
+            ("waiting", "discarded", "discarded"),
+            ("discarded", "replayed", "replayed"),
+            ("discarded", "failed again", "discarded"),
+        ],
+    )
+    async def test_a_handling_is_noted_with_the_state_that_follows(self, letters: DeadLetters, before: str, what: str, state: str) -> None:
+        await letters.keep([letter := a_letter(state=before)])
+        await letters.settle(letter, handling := a_handling(what=what, by="b\x00b 'quoted'", note="\N{PILE OF POO}"))
+        assert await letters.get("log/1") == a_letter(state=state, handled=(handling,))
+        assert [each.position for each in await letters.page(WantedLetters(state=state), 10)] == ["log/1"]  # type: ignore[arg-type]
+        (group,) = await letters.groups()
+        assert getattr(group, state) == 1
+
+    async def test_handlings_stay_in_the_order_in_which_they_were_noted(self, letters: DeadLetters) -> None:
+        await letters.keep([letter := a_letter()])
+        handlings = [a_handling(what="failed again", note=str(number)) for number in range(3)]
+        for handling in handlings:
+            await letters.settle(letter, handling)
+            letter = await letters.get("log/1")
+        assert list(letter.handled) == handlings
+
+    async def test_one_that_was_handled_since_it_was_read_is_a_conflict_and_that_handling_stands(self, letters: DeadLetters) -> None:
+        await letters.keep([letter := a_letter()])
+        await letters.settle(letter, first := a_handling(what="failed again"))
+        with pytest.raises(Conflict, match="log/1"):
+            await letters.settle(letter, a_handling(what="discarded", by="bob"))
+        assert await letters.get("log/1") == a_letter(handled=(first,))
+
+    async def test_of_many_who_settle_at_once_exactly_one_does(self, letters: DeadLetters) -> None:
+        await letters.keep([letter := a_letter()])
+        attempts = [letters.settle(letter, a_handling(by=str(number))) for number in range(20)]
+        outcomes = await asyncio.gather(*attempts, return_exceptions=True)
+        (won,) = [number for number, outcome in enumerate(outcomes) if outcome is None]
+        assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 19
+        assert [each.by for each in (await letters.get("log/1")).handled] == [str(won)]
+
+    async def test_one_that_arrives_again_between_is_no_conflict(self, letters: DeadLetters) -> None:
+        await letters.keep([letter := a_letter()])
+        await letters.keep([letter])
+        await letters.settle(letter, a_handling())
+        assert await letters.get("log/1") == a_letter(attempts=2, state="replayed", handled=(a_handling(),))
 
     async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
         self.only_if(not self.always_answers, "it always answers")
         async with self.unanswering(where) as letters:
-            for call in (letters.keep([a_letter()]), letters.page(1)):
+            for call in (
+                letters.keep([a_letter()]),
+                letters.get("log/1"),
+                letters.page(WantedLetters(), 1),
+                letters.groups(),
+                letters.settle(a_letter(), a_handling()),
+            ):
                 with pytest.raises(Unavailable):
                     await self.soon(call)
 
     async def test_what_was_kept_outlives_the_process(self, where: Path) -> None:
         async with self.opened(where) as letters:
-            await letters.keep([a_letter()])
+            await letters.keep([letter := a_letter()])
+            await letters.settle(letter, a_handling())
         async with self.opened(where) as letters:
-            assert list(await letters.page(10)) == ([a_letter()] if self.survives else [])
+            kept = a_letter(state="replayed", handled=(a_handling(),))
+            assert list(await letters.page(WantedLetters(), 10)) == ([kept] if self.survives else [])

@@ -10,17 +10,18 @@ from uuid import UUID, uuid4
 
 import pymongo
 import pytest
-from builders import TWO_O_CLOCK, a_charge, a_message, an_appointment, now
+from builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
 from msgspec.structs import replace
 
 from clinic.adapters.mongo_appointments import MongoAppointments
 from clinic.adapters.mongo_charges import MongoCharges
 from clinic.adapters.mongo_database import MongoDatabase
+from clinic.adapters.mongo_dead_letters import MongoDeadLetters
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import Published
+from clinic.domain.messaging import DeadLetter, LetterState, Published, WantedLetters
 
 Document = dict[str, Any]
 
@@ -54,6 +55,10 @@ class Profiler:
             about = {"ns": f"{self._database.name}.{collection}", "planSummary": {"$exists": True}}
             found += self._database["system.profile"].find(about)
             self._database["system.profile"].drop()
+
+    def indexes(self, collection: str) -> list[str]:
+        """Their names, that of the ids among them."""
+        return list(self._database[collection].index_information())
 
     def close(self) -> None:
         self._client.drop_database(self._database.name)
@@ -151,6 +156,46 @@ async def test_every_list_of_charges_comes_in_the_order_of_an_index(mongo_standa
 
     assert dear(plans) == []
     assert len(plans) >= len(shapes) == 32
+
+
+async def test_every_list_of_dead_letters_comes_in_the_order_of_an_index(mongo_standalone: str, name: str, profiler: Profiler) -> None:
+    letters = MongoDeadLetters(MongoDatabase(mongo_standalone, name, timeout=5))
+    await letters.open()
+    try:
+        await letters.keep([_letter(number) for number in range(HISTORY)])
+        shapes = list(product((None, "waiting", "discarded"), (None, "group-1"), (None, "about-1"), ("", f"log/{HISTORY // 2:04}")))
+
+        with profiler.watching("dead_letters") as plans:
+            for state, group, about, after in shapes:
+                await letters.page(WantedLetters(state, group, about), PAGE, after)  # type: ignore[arg-type]
+    finally:
+        await letters.close()
+
+    assert dear(plans) == []
+    assert len(plans) >= len(shapes) == 24
+
+
+async def test_the_groups_of_dead_letters_are_counted_without_reading_a_letter(
+    mongo_standalone: str, name: str, profiler: Profiler
+) -> None:
+    letters = MongoDeadLetters(MongoDatabase(mongo_standalone, name, timeout=5))
+    await letters.open()
+    try:
+        await letters.keep([_letter(number) for number in range(HISTORY)])
+        with profiler.watching("dead_letters") as plans:
+            assert sum(each.waiting for each in await letters.groups()) == HISTORY // 2
+        indexes = profiler.indexes("dead_letters")
+    finally:
+        await letters.close()
+
+    assert dear(plans) == []
+    assert max(each["docsExamined"] for each in plans) == 0
+    assert len(indexes) == 1 + 3
+
+
+def _letter(number: int) -> DeadLetter:
+    state: LetterState = "waiting" if number % 2 else "replayed"
+    return a_letter(position=f"log/{number:04}", state=state, group=f"group-{number % 3}", about=f"about-{number % 5}")
 
 
 def _charge(number: int) -> Charge:

@@ -8,14 +8,16 @@ from uuid import uuid4
 
 import pymongo
 import pytest
-from builders import a_charge, an_appointment, now, opened
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, a_message, an_appointment, now, opened
 from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, finished, hand_over
 
+from clinic.adapters import cloudevents
 from clinic.adapters.mongo_appointments import MongoAppointments
 from clinic.adapters.mongo_charges import MongoCharges
 from clinic.adapters.mongo_database import MongoDatabase
 from clinic.adapters.mongo_dead_letters import MongoDeadLetters
 from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.domain.messaging import WantedLetters
 
 NOBODY = "mongodb://127.0.0.1:1/?directConnection=true"
 
@@ -70,12 +72,58 @@ class TestMongoCharges(OnMongo, ChargesContract):
 class TestMongoDeadLetters(OnMongo, DeadLettersContract):
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MongoDeadLetters]:
-        database = self.database(where)
-        await database.open()
+        letters = MongoDeadLetters(self.database(where))
+        await letters.open()
         try:
-            yield MongoDeadLetters(database)
+            yield letters
         finally:
+            await letters.close()
+
+    async def test_letters_from_before_there_were_states_are_all_there_and_wait(self, where: Path) -> None:
+        database, message = self.database(where), a_message(data=b"{")
+        await database.open()
+        headers = [list(each) for each in cloudevents.headers(message)]
+        seen = {"first_seen": ONE_O_CLOCK, "last_seen": TWO_O_CLOCK}
+        before = {"message_id": "1", "key": b"key", "value": b"{", "length": 1, "sha256": "0", "reason": "byte 5", "attempts": 2, **seen}
+        documents = [{"_id": "log/1", "headers": headers, **before}, {"_id": "log/2", "headers": [], **before}]
+        for again in (False, True):
+            async with self.opened(where) as letters:
+                if not again:
+                    await database.collection("dead_letters").insert_many(documents)
+                first, second = await letters.page(WantedLetters(state="waiting"), 10)
+                (group,) = await letters.groups()
+            assert (first.about, first.type, first.reason, first.attempts) == (message.subject, message.type, "byte 5", 2)
+            assert (first.first_seen, first.last_seen, first.published_at) == (ONE_O_CLOCK, TWO_O_CLOCK, ONE_O_CLOCK)
+            assert (second.about, second.type, second.handled) == ("key", "", ())
+            assert (group.group, group.waiting) == (first.group, 2)
+        await database.close()
+
+    @pytest.mark.parametrize("call", ["get", "settle", "keep"])
+    async def test_one_from_before_there_were_states_can_be_handled(self, where: Path, call: str) -> None:
+        async with self.opened(where) as letters:
+            database = self.database(where)
+            await database.open()
+            old = {"message_id": "1", "key": b"key", "headers": [], "value": b"{", "length": 1, "sha256": "0", "reason": "byte 5"}
+            seen = {"attempts": 1, "first_seen": ONE_O_CLOCK, "last_seen": ONE_O_CLOCK}
+            await database.collection("dead_letters").insert_one({"_id": "log/1", **old, **seen})
             await database.close()
+            if call == "keep":
+                await letters.keep([a_letter()])
+            letter = await letters.get("log/1")
+            if call == "settle":
+                await letters.settle(letter, a_handling())
+            found = await letters.get("log/1")
+        assert (found.about, found.attempts) == ("key", 2 if call == "keep" else 1)
+        assert (found.state, found.handled) == (("replayed", (a_handling(),)) if call == "settle" else ("waiting", ()))
+
+    async def test_a_command_that_comes_before_the_service_has_made_its_indexes_finds_all(self, where: Path) -> None:
+        database = self.database(where)
+        await database.visit()
+        letters = MongoDeadLetters(database)
+        await letters.keep([letter := a_letter()])
+        assert list(await letters.page(WantedLetters("waiting"), 10)) == [letter]
+        assert [each.waiting for each in await letters.groups()] == [1]
+        await database.close()
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[MongoDeadLetters]:

@@ -2,9 +2,11 @@
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
+from uuid import uuid4
 
 import pytest
 from builders import (
@@ -24,13 +26,13 @@ from builders import (
 
 from clinic.adapters.memory_store import MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.domain.delivery import KEPT_OF_A_VALUE, Consumer
+from clinic.domain.delivery import KEPT_OF_A_VALUE, Consumer, fingerprint
 from clinic.domain.errors import Unavailable
 from clinic.domain.events import FINISHED_V1, AppointmentFinished, read, seal
 from clinic.domain.financial.ports import Wanted
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
-from clinic.domain.messaging import DeadLetter, DeadLetters, Delivery, Message, Subscription, Told
+from clinic.domain.messaging import DeadLetter, DeadLetters, Delivery, Handling, LetterGroup, Message, Subscription, Told, WantedLetters
 from clinic.domain.money import Money
 
 UNREADABLE = a_message(id="unreadable", data=b"{")
@@ -60,8 +62,17 @@ class FragileDeadLetters(DeadLetters):
     async def keep(self, letters: Sequence[DeadLetter]) -> None:
         await self._fault("keep", lambda: self._letters.keep(letters))
 
-    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        return await self._letters.page(limit, after)
+    async def get(self, position: str) -> DeadLetter:
+        return await self._letters.get(position)
+
+    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        return await self._letters.page(wanted, limit, after)
+
+    async def groups(self) -> Sequence[LetterGroup]:
+        return await self._letters.groups()
+
+    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+        await self._letters.settle(letter, handling)
 
 
 class World:
@@ -100,7 +111,7 @@ class World:
         return {str(charge.appointment_id) for charge in await self.charges.page(Wanted(), 1000)}
 
     async def set_aside(self) -> dict[str, DeadLetter]:
-        return {letter.message_id: letter for letter in await self.letters.page(1000)}
+        return {letter.message_id: letter for letter in await self.letters.page(WantedLetters(), 1000)}
 
 
 async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
@@ -133,11 +144,55 @@ async def test_a_dead_letter_holds_all_that_came() -> None:
     await world.publish(UNREADABLE)
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (letter,) = await world.letters.page(10)
+    (letter,) = await world.letters.page(WantedLetters(), 10)
     assert (letter.key, letter.value, letter.length) == (UNREADABLE.key.encode(), b"{", 1)
     assert ("ce_id", b"unreadable") in letter.headers
     assert letter.sha256 == hashlib.sha256(b"{").hexdigest()
     assert (letter.attempts, letter.first_seen, letter.last_seen) == (1, TWO_O_CLOCK, TWO_O_CLOCK)
+    assert (letter.about, letter.type) == (UNREADABLE.subject, FINISHED_V1)
+    assert letter.published_at == world.log.entries[0][0]
+    assert (letter.state, letter.handled) == ("waiting", ())
+
+
+async def test_a_dead_letter_is_about_its_subject_or_else_its_key_and_not_more_than_a_name() -> None:
+    world = World()
+    await world.publish(
+        a_message(data=b"{", subject="the subject", key="the key"),
+        a_message(data=b"{", subject="", key="the key"),
+        a_message(data=b"{", subject="s" * 300, type=f"{FINISHED_V1}.{'t' * 300}"),
+    )
+    async with running(world.consumer().run()):
+        await world.acknowledged(3)
+    letters = await world.letters.page(WantedLetters(), 10)
+    assert [letter.about for letter in letters] == ["the subject", "the key", "s" * 200]
+    assert len(letters[2].type) == 200
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("'1e9' is no amount of money", "'free' is no amount of money"),
+        ('"it\'s" is no amount of money', "'free' is no amount of money"),
+        ("the appointment ends (2020-12-01 12:00:00+00:00) early", "the appointment ends (2021-01-31 07:30:00.5+02:00) early"),
+        ("JSON is malformed: invalid character (byte 5)", "JSON is malformed: invalid character (byte 1234)"),
+        (f"nothing of {uuid4()}", f"nothing of {str(uuid4()).upper()}"),
+    ],
+    ids=range(5),
+)
+def test_reasons_that_differ_in_what_varies_make_one_group(one: str, other: str) -> None:
+    assert fingerprint(one) == fingerprint(other)
+
+
+def test_reasons_of_different_kinds_make_different_groups() -> None:
+    reasons = [
+        "the price is missing",
+        "the end is missing",
+        "Expected `str`, got `int` - at `$.price`",
+        "Expected `str`, got `int` - at `$.end`",
+    ]
+    groups = {fingerprint(each) for each in reasons}
+    assert len(groups) == len(reasons)
+    assert all(re.fullmatch("[0-9a-f]{8}", each) for each in groups)
 
 
 async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_all() -> None:
@@ -145,7 +200,7 @@ async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_al
     await world.publish(a_message(data=value))
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (letter,) = await world.letters.page(10)
+    (letter,) = await world.letters.page(WantedLetters(), 10)
     assert KEPT_OF_A_VALUE == 1024 * 1024
     assert (letter.value, letter.length, letter.sha256) == (value[:-1], len(value), hashlib.sha256(value).hexdigest())
 
@@ -209,7 +264,7 @@ async def test_a_letter_that_arrives_again_gains_attempts_and_keeps_its_first_si
     world.clock.move(hours=1)
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (letter,) = await world.letters.page(10)
+    (letter,) = await world.letters.page(WantedLetters(), 10)
     assert (letter.attempts, letter.first_seen, letter.last_seen) == (2, ONE_O_CLOCK, TWO_O_CLOCK)
 
 

@@ -22,6 +22,8 @@ CAUGHT_BY = {
     "Overwrites": "test_the_first_charge_stays_for_ever",
     "NeverWakes": "test_a_charge_wakes_all_who_wait_for_it_and_nobody_else",
     "ForgetsTheFirstSight": "test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts",
+    "WaitsAnewWhenItArrivesAgain": "test_one_that_is_there_already_keeps_its_state_and_its_handlings",
+    "SettlesOverAnother": "test_one_that_was_handled_since_it_was_read_is_a_conflict_and_that_handling_stands",
     "Doubles": "test_what_was_published_arrives_once_where_nothing_goes_wrong",
     "Drops": "test_what_was_published_before_the_first_subscription_opens_is_received",
     "Reorders": "test_messages_of_one_key_arrive_in_order",

@@ -10,9 +10,11 @@ from uuid import UUID
 import httpx
 import pytest
 from apps import NOBODY, PATIENT, PHYSICIAN, Clinic, UnreachableAppointments, UnreachableCharges, exactly, settings
+from builders import a_letter
 from dependency_injector.providers import Object
 
 PROBLEM = "application/problem+json"
+TOKEN = "0123456789abcdef"  # noqa: S105 — of no other service than these tests'
 Json = dict[str, Any]
 
 IGNORED = {"description", "examples", "title", "default"}
@@ -30,6 +32,15 @@ TYPES: dict[str, type | tuple[type, ...]] = {
 @pytest.fixture
 async def clinic(tmp_path: Path) -> AsyncIterator[Clinic]:
     async with Clinic(settings("memory", tmp_path)).running() as clinic:
+        yield clinic
+
+
+@pytest.fixture
+async def operated(tmp_path: Path) -> AsyncIterator[Clinic]:
+    """With an operator's token, and letters that wait for one."""
+    clinic = Clinic(settings("memory", tmp_path, operator_token=TOKEN))
+    await clinic.accounting.dead_letters().keep([a_letter(position=f"topic/0/{number}") for number in range(3)])
+    async with clinic.running():
         yield clinic
 
 
@@ -54,7 +65,8 @@ class Document:
                 yield method, path, operation
 
     def operation(self, request: httpx.Request) -> Json:
-        path = re.sub(r"[0-9a-f-]{36}", "{appointment_id}", request.url.path).rstrip("/") or "/"
+        path = re.sub(r"^/[0-9a-f-]{36}", "/{appointment_id}", request.url.path).rstrip("/") or "/"
+        path = re.sub(r"^/dead-letters/.+/.+", "/dead-letters/{position}", path)
         return dict(self.document["paths"][path][request.method.lower()])
 
     def describes(self, answer: httpx.Response) -> None:
@@ -121,6 +133,14 @@ class Document:
     def _pattern(self, value: Any, said: str, _: Json, where: str) -> Iterator[str]:
         if isinstance(value, str) and not re.search(said, value):
             yield f"{where} is {value!r}, unlike {said}"
+
+    def _minLength(self, value: Any, said: int, _: Json, where: str) -> Iterator[str]:  # noqa: N802 — the same
+        if isinstance(value, str) and len(value) < said:
+            yield f"{where} has {len(value)} characters, less than {said}"
+
+    def _maxLength(self, value: Any, said: int, _: Json, where: str) -> Iterator[str]:  # noqa: N802 — the same
+        if isinstance(value, str) and len(value) > said:
+            yield f"{where} has {len(value)} characters, more than {said}"
 
     def _format(self, value: Any, said: str, _: Json, where: str) -> Iterator[str]:
         if said == "uuid" and str(UUID(value)) != value:
@@ -209,6 +229,71 @@ async def test_every_answer_without_a_store_is_as_described(unreachable: Clinic)
             assert answer.status_code == 503 or path == "/health/live", (method, path)
 
 
+async def test_every_answer_about_dead_letters_is_as_described(operated: Clinic) -> None:
+    _, described = await documents(operated)
+    call, url = operated.charges, "/dead-letters"
+    reason = {"reason": "a test"}
+    unauthorized = [await call.get(f"{url}/"), await call.get(f"{url}/topic/0/0"), await call.post(f"{url}/replay/", json={})]
+    call.headers["Authorization"] = f"Bearer {TOKEN}"
+    answers = [
+        *unauthorized,
+        await call.get(f"{url}/"),
+        await call.get(f"{url}/?limit=1&state=waiting"),
+        await call.get(f"{url}/?state=lost"),
+        await call.get(f"{url}/?after=x"),
+        await call.get(f"{url}/groups/"),
+        await call.get(f"{url}/topic/0/0"),
+        await call.get(f"{url}/topic/0/9"),
+        await call.post(f"{url}/replay/", json={"by": "anna", "all": True}),
+        await call.post(f"{url}/replay/", json={"by": "anna", "position": "topic/0/9"}),
+        await call.post(f"{url}/replay/", json={"by": "anna"}),
+        await call.post(f"{url}/replay/", content=b"{}"),
+        await call.post(f"{url}/replay/", content=b" " * 70_000, headers={"Content-Type": "application/json"}),
+        await call.post(f"{url}/discard/", json={"by": "anna", "position": "topic/0/0", **reason}),
+        await call.post(f"{url}/discard/", json={"by": "anna", "all": True, **reason}),
+        await call.post(f"{url}/discard/", json={"by": "anna", "all": True}),
+        await call.get(f"{url}/topic/0/0"),
+    ]
+    for answer in answers:
+        described.describes(answer)
+    assert {answer.status_code for answer in answers} == {200, 400, 401, 404, 413, 415}
+
+
+async def test_the_routes_of_an_operator_are_described_where_there_is_a_token_and_say_that_they_want_it(operated: Clinic) -> None:
+    of_appointments, of_charges = await documents(operated)
+    described = {(method, path): it for method, path, it in of_charges.operations() if "dead-letters" in path}
+    assert set(described) == {
+        ("get", "/dead-letters"),
+        ("get", "/dead-letters/groups"),
+        ("get", "/dead-letters/{position}"),
+        ("post", "/dead-letters/replay"),
+        ("post", "/dead-letters/discard"),
+    }
+    ((name, scheme),) = of_charges.document["components"]["securitySchemes"].items()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    for operation in described.values():
+        assert operation["security"] == [{name: []}]
+        assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
+    assert [it for _, path, it in of_charges.operations() if "dead-letters" not in path and "security" in it] == []
+    assert "dead-letters" not in str(of_appointments.document)
+
+
+async def test_without_a_token_nothing_of_dead_letters_is_described(clinic: Clinic) -> None:
+    _, of_charges = await documents(clinic)
+    for word in ("dead", "operator", "security", "bearer"):
+        assert word not in str(of_charges.document).lower()
+
+
+async def test_the_bodies_of_an_operator_are_described_as_strict_as_they_are(operated: Clinic) -> None:
+    _, described = await documents(operated)
+    for name, required in [("Replay", ["by"]), ("Discard", ["by", "reason"])]:
+        body = described.component(name)
+        assert (body["additionalProperties"], sorted(body["required"])) == (False, required)
+        assert body["properties"]["by"]["minLength"] == 1
+        assert list(described.wrong({"by": "", "all": "yes", "who": 1}, body, "it"))
+        assert not list(described.wrong({"by": "anna", "reason": "a test", "all": True}, body | {"additionalProperties": True}, "it"))
+
+
 async def test_exactly_these_routes_are_described(clinic: Clinic) -> None:
     of_appointments, of_charges = await documents(clinic)
     health = {("get", "/health/live"), ("get", "/health/ready")}
@@ -273,8 +358,8 @@ async def test_money_is_a_number(clinic: Clinic) -> None:
         assert money["examples"]
 
 
-async def test_every_kind_of_thing_has_an_example_that_its_own_schema_allows(clinic: Clinic) -> None:
-    for described in await documents(clinic):
+async def test_every_kind_of_thing_has_an_example_that_its_own_schema_allows(clinic: Clinic, operated: Clinic) -> None:
+    for described in [*await documents(clinic), *await documents(operated)]:
         with_examples = set()
         for name in described.document["components"]["schemas"]:
             for field, schema in described.component(name)["properties"].items():
@@ -286,8 +371,8 @@ async def test_every_kind_of_thing_has_an_example_that_its_own_schema_allows(cli
         assert with_examples & {"ShownAppointment", "ShownCharge"}
 
 
-async def test_the_document_refers_only_to_itself(clinic: Clinic) -> None:
-    for client in (clinic.appointments, clinic.charges):
+async def test_the_document_refers_only_to_itself(clinic: Clinic, operated: Clinic) -> None:
+    for client in (clinic.appointments, clinic.charges, operated.charges):
         text = (await client.get("/openapi.json")).text
         assert "://" not in text
         described = Document((await client.get("/openapi.json/")).json())
@@ -295,8 +380,8 @@ async def test_the_document_refers_only_to_itself(clinic: Clinic) -> None:
             assert described.component(name.removeprefix("#/components/schemas/"))
 
 
-async def test_each_operation_has_a_name_of_its_own_and_a_sentence(clinic: Clinic) -> None:
-    for described in await documents(clinic):
+async def test_each_operation_has_a_name_of_its_own_and_a_sentence(clinic: Clinic, operated: Clinic) -> None:
+    for described in [*await documents(clinic), *await documents(operated)]:
         operations = [operation for _, _, operation in described.operations()]
         assert len({operation["operationId"] for operation in operations}) == len(operations)
         assert all(operation["summary"] for operation in operations)

@@ -26,6 +26,7 @@ def test_with_no_variable_everything_is_as_the_contract_says() -> None:
         appointment_port=8000,
         financial_host="127.0.0.1",
         financial_port=8001,
+        operator_token="",
         mongo_url="mongodb://127.0.0.1:27017",
         mongo_database="clinic",
         mongo_timeout=5.0,
@@ -59,6 +60,7 @@ def test_with_no_variable_everything_is_as_the_contract_says() -> None:
         ("CLINIC_APPOINTMENT_PORT", "65535", 65535),
         ("CLINIC_FINANCIAL_HOST", "localhost", "localhost"),
         ("CLINIC_FINANCIAL_PORT", "1", 1),
+        ("CLINIC_OPERATOR_TOKEN", "0123456789abcdef", "0123456789abcdef"),
         ("CLINIC_MONGO_URL", "mongodb://a,b/?replicaSet=rs0", "mongodb://a,b/?replicaSet=rs0"),
         ("CLINIC_MONGO_DATABASE", "town", "town"),
         ("CLINIC_MONGO_TIMEOUT", "0.1", 0.1),
@@ -130,6 +132,13 @@ def test_options_that_cannot_be_used_are_not_repeated_since_they_may_hold_secret
     assert "\n" not in str(told.value)
 
 
+def test_a_token_that_is_too_short_is_not_repeated() -> None:
+    with pytest.raises(Misconfigured, match=r"CLINIC_OPERATOR_TOKEN.*16 characters") as told:
+        load({"CLINIC_OPERATOR_TOKEN": "hunter2-hunter2"})
+    assert "hunter2" not in str(told.value)
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(
     ("variable", "choices"),
     [
@@ -159,7 +168,7 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 def test_the_example_lists_exactly_all_variables_with_their_defaults() -> None:
     listed = {name: text or "" for name, text in dotenv_values(EXAMPLE).items()}
     assert list(listed) == [f"{PREFIX}{field.name.upper()}" for field in msgspec.structs.fields(Settings)]
-    assert all(listed.values())
+    assert [name for name, text in listed.items() if not text] == ["CLINIC_OPERATOR_TOKEN"]
     assert load(listed) == Settings()
 
 

@@ -7,15 +7,18 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
 import pytest
 from builders import a_charge, a_message, an_appointment, now, opened
 from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, hand_over, published, saved
 
+from clinic.adapters import cloudevents
 from clinic.adapters.sqlite_appointments import APPOINTMENTS, SqliteAppointments
 from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, SqliteDeadLetters
-from clinic.adapters.sqlite_file import SqliteFile, T, Work, connect, transaction
+from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite_file import SqliteFile, T, Work, connect, moment, transaction
 from clinic.domain.errors import ClinicError, Unavailable
+from clinic.domain.messaging import WantedLetters
 
 
 class TestSqliteAppointments(AppointmentsContract):
@@ -50,12 +53,41 @@ class TestSqliteDeadLetters(DeadLettersContract):
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[SqliteDeadLetters]:
-        async with opened(SqliteFile(where / "financial.db", DEAD_LETTERS)) as file:
+        async with opened(letters_file(where)) as file:
             yield SqliteDeadLetters(file)
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[SqliteDeadLetters]:
-        yield SqliteDeadLetters(SqliteFile(where / "financial.db", DEAD_LETTERS))
+        yield SqliteDeadLetters(letters_file(where))
+
+
+def letters_file(where: Path) -> SqliteFile:
+    return SqliteFile(where / "financial.db", DEAD_LETTERS, HANDLINGS, functions=READING)
+
+
+async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Path) -> None:
+    path, message = tmp_path / "financial.db", a_message(data=b"{")
+    as_it_was = "INSERT INTO dead_letters VALUES (?,?,?,?,?,?,?,?,?,?,?)"
+    raw = msgspec.msgpack.encode(cloudevents.headers(message))
+    rows: list[tuple[object, ...]] = [
+        ("log/1", message.id, b"a key", raw, b"{", 1, "0" * 64, "invalid character (byte 5)", 2, 1000, 3000),
+        ("log/2", "", None, msgspec.msgpack.encode([("odd", None)]), None, 0, "0" * 64, "no event type", 1, 2000, 2000),
+        ("log/3", "", b"\xff key", msgspec.msgpack.encode([]), b"?" * 2**20, 2**21, "0" * 64, "invalid character (byte 9)", 1, 2000, 2000),
+    ]
+    async with opened(SqliteFile(path, CHARGES + DEAD_LETTERS)) as file:
+        await SqliteCharges(file).add([charge := a_charge()])
+        await file.write(lambda connection: connection.executemany(as_it_was, rows))
+    async with opened(SqliteFile(path, CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)) as file:
+        first, second, third = await SqliteDeadLetters(file).page(WantedLetters(state="waiting"), 10)
+        groups = await SqliteDeadLetters(file).groups()
+        assert await SqliteCharges(file).get(charge.appointment_id) == charge
+    assert (first.about, first.type, first.headers) == (message.subject, message.type, tuple(cloudevents.headers(message)))
+    assert (first.value, first.length, first.attempts, first.reason) == (b"{", 1, 2, "invalid character (byte 5)")
+    assert (first.first_seen, first.last_seen, first.published_at) == (moment(1000), moment(3000), moment(1000))
+    assert (second.about, second.type, second.headers, second.handled) == ("", "", (("odd", None),), ())
+    assert (third.about, third.value) == ("\N{REPLACEMENT CHARACTER} key", b"?" * 2**20)
+    assert sorted(each.waiting for each in groups) == [1, 2]
+    assert first.group == third.group != second.group
 
 
 class ForgetfulFile(SqliteFile):

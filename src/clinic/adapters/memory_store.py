@@ -1,5 +1,6 @@
 """Both contexts' stores in memory: the reference for every other, and the test bed. What it keeps dies with the process."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
@@ -13,7 +14,18 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import Claimed, Clock, DeadLetter, DeadLetters, Message, Outbox, Published
+from clinic.domain.messaging import (
+    Claimed,
+    Clock,
+    DeadLetter,
+    DeadLetters,
+    Handling,
+    LetterGroup,
+    Message,
+    Outbox,
+    Published,
+    WantedLetters,
+)
 
 
 class MemoryAppointments(appointment.Appointments, Outbox):
@@ -130,9 +142,49 @@ class MemoryDeadLetters(DeadLetters):
     async def keep(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
             known = self._kept.get(letter.position)
-            attempts = letter.attempts + (known.attempts if known else 0)
-            first_seen = known.first_seen if known else letter.first_seen
-            self._kept[letter.position] = replace(letter, attempts=attempts, first_seen=first_seen)
+            self._kept[letter.position] = _kept_again(known, letter) if known else letter
 
-    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        return [self._kept[position] for position in sorted(self._kept) if position > after][:limit]
+    async def get(self, position: str) -> DeadLetter:
+        try:
+            return self._kept[position]
+        except KeyError:
+            raise NotFound(f"there is no dead letter at {position}") from None
+
+    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        found = [
+            each
+            for each in self._kept.values()
+            if wanted.state in (None, each.state)
+            and wanted.group in (None, each.group)
+            and wanted.about in (None, each.about)
+            and each.position > after
+        ]
+        return sorted(found, key=lambda each: each.position)[:limit]
+
+    async def groups(self) -> Sequence[LetterGroup]:
+        names = sorted({each.group for each in self._kept.values()})
+        return [_group(name, [each for each in self._kept.values() if each.group == name]) for name in names]
+
+    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+        kept = await self.get(letter.position)
+        if len(kept.handled) != len(letter.handled):
+            raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
+        self._kept[letter.position] = kept.settled(handling)
+
+
+def _kept_again(known: DeadLetter, letter: DeadLetter) -> DeadLetter:
+    attempts = known.attempts + letter.attempts
+    return replace(known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen)
+
+
+def _group(name: str, letters: Sequence[DeadLetter]) -> LetterGroup:
+    states = Counter(each.state for each in letters)
+    return LetterGroup(
+        group=name,
+        waiting=states["waiting"],
+        replayed=states["replayed"],
+        discarded=states["discarded"],
+        reason=min(each.reason for each in letters),
+        first_seen=min(each.first_seen for each in letters),
+        last_seen=max(each.last_seen for each in letters),
+    )

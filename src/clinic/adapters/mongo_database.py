@@ -33,7 +33,9 @@ class MongoDatabase:
         self._client: AsyncMongoClient[Document] | None = None
 
     async def open(self) -> None:
-        """Raises `Misconfigured` where the address cannot be one."""
+        """Raises `Misconfigured` where the address cannot be one. A second call does nothing."""
+        if self._client is not None:
+            return
         try:
             self._client = AsyncMongoClient(
                 self._url,

@@ -1,12 +1,21 @@
 """Dead letters in MongoDB, each under its position."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from msgspec.structs import asdict
 from pymongo import ASCENDING, UpdateOne
 
+from clinic.adapters import cloudevents
 from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered
-from clinic.domain.messaging import DeadLetter, DeadLetters
+from clinic.domain.delivery import KEPT_OF_A_NAME, about, fingerprint
+from clinic.domain.errors import Conflict, NotFound
+from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
+
+BY_GROUP: Final = [(name, ASCENDING) for name in ("group", "_id", "state", "first_seen", "last_seen", "reason")]
+"""Holds all that the list of groups shows: it reads no letter, however large."""
+ANY_GROUP: Final = {"$match": {"group": {"$gte": ""}}}
+"""Leads to the index, without depending on it: a command may come before the service has made it."""
 
 
 class MongoDeadLetters(DeadLetters):
@@ -15,30 +24,92 @@ class MongoDeadLetters(DeadLetters):
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
 
+    async def open(self) -> None:
+        await self._database.open()
+        with answered():
+            await self._documents.create_index([("state", ASCENDING), ("_id", ASCENDING)])
+            await self._documents.create_index([("about", ASCENDING), ("_id", ASCENDING)])
+            await self._documents.create_index(BY_GROUP)
+
+    async def close(self) -> None:
+        await self._database.close()
+
     async def keep(self, letters: Sequence[DeadLetter]) -> None:
         with answered():
             await self._documents.bulk_write([_keeping(each) for each in letters])
 
-    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
+    async def get(self, position: str) -> DeadLetter:
         with answered():
-            found = self._documents.find({"_id": {"$gt": after}}).sort("_id", ASCENDING).limit(limit)
+            await self._bring_up_to_date()
+            document = await self._documents.find_one({"_id": position})
+        if document is None:
+            raise NotFound(f"there is no dead letter at {position}")
+        return _letter(document)
+
+    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        query: Document = {name: value for name, value in asdict(wanted).items() if value is not None}
+        with answered():
+            await self._bring_up_to_date()
+            found = self._documents.find({**query, "_id": {"$gt": after}}).sort("_id", ASCENDING).limit(limit)
             return [_letter(document) async for document in found]
+
+    async def groups(self) -> Sequence[LetterGroup]:
+        with answered():
+            await self._bring_up_to_date()
+            found = await self._documents.aggregate([ANY_GROUP, {"$group": _counted()}])
+            groups = [LetterGroup(group=document.pop("_id"), **document) async for document in found]
+        return sorted(groups, key=lambda each: each.group)
+
+    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+        # Handlings are never removed: where there is none at this place, there are exactly those that were read.
+        as_read = {"_id": letter.position, f"handled.{len(letter.handled)}": {"$exists": False}}
+        update = {"$push": {"handled": asdict(handling)}, "$set": {"state": letter.settled(handling).state}}
+        with answered():
+            matched = (await self._documents.update_one(as_read, update)).matched_count
+        if not matched:
+            await self.get(letter.position)
+            raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
 
     @property
     def _documents(self) -> Collection:
         return self._database.collection("dead_letters")
 
+    async def _bring_up_to_date(self) -> None:
+        # Letters from before there were states, also those that an instance of an older version writes at this moment.
+        async for old in self._documents.find({"state": None}):
+            await self._documents.update_one({"_id": old["_id"], "state": None}, {"$set": _what_is_new(old)})
+
 
 def _keeping(letter: DeadLetter) -> UpdateOne:
     first = asdict(letter)
-    again = {name: first.pop(name) for name in ("reason", "last_seen")}
+    again = {name: first.pop(name) for name in ("reason", "group", "last_seen")}
     attempts = first.pop("attempts")
     position = first.pop("position")
     first["headers"] = [list(header) for header in letter.headers]
+    first["handled"] = [asdict(each) for each in letter.handled]
     return UpdateOne({"_id": position}, {"$setOnInsert": first, "$set": again, "$inc": {"attempts": attempts}}, upsert=True)
+
+
+def _counted() -> Document:
+    states = {state: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}} for state in ("waiting", "replayed", "discarded")}
+    seen = {"first_seen": {"$min": "$first_seen"}, "last_seen": {"$max": "$last_seen"}}
+    return {"_id": "$group", **states, "reason": {"$min": "$reason"}, **seen}
+
+
+def _what_is_new(old: Document) -> Document:
+    message = cloudevents.message(old["key"], [(name, content) for name, content in old["headers"]], old["value"])
+    return {
+        "about": about(message),
+        "type": message.type[:KEPT_OF_A_NAME],
+        "published_at": old["first_seen"],
+        "group": fingerprint(old["reason"]),
+        "state": "waiting",
+        "handled": [],
+    }
 
 
 def _letter(document: Document) -> DeadLetter:
     position = document.pop("_id")
     headers = tuple((name, content) for name, content in document.pop("headers"))
-    return DeadLetter(position=position, headers=headers, **document)
+    handled = tuple(Handling(**each) for each in document.pop("handled"))
+    return DeadLetter(position=position, headers=headers, handled=handled, **document)

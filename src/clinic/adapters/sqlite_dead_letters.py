@@ -3,11 +3,15 @@
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 import msgspec
 
-from clinic.adapters.sqlite_file import Row, SqliteFile, marks, milliseconds, moment
-from clinic.domain.messaging import DeadLetter, DeadLetters
+from clinic.adapters import cloudevents
+from clinic.adapters.sqlite_file import Functions, Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.domain.delivery import KEPT_OF_A_NAME, about, fingerprint
+from clinic.domain.errors import Conflict, NotFound
+from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGroup, Message, WantedLetters
 
 DEAD_LETTERS = """
 CREATE TABLE dead_letters (
@@ -15,9 +19,24 @@ CREATE TABLE dead_letters (
     sha256 TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL, first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
+HANDLINGS = """
+ALTER TABLE dead_letters ADD COLUMN about TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN type TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letters ADD COLUMN "group" TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN state TEXT NOT NULL DEFAULT 'waiting';
+ALTER TABLE dead_letters ADD COLUMN handled BLOB NOT NULL DEFAULT '[]';
+UPDATE dead_letters SET published_at = first_seen, "group" = fingerprint(reason),
+    about = about_of(key, headers, value), type = type_of(key, headers, value);
+CREATE INDEX dead_letters_in_a_state ON dead_letters (state, position);
+CREATE INDEX dead_letters_about ON dead_letters (about, position);
+CREATE INDEX dead_letters_of_a_group ON dead_letters ("group", position, state, first_seen, last_seen, reason);
+"""
+"""The index of the groups holds all that the list of groups shows: it reads no letter, however large."""
 
 _encoder = msgspec.msgpack.Encoder()
 _headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes | None], ...])
+_handlings = msgspec.json.Decoder(tuple[Handling, ...])
 
 
 class SqliteDeadLetters(DeadLetters):
@@ -29,35 +48,118 @@ class SqliteDeadLetters(DeadLetters):
     async def keep(self, letters: Sequence[DeadLetter]) -> None:
         await self._file.write(partial(_keep_letters, letters))
 
-    async def page(self, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        query = "SELECT * FROM dead_letters WHERE position > ? ORDER BY position LIMIT ?"
-        rows = await self._file.read(lambda connection: connection.execute(query, (after, limit)).fetchall())
-        return [_letter(row) for row in rows]
+    async def get(self, position: str) -> DeadLetter:
+        return await self._file.read(partial(_get, position))
+
+    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        conditions = [
+            ("state = ?", wanted.state),
+            ('"group" = ?', wanted.group),
+            ("about = ?", wanted.about),
+            ("position > ?", after),
+        ]
+        return await self._file.read(partial(page, "dead_letters", "position", conditions, limit, _letter))
+
+    async def groups(self) -> Sequence[LetterGroup]:
+        return await self._file.read(_groups)
+
+    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+        await self._file.write(partial(_settle, letter, handling))
 
 
 def _keep_letters(letters: Sequence[DeadLetter], connection: sqlite3.Connection) -> None:
-    keep = f"""INSERT INTO dead_letters VALUES ({marks(range(11))}) ON CONFLICT (position) DO UPDATE SET
-        attempts = attempts + excluded.attempts, last_seen = excluded.last_seen, reason = excluded.reason"""
-    for each in letters:
-        seen = each.attempts, milliseconds(each.first_seen), milliseconds(each.last_seen)
-        headers = _encoder.encode(each.headers)
-        connection.execute(
-            keep, (each.position, each.message_id, each.key, headers, each.value, each.length, each.sha256, each.reason, *seen)
-        )
+    keep = f"""INSERT INTO dead_letters VALUES ({marks(range(17))}) ON CONFLICT (position) DO UPDATE SET
+        attempts = attempts + excluded.attempts, last_seen = excluded.last_seen, reason = excluded.reason, "group" = excluded."group" """
+    connection.executemany(keep, [_row(each) for each in letters])
 
 
-def _letter(row: Row) -> DeadLetter:
-    position, message_id, key, headers, value, length, sha256, reason, attempts, first_seen, last_seen = row
-    return DeadLetter(
-        position=position,
-        message_id=message_id,
-        key=key,
-        headers=_headers.decode(headers),
-        value=value,
-        length=length,
-        sha256=sha256,
+def _get(position: str, connection: sqlite3.Connection) -> DeadLetter:
+    for row in connection.execute("SELECT * FROM dead_letters WHERE position = ?", (position,)):
+        return _letter(row)
+    raise NotFound(f"there is no dead letter at {position}")
+
+
+def _groups(connection: sqlite3.Connection) -> Sequence[LetterGroup]:
+    query = """SELECT "group", sum(state = 'waiting'), sum(state = 'replayed'), sum(state = 'discarded'), min(reason),
+        min(first_seen), max(last_seen) FROM dead_letters GROUP BY "group" ORDER BY "group" """
+    return [_group(row) for row in connection.execute(query)]
+
+
+def _group(row: Row) -> LetterGroup:
+    group, waiting, replayed, discarded, reason, first_seen, last_seen = row
+    return LetterGroup(
+        group=group,
+        waiting=waiting,
+        replayed=replayed,
+        discarded=discarded,
         reason=reason,
-        attempts=attempts,
         first_seen=moment(first_seen),
         last_seen=moment(last_seen),
     )
+
+
+def _settle(letter: DeadLetter, handling: Handling, connection: sqlite3.Connection) -> None:
+    kept = _get(letter.position, connection)
+    if len(kept.handled) != len(letter.handled):
+        raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
+    settled = kept.settled(handling)
+    connection.execute(
+        "UPDATE dead_letters SET state = ?, handled = ? WHERE position = ?",
+        (settled.state, msgspec.json.encode(settled.handled), letter.position),
+    )
+
+
+def _row(letter: DeadLetter) -> Row:
+    return (
+        letter.position,
+        letter.message_id,
+        letter.key,
+        _encoder.encode(letter.headers),
+        letter.value,
+        letter.length,
+        letter.sha256,
+        letter.reason,
+        letter.attempts,
+        milliseconds(letter.first_seen),
+        milliseconds(letter.last_seen),
+        letter.about,
+        letter.type,
+        milliseconds(letter.published_at),
+        letter.group,
+        letter.state,
+        msgspec.json.encode(letter.handled),
+    )
+
+
+def _letter(row: Row) -> DeadLetter:
+    return DeadLetter(
+        position=row[0],
+        message_id=row[1],
+        key=row[2],
+        headers=_headers.decode(row[3]),
+        value=row[4],
+        length=row[5],
+        sha256=row[6],
+        reason=row[7],
+        attempts=row[8],
+        first_seen=moment(row[9]),
+        last_seen=moment(row[10]),
+        about=row[11],
+        type=row[12],
+        published_at=moment(row[13]),
+        group=row[14],
+        state=row[15],
+        handled=_handlings.decode(row[16]),
+    )
+
+
+def _message(key: bytes | None, headers: bytes, value: bytes | None) -> Message:
+    return cloudevents.message(key, _headers.decode(headers), value)
+
+
+READING: Final[Functions] = {
+    "fingerprint": fingerprint,
+    "about_of": lambda key, headers, value: about(_message(key, headers, value)),
+    "type_of": lambda key, headers, value: _message(key, headers, value).type[:KEPT_OF_A_NAME],
+}
+"""How letters from before there were handlings are read."""

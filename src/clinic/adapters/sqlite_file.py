@@ -9,7 +9,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ from clinic.domain.errors import Misconfigured, Unavailable
 T = TypeVar("T")
 Row = Sequence[Any]
 Work = Callable[[sqlite3.Connection], T]
+Functions = Mapping[str, Callable[..., str]]
 
 PATIENCE = 3.0
 """Seconds that a write waits for another process's write to end."""
@@ -43,11 +44,13 @@ class SqliteFile:
     """A file with a schema, opened by the one process that serves it.
 
     Each of `scripts` takes its schema from one version to the next, the first from nothing. The version is kept in the
-    file: a file that is older is brought up to date, and older code refuses a newer file.
+    file: a file that is older is brought up to date, and older code refuses a newer file. `functions` are what scripts
+    may call beside SQL's own, by name.
     """
 
-    def __init__(self, path: Path, *scripts: str) -> None:
+    def __init__(self, path: Path, *scripts: str, functions: Functions | None = None) -> None:
         self.path, self._scripts, self._version = path, scripts, len(scripts)
+        self._functions = functions or {}
         self._lock: int | None = None
         self._writer: _Thread | None = None
         self._reader: _Thread | None = None
@@ -111,6 +114,8 @@ class SqliteFile:
             raise Misconfigured(f"{self.path} was written by a newer version of this program (schema {found}): run that one")
         if found < self._version:
             missing = ";".join(self._scripts[found:])
+            for name, function in self._functions.items():
+                connection.create_function(name, -1, function, deterministic=True)
             connection.executescript(f"BEGIN IMMEDIATE; {missing}; PRAGMA user_version={self._version}; COMMIT")
 
 

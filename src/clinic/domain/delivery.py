@@ -7,6 +7,7 @@ acknowledged afterwards.
 import asyncio
 import hashlib
 import random
+import re
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from time import monotonic
 from typing import Generic, TypeVar
@@ -36,6 +37,12 @@ BATCH = 500
 KEPT_OF_A_VALUE = 1024 * 1024
 HEARD_OF_WITHIN = 15.0
 """Seconds after which trouble that does not come again is over: longer than the longest pause and a server's time to answer."""
+KEPT_OF_A_NAME = 200
+VARIES = re.compile(
+    r"""[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|'[^']*'|"[^"]*"|\d[\d:.,TZ+-]*""",
+    re.IGNORECASE,
+)
+"""What differs between two reasons of one kind: ids, quoted texts, numbers, dates."""
 
 
 def growing_pauses(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
@@ -156,7 +163,7 @@ class Consumer(Generic[Fact]):
         self,
         subscription: Subscription,
         read: Callable[[Message], Fact | None],
-        handle: Callable[[Sequence[Told[Fact]]], Awaitable[None]],
+        handle: Callable[[Sequence[Told[Fact]]], Awaitable[object]],
         dead_letters: DeadLetters,
         clock: Clock,
         pause: Pause,
@@ -219,20 +226,34 @@ class Consumer(Generic[Fact]):
             self._notices("set aside", event_id=message.id, appointment_id=message.subject, position=position, reason=str(reason))
 
     def _letter(self, delivery: Delivery, reason: Refused) -> DeadLetter:
-        value, now = delivery.value, self._clock()
+        message, value, now = delivery.message, delivery.value, self._clock()
         return DeadLetter(
             position=delivery.origin.position,
-            message_id=delivery.message.id,
+            about=about(message),
+            type=message.type[:KEPT_OF_A_NAME],
+            published_at=delivery.origin.published_at,
+            message_id=message.id,
             key=delivery.key,
             headers=delivery.headers,
             value=value and value[:KEPT_OF_A_VALUE],
             length=len(value or b""),
             sha256=hashlib.sha256(value or b"").hexdigest(),
             reason=str(reason),
+            group=fingerprint(str(reason)),
             attempts=1,
             first_seen=now,
             last_seen=now,
         )
+
+
+def about(message: Message) -> str:
+    """The appointment that a message is about, as far as can be read; not more of it than a name has."""
+    return (message.subject or message.key)[:KEPT_OF_A_NAME]
+
+
+def fingerprint(reason: str) -> str:
+    """The group of a reason: eight hexadecimal digits, the same for reasons that differ only in what varies."""
+    return hashlib.sha256(VARIES.sub("#", reason).encode()).hexdigest()[:8]
 
 
 def _again(delivery: Delivery) -> Delivery:

@@ -9,7 +9,7 @@ import uvloop
 from dotenv import dotenv_values
 
 from clinic.domain.errors import ClinicError, Misconfigured
-from clinic.entrypoints import appointment, financial
+from clinic.entrypoints import appointment, dead_letters_command, financial
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.demo import demo
 from clinic.entrypoints.notices import configure_logging
@@ -19,7 +19,10 @@ from clinic.entrypoints.supervising import supervise
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0 when it ended as asked, 1 when something is wrong, 2 for unknown words."""
+    """Run the command; the exit code is 0 when it ended as asked, 1 when something is wrong, 2 for unknown words.
+
+    Commands of an operator end with 3 where they found something that needs a person.
+    """
     chosen = _parser().parse_args(arguments)
     try:
         environment = _environment()
@@ -50,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     show = commands.add_parser("demo", help="start and finish an appointment on a fresh folder, and see its charge arrive")
     show.set_defaults(command=lambda _settings, _chosen: demo())
+    dead_letters_command.add_to(commands)
     return parser
 
 

@@ -8,6 +8,7 @@ import uuid_utils.compat
 from dependency_injector.containers import DeclarativeContainer
 from dependency_injector.providers import Callable, Dependency, List, Object, Selector, Singleton
 
+from clinic.adapters import cloudevents
 from clinic.adapters.kafka_cluster import Kafka
 from clinic.adapters.kafka_publisher import KafkaPublisher
 from clinic.adapters.kafka_subscription import KafkaSubscription
@@ -19,14 +20,21 @@ from clinic.adapters.mongo_database import MongoDatabase
 from clinic.adapters.mongo_dead_letters import MongoDeadLetters
 from clinic.adapters.sqlite_appointments import APPOINTMENTS, SqliteAppointments
 from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, SqliteDeadLetters
+from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
 from clinic.adapters.sqlite_file import SqliteFile
 from clinic.adapters.sqlite_transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 from clinic.domain import events
 from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
 from clinic.domain.delivery import Consumer, Relay
+from clinic.domain.financial.dead_letters import (
+    DiscardDeadLetters,
+    FindDeadLetter,
+    GroupDeadLetters,
+    ListDeadLetters,
+    ReplayDeadLetters,
+)
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ListCharges
+from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ForeseeCharges, ListCharges
 from clinic.entrypoints.notices import WatchedNotices
 from clinic.entrypoints.settings import Settings
 
@@ -104,7 +112,7 @@ class FinancialContainer(DeclarativeContainer):
     pause = Object(asyncio.sleep)
     notices = Singleton(WatchedNotices, "financial")
 
-    file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS)
+    file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)
     database = Singleton(_mongo, settings, "financial")
     kept = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
     charges = Selector(
@@ -126,12 +134,28 @@ class FinancialContainer(DeclarativeContainer):
         kafka=Singleton(KafkaSubscription, Singleton(_kafka, settings), clock, notices),
         memory=Singleton(MemorySubscription, memory_log, GROUP, clock),
     )
-    charge_appointments = Singleton(ChargeAppointments, charges, Callable(POLICIES.__getitem__, settings.provided.pricing), clock, notices)
+    policy = Callable(POLICIES.__getitem__, settings.provided.pricing)
+    charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, notices)
     consumer = Singleton(Consumer, subscription, Object(events.read), charge_appointments, dead_letters, clock, pause, notices)
     opened = List(
         Selector(settings.provided.store, sqlite=file, mongo=charges, memory=Object(None)),
+        Selector(settings.provided.store, sqlite=Object(None), mongo=dead_letters, memory=Object(None)),
         Selector(settings.provided.transport, sqlite=subscription, kafka=subscription, memory=Object(None)),
     )
 
     find_charge = Singleton(FindCharge, charges)
     list_charges = Singleton(ListCharges, charges)
+    list_dead_letters = Singleton(ListDeadLetters, dead_letters)
+    group_dead_letters = Singleton(GroupDeadLetters, dead_letters)
+    find_dead_letter = Singleton(FindDeadLetter, dead_letters)
+    replay_dead_letters = Singleton(
+        ReplayDeadLetters,
+        dead_letters,
+        Object(cloudevents.message),
+        Object(events.read),
+        charge_appointments,
+        Singleton(ForeseeCharges, charges, policy, clock),
+        clock,
+        notices,
+    )
+    discard_dead_letters = Singleton(DiscardDeadLetters, dead_letters, clock, notices)

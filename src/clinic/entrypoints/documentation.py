@@ -16,6 +16,8 @@ from litestar.static_files import create_static_files_router
 
 from clinic.entrypoints.wire import MoneySchema
 
+OPERATOR = "operator"
+"""How the document names the operator's token."""
 PACKAGE = "drf-spectacular-sidecar"
 """Carries current builds of both as plain files; nothing of it is imported (it would want Django)."""
 
@@ -67,13 +69,19 @@ def _no_null(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
     """What Litestar does not show, or shows although it never comes."""
-    for name, component in document["components"]["schemas"].items():
-        if name.startswith("New"):
-            component["additionalProperties"] = False
-    for operation in (operation for path in document["paths"].values() for operation in path.values()):
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    if any("security" in operation for operation in operations):
+        bearer = {"type": "http", "scheme": "bearer", "description": "The token in CLINIC_OPERATOR_TOKEN."}
+        document["components"]["securitySchemes"] = {OPERATOR: bearer}
+    for operation in operations:
+        for body in operation.get("requestBody", {}).get("content", {}).values():
+            name = body["schema"]["$ref"].rpartition("/")[2]
+            document["components"]["schemas"][name]["additionalProperties"] = False
         answers = operation["responses"]
         if "application/json" in answers.get("400", {}).get("content", {}):
             del answers["400"]  # its own, for what can only be a 404 here
+        if "401" in answers:
+            answers["401"].setdefault("headers", {})["WWW-Authenticate"] = _header("Bearer: send the token.", "string")
         if "503" in answers:
             answers["503"].setdefault("headers", {})["Retry-After"] = _header("Seconds after which to ask again.", "integer")
         if any(parameter["name"] == "Prefer" for parameter in operation.get("parameters", ())):

@@ -14,7 +14,7 @@ from clinic.domain.financial.model import Charge, Place
 from clinic.domain.financial.ports import Wanted
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
 from clinic.domain.money import Money
-from clinic.entrypoints import wire
+from clinic.entrypoints import dead_letters, wire
 from clinic.entrypoints.containers import FinancialContainer
 from clinic.entrypoints.problems import documented, respond
 from clinic.entrypoints.running import Life
@@ -105,11 +105,20 @@ def create_app(container: FinancialContainer, life: Life) -> Litestar:
     async def ready() -> Health:
         return await health(container.charges().check(), consumer=container.consumer().trouble)
 
+    token = container.settings().operator_token
     return application(
         title="Charges",
         description="Turns each finished appointment into exactly one charge.",
-        routes=[find, list_all],
-        dependencies={"find_charge": container.find_charge, "list_charges": container.list_charges},
+        routes=[find, list_all, *(dead_letters.routes(token) if token else ())],
+        dependencies={
+            "find_charge": container.find_charge,
+            "list_charges": container.list_charges,
+            "list_dead_letters": container.list_dead_letters,
+            "group_dead_letters": container.group_dead_letters,
+            "find_dead_letter": container.find_dead_letter,
+            "replay_dead_letters": container.replay_dead_letters,
+            "discard_dead_letters": container.discard_dead_letters,
+        },
         ready=ready,
         notices=container.notices(),
         lifespan=lambda _: life.living(container.opened(), lambda: container.consumer().run()),

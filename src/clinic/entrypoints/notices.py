@@ -15,6 +15,7 @@ WARNINGS: Final = frozenset({
     "cannot be published",
     "consumer waits",
     "differs from its charge",
+    "failed again",
     "relay waits",
     "set aside",
     "topic is weaker than asked for",

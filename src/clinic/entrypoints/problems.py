@@ -1,6 +1,6 @@
 """Every failure as a problem document (RFC 9457): what happened, and for bad input each field and what would be right."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
@@ -16,10 +16,19 @@ from clinic.domain.errors import NotFound, NotNow, Refused, Unreadable
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
 DETAILS = {
+    HTTPStatus.UNAUTHORIZED: "This path wants the operator's token: Authorization: Bearer ...",
     HTTPStatus.NOT_FOUND: "There is nothing at this path: see /docs.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "A body may have 64 KiB at most.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method: see /docs.",
 }
+UUID_IN_WORDS = "is not a UUID: give one like 84ab6121-c4a8-4684-8cc2-b03024ec0f1d"
+IN_WORDS: dict[type, str] = {
+    msgspec.inspect.UUIDType: "a UUID",
+    msgspec.inspect.StrType: "a text",
+    msgspec.inspect.BoolType: "true or false",
+    msgspec.inspect.NoneType: "null",
+}
+"""What would be right, for each kind of field that a body has."""
 
 
 class FieldProblem(Struct, frozen=True):
@@ -113,6 +122,7 @@ def _in_words(message: str) -> str:
 def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
     """Before a request is handled: raise what is wrong with its body, field by field."""
     decoder = msgspec.json.Decoder(shape)
+    rights = {field.name: _right(msgspec.inspect.type_info(field.type)) for field in msgspec.structs.fields(shape)}
 
     async def check(request: Request[Any, Any, Any]) -> None:
         if request.content_type[0] != "application/json":
@@ -123,7 +133,7 @@ def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitab
         try:
             _reject_nil(decoder.decode(body))
         except (msgspec.DecodeError, Invalid, RecursionError, UnicodeDecodeError) as error:
-            raise Invalid(_problems(body, shape) or [FieldProblem("body", f"cannot be used: {error}")]) from None
+            raise Invalid(_problems(body, shape, rights) or [FieldProblem("body", f"cannot be used: {error}")]) from None
 
     return check
 
@@ -133,7 +143,7 @@ def _reject_nil(body: Struct) -> None:
         raise Invalid([])
 
 
-def _problems(body: bytes, shape: type[Struct]) -> list[FieldProblem]:
+def _problems(body: bytes, shape: type[Struct], rights: Mapping[str, str]) -> list[FieldProblem]:
     """The slow path: msgspec stops at the first problem, a person wants to see them all."""
     try:
         given = msgspec.json.decode(body)
@@ -144,17 +154,29 @@ def _problems(body: bytes, shape: type[Struct]) -> list[FieldProblem]:
     found = [
         FieldProblem(field.name, problem)
         for field in msgspec.structs.fields(shape)
-        if (problem := _problem(given, field))
+        if (problem := _problem(given, field, rights[field.name]))
     ]  # fmt: skip
     unknown = [FieldProblem(name, "is not known here: leave it out") for name in given if name not in shape.__struct_fields__]
     return found + unknown
 
 
-def _problem(given: dict[str, Any], field: msgspec.structs.FieldInfo) -> str | None:
+def _problem(given: dict[str, Any], field: msgspec.structs.FieldInfo, right: str) -> str | None:
     if field.name not in given:
-        return "is missing: give a UUID"
+        return f"is missing: give {right}" if field.required else None
     try:
-        value = msgspec.convert(given[field.name], UUID)
+        value = msgspec.convert(given[field.name], field.type)
     except msgspec.ValidationError:
-        return "is not a UUID: give one like 84ab6121-c4a8-4684-8cc2-b03024ec0f1d"
-    return None if value.int else "is the nil UUID, which names nobody: give another one"
+        return UUID_IN_WORDS if right == IN_WORDS[msgspec.inspect.UUIDType] else f"cannot be used: give {right}"
+    return "is the nil UUID, which names nobody: give another one" if isinstance(value, UUID) and not value.int else None
+
+
+def _right(kind: msgspec.inspect.Type) -> str:
+    """What would be right, in words."""
+    match kind:
+        case msgspec.inspect.Metadata(type=inner):
+            return _right(inner)
+        case msgspec.inspect.UnionType(types=types):
+            return " or ".join(_right(each) for each in types)
+        case msgspec.inspect.StrType(min_length=int(least), max_length=int(most)):
+            return f"a text of {least} to {most} characters"
+    return IN_WORDS[type(kind)]

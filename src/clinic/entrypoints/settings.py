@@ -14,6 +14,7 @@ PREFIX = "CLINIC_"
 OF_TESTS = PREFIX + "TEST_"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
+Token = Annotated[str, Meta(min_length=16)]
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -29,6 +30,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     appointment_port: Port = 8000
     financial_host: str = "127.0.0.1"
     financial_port: Port = 8001
+    operator_token: Token = ""
     mongo_url: str = "mongodb://127.0.0.1:27017"
     mongo_database: str = "clinic"
     mongo_timeout: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
@@ -62,6 +64,8 @@ def _value(name: str, text: str, kind: Any) -> Any:
     try:
         return msgspec.convert(text, kind, strict=False, dec_hook=_read)
     except (msgspec.ValidationError, Refused) as error:
+        if kind is Token:  # a secret, or what was meant to be one, is not repeated
+            raise Misconfigured(f"{name} cannot be used: give at least 16 characters, or none to do without") from None
         raise Misconfigured(f"{name}={text} cannot be used: {_choices(kind) or error}") from error
 
 

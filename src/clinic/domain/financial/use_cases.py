@@ -1,17 +1,29 @@
 """What accounting does."""
 
 from collections.abc import Sequence
+from typing import Literal
 from uuid import UUID
 
+from msgspec import Struct
+
+from clinic.domain.errors import NotFound
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.model import Charge, Place
 from clinic.domain.financial.ports import Charges, Wanted
 from clinic.domain.financial.pricing import Pricing
 from clinic.domain.messaging import Clock, Notices, Told
+from clinic.domain.money import Money
+
+
+class Charged(Struct, frozen=True):
+    """What became of a finished appointment, and the total of the charge that stands."""
+
+    what: Literal["charged", "already charged", "differs from its charge"]
+    total: Money
 
 
 class ChargeAppointments:
-    """Charge every finished appointment exactly once: the first charge stays as it is for ever.
+    """Charge every finished appointment exactly once: the first charge stays as it is for ever. Tells what became of each.
 
     Raises `Refused` where one of them cannot be charged; `Unavailable` when the outcome is unknown: repeating is safe.
     """
@@ -19,24 +31,48 @@ class ChargeAppointments:
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, notices: Notices) -> None:
         self._charges, self._pricing, self._clock, self._notices = charges, pricing, clock, notices
 
-    async def __call__(self, finished: Sequence[Told[AppointmentFinished]]) -> None:
+    async def __call__(self, finished: Sequence[Told[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()
         charges = [Charge.for_finished(told, self._pricing, now) for told in finished]
         added = await self._charges.add(charges)
         new = {charge.appointment_id: charge for charge in added.new}
         standing = new | {charge.appointment_id: charge for charge in added.standing}
+        outcomes = []
         for charge, told in zip(charges, finished, strict=True):
             is_new = new.pop(charge.appointment_id, None) is not None
-            self._report(charge, told.fact, None if is_new else standing[charge.appointment_id])
+            outcomes.append(_charged(charge, None if is_new else standing[charge.appointment_id]))
+            self._report(outcomes[-1], told.fact)
+        return outcomes
 
-    def _report(self, charge: Charge, fact: AppointmentFinished, standing: Charge | None) -> None:
-        if standing is None:
-            what = "charged"
-        elif charge.agrees_with(standing):
-            what = "already charged"
-        else:
-            what = "differs from its charge"
-        self._notices(what, event_id=str(fact.id), appointment_id=str(fact.appointment_id), total=str((standing or charge).total))
+    def _report(self, outcome: Charged, fact: AppointmentFinished) -> None:
+        self._notices(outcome.what, event_id=str(fact.id), appointment_id=str(fact.appointment_id), total=str(outcome.total))
+
+
+class ForeseeCharges:
+    """Tell what would become of finished appointments if they were charged now; charges nothing.
+
+    Raises `Refused` where one of them cannot be charged, and `Unavailable`.
+    """
+
+    def __init__(self, charges: Charges, pricing: Pricing, clock: Clock) -> None:
+        self._charges, self._pricing, self._clock = charges, pricing, clock
+
+    async def __call__(self, finished: Sequence[Told[AppointmentFinished]]) -> Sequence[Charged]:
+        now = self._clock()
+        charges = [Charge.for_finished(told, self._pricing, now) for told in finished]
+        return [_charged(charge, await self._standing(charge.appointment_id)) for charge in charges]
+
+    async def _standing(self, appointment_id: UUID) -> Charge | None:
+        try:
+            return await self._charges.get(appointment_id)
+        except NotFound:
+            return None
+
+
+def _charged(charge: Charge, standing: Charge | None) -> Charged:
+    if standing is None:
+        return Charged("charged", charge.total)
+    return Charged("already charged" if charge.agrees_with(standing) else "differs from its charge", standing.total)
 
 
 class FindCharge:

@@ -1,0 +1,225 @@
+"""Dead letters over HTTP, for whoever has the operator's token; without one there are no such paths."""
+
+import hmac
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Annotated, Any, get_args
+
+import msgspec
+from litestar import get, post
+from litestar.connection import ASGIConnection
+from litestar.di import NamedDependency
+from litestar.exceptions import NotAuthorizedException
+from litestar.handlers import BaseRouteHandler
+from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.types import Guard
+from msgspec import Meta, Struct
+
+from clinic.domain.financial.dead_letters import (
+    Chosen,
+    DiscardDeadLetters,
+    FindDeadLetter,
+    GroupDeadLetters,
+    ListDeadLetters,
+    Outcome,
+    ReplayDeadLetters,
+)
+from clinic.domain.messaging import LetterState, WantedLetters
+from clinic.entrypoints import wire
+from clinic.entrypoints.documentation import OPERATOR
+from clinic.entrypoints.problems import FieldProblem, Invalid, documented, json_body
+from clinic.entrypoints.shown_letters import (
+    Count,
+    ShownGroup,
+    ShownLetter,
+    ShownOutcome,
+    WholeLetter,
+    shown_group,
+    shown_letter,
+    shown_outcome,
+    whole_letter,
+)
+
+AT_ONCE = 100
+"""Letters that a request handles at most."""
+
+STATES = get_args(LetterState)
+InState = Annotated[str | None, QueryParameter(name="state", enum=STATES, description="Only those in this state.")]
+"""Under another name inside: `state` is Litestar's own there, and an error would name the wrong field."""
+Name = Annotated[
+    str, Meta(min_length=1, max_length=200, pattern=r"\S", description="Who does it: kept with the letter.", examples=["anna"])
+]
+Words = Annotated[
+    str, Meta(min_length=1, max_length=2000, pattern=r"\S", description="Why: kept with the letter.", examples=["sent by a test"])
+]
+OnePosition = Annotated[str | None, Meta(description="This letter, whatever its state.", examples=["clinic.appointments/0/17"])]
+OneGroup = Annotated[str | None, Meta(description="Those of this group that wait.", examples=["9c1185a5"])]
+All = Annotated[bool, Meta(description="All that wait.")]
+DryRun = Annotated[bool, Meta(description="Say what would come of it, and change nothing.")]
+After = Annotated[str | None, Meta(description="The `next` of the answer before, to go on behind it.", examples=[None])]
+
+
+class Replay(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead letters to charge: exactly one of `position`, `group` and `all`."""
+
+    by: Name
+    position: OnePosition = None
+    group: OneGroup = None
+    all: All = False
+    dry_run: DryRun = False
+    after: After = None
+
+    def __post_init__(self) -> None:
+        _require_one_choice(self)
+
+
+class Discard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead letters are not to be charged: exactly one of `position`, `group` and `all`."""
+
+    by: Name
+    reason: Words
+    position: OnePosition = None
+    group: OneGroup = None
+    all: All = False
+    dry_run: DryRun = False
+    after: After = None
+
+    def __post_init__(self) -> None:
+        _require_one_choice(self)
+
+
+class LetterPage(Struct, frozen=True):
+    """Some dead letters, by position."""
+
+    items: list[ShownLetter]
+    next: wire.Next
+
+
+class LetterGroups(Struct, frozen=True):
+    """All groups of dead letters, those first of which the most wait."""
+
+    items: list[ShownGroup]
+
+
+class Handled(Struct, frozen=True):
+    """What became of each letter; `remaining` of the chosen ones wait still, those that failed again among them."""
+
+    items: list[ShownOutcome]
+    next: Annotated[
+        str | None, Meta(description="Give it as `after` to go on with the rest; null where all were handled.", examples=[None])
+    ]
+    remaining: Count
+    dry_run: bool
+
+
+def _require_one_choice(body: Replay | Discard) -> None:
+    if (body.position is not None) + (body.group is not None) + body.all != 1:
+        raise ValueError('give exactly one of position, group, and "all": true')
+
+
+PROBLEMS = documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE)
+OF_A_QUERY = PROBLEMS | documented(HTTPStatus.BAD_REQUEST)
+OF_ONE = PROBLEMS | documented(HTTPStatus.NOT_FOUND)
+OF_A_BODY = OF_A_QUERY | documented(HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+SECURITY: list[dict[str, list[str]]] = [{OPERATOR: []}]
+
+
+def routes(token: str) -> list[BaseRouteHandler]:
+    """The routes for whoever has this token."""
+    described: dict[str, Any] = {"tags": ["dead letters"], "security": SECURITY, "guards": [_only_with(token)]}
+
+    @get("/dead-letters/", summary="List dead letters", responses=OF_A_QUERY, **described)
+    async def list_letters(
+        list_dead_letters: NamedDependency[ListDeadLetters],
+        limit: wire.Limit = wire.USUAL_LIMIT,
+        after: FromQuery[str | None] = None,
+        in_state: InState = None,
+        group: FromQuery[str | None] = None,
+        about: FromQuery[str | None] = None,
+    ) -> LetterPage:
+        """What arrived and could not be charged, by position, a page at a time."""
+        found = await list_dead_letters(WantedLetters(_state(in_state), group, about), limit + 1, wire.place(after, str) or "")
+        more = wire.cursor(found[limit - 1].position) if len(found) > limit else None
+        return LetterPage([shown_letter(each) for each in found[:limit]], more)
+
+    @get("/dead-letters/groups/", summary="List the groups of dead letters", responses=PROBLEMS, **described)
+    async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> LetterGroups:
+        """Letters whose reasons differ only in ids, numbers, dates and the like; the group of which the most wait comes first."""
+        return LetterGroups([shown_group(each) for each in await group_dead_letters()])
+
+    @get("/dead-letters/{position:path}", summary="Show a dead letter", responses=OF_ONE, **described)
+    async def find_letter(position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]) -> WholeLetter:
+        """The message in it, cut where it is large, the reason, and what people did with it. A position contains slashes."""
+        return whole_letter(await find_dead_letter(str(position).removeprefix("/")))
+
+    @post(
+        "/dead-letters/replay/",
+        status_code=HTTPStatus.OK,
+        before_request=json_body(Replay),
+        summary="Charge what dead letters tell",
+        responses=OF_A_BODY,
+        **described,
+    )
+    async def replay(
+        data: JSONBody[Replay],
+        replay_dead_letters: NamedDependency[ReplayDeadLetters],
+        find_dead_letter: NamedDependency[FindDeadLetter],
+        group_dead_letters: NamedDependency[GroupDeadLetters],
+    ) -> Handled:
+        """As if they had just arrived, so that each is charged once at most. A hundred a request; answered with 503, repeat it."""
+        outcomes = replay_dead_letters(_chosen(data), data.by, dry_run=data.dry_run)
+        return await _handled(data, outcomes, find_dead_letter, group_dead_letters)
+
+    @post(
+        "/dead-letters/discard/",
+        status_code=HTTPStatus.OK,
+        before_request=json_body(Discard),
+        summary="Note that dead letters are not to be charged",
+        responses=OF_A_BODY,
+        **described,
+    )
+    async def discard(
+        data: JSONBody[Discard],
+        discard_dead_letters: NamedDependency[DiscardDeadLetters],
+        find_dead_letter: NamedDependency[FindDeadLetter],
+        group_dead_letters: NamedDependency[GroupDeadLetters],
+    ) -> Handled:
+        """They are kept with the reason and who gave it, and can be replayed by position. A hundred a request."""
+        outcomes = discard_dead_letters(_chosen(data), data.reason, data.by, dry_run=data.dry_run)
+        return await _handled(data, outcomes, find_dead_letter, group_dead_letters)
+
+    return [list_letters, list_groups, find_letter, replay, discard]
+
+
+def _only_with(token: str) -> Guard:
+    expected = token.encode()
+
+    def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        scheme, given = connection.headers.get("authorization", "").partition(" ")[::2]
+        same = hmac.compare_digest(given.strip().encode("latin-1"), expected)
+        if scheme.lower() != "bearer" or not same:
+            raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
+
+    return check
+
+
+def _state(text: str | None) -> LetterState | None:
+    try:
+        state: LetterState | None = msgspec.convert(text, LetterState | None)
+    except msgspec.ValidationError:
+        raise Invalid([FieldProblem("state", f"is no state of a dead letter: give one of {', '.join(STATES)}")]) from None
+    return state
+
+
+def _chosen(body: Replay | Discard) -> Chosen:
+    return Chosen(position=body.position, group=body.group, limit=AT_ONCE, after=wire.place(body.after, str) or "")
+
+
+async def _handled(body: Replay | Discard, outcomes: AsyncIterator[Outcome], find: FindDeadLetter, groups: GroupDeadLetters) -> Handled:
+    items = [shown_outcome(each) async for each in outcomes]
+    more = wire.cursor(items[-1].position) if len(items) == AT_ONCE else None
+    if body.position is not None:
+        remaining = int((await find(body.position)).state == "waiting")
+    else:
+        remaining = sum(each.waiting for each in await groups() if body.group in (None, each.group))
+    return Handled(items, more, remaining, body.dry_run)

@@ -1,0 +1,128 @@
+"""How dead letters look to a person at a terminal. What strangers wrote is shown as it is, and never obeyed."""
+
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from clinic.domain.financial.dead_letters import Outcome
+from clinic.domain.messaging import DeadLetter, LetterGroup
+from clinic.entrypoints.shown_letters import HEADER_SHOWN, HEADERS_SHOWN, ShownBytes, shown_bytes
+from clinic.entrypoints.wire import date
+
+SCREENFUL = 1600
+STYLES = {
+    "waiting": "yellow",
+    "replayed": "green",
+    "discarded": "dim",
+    "charged": "green",
+    "failed again": "red",
+    "handled already": "yellow",
+    "differs from its charge": "yellow",
+}
+
+
+def show_groups(groups: Sequence[LetterGroup]) -> None:
+    if not groups:
+        return
+    table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    table.add_column("Group", min_width=8)
+    for name in ("Waiting", "Replayed", "Discarded"):
+        table.add_column(name, justify="right", min_width=len(name))
+    table.add_column("Reason (one of them)", overflow="fold")
+    for each in groups:
+        waiting = Text(str(each.waiting), STYLES["waiting"] if each.waiting else "dim")
+        table.add_row(each.group, waiting, str(each.replayed), str(each.discarded), Text(plain(each.reason)))
+    _console().print(table, "")
+
+
+def show_letters(letters: Sequence[DeadLetter], after: str | None) -> None:
+    console = _console()
+    if not letters:
+        console.print("No dead letters to show.")
+        return
+    console.print(_line("Position", "State", "Seen", "Last seen (UTC)", "bold"))
+    for each in letters:
+        console.print(_line(plain(each.position), each.state, _times(each.attempts), date(each.last_seen)), soft_wrap=True)
+        console.print(Text(f"  about {plain(each.about) or 'nothing that can be read'}, group {each.group}", "dim"), soft_wrap=True)
+        console.print(Padding(Text(plain(each.reason)), (0, 0, 0, 2)))
+    if after is not None:
+        console.print(Text(f"\nThere are more: --after {plain(after)}"))
+
+
+def _line(position: str, state: str, seen: str, last_seen: str, style: str = "") -> Text:
+    return Text(f"{position:<26} ", style).append(f"{state:<11}", STYLES.get(state, style)).append(f"{seen:<10}{last_seen}", style)
+
+
+def show_letter(letter: DeadLetter) -> None:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("position", Text(plain(letter.position), "bold"))
+    table.add_row("state", Text(letter.state, STYLES[letter.state]))
+    table.add_row("about", Text(plain(letter.about)))
+    table.add_row("reason", Text(plain(letter.reason)))
+    table.add_row("group", letter.group)
+    table.add_row("seen", Text(f"{_times(letter.attempts)}, first {date(letter.first_seen)}, last {date(letter.last_seen)} UTC"))
+    table.add_row("published", Text(f"{date(letter.published_at)} UTC"))
+    for index, each in enumerate(letter.handled):
+        table.add_row("" if index else "handled", Text(f"{date(each.at)} {each.what} by {plain(each.by)}: {plain(each.note)}"))
+    _add_message(table, letter)
+    _console().print(table)
+
+
+def _add_message(table: Table, letter: DeadLetter) -> None:
+    table.add_row("type", Text(plain(letter.type)))
+    table.add_row("key", _content(shown_bytes(letter.key, HEADER_SHOWN)))
+    for index, (name, content) in enumerate(letter.headers[:HEADERS_SHOWN]):
+        table.add_row("" if index else "headers", Text(f"{plain(name)}: ").append(_content(shown_bytes(content, HEADER_SHOWN))))
+    if (more := len(letter.headers) - HEADERS_SHOWN) > 0:
+        table.add_row("", Text(f"… and {more} more", "dim"))
+    table.add_row("value", Text(f"{letter.length} bytes, sha256 {letter.sha256}"))
+    table.add_row("", _content(shown_bytes(letter.value, SCREENFUL, letter.length)))
+
+
+def _content(shown: ShownBytes | None) -> Text:
+    if shown is None:
+        return Text("none", "dim")
+    text = Text("\n".join(plain(line) for line in shown.content.split("\n")))
+    return text.append(" … (cut)", "dim") if shown.cut else text
+
+
+def show_outcome(outcome: Outcome) -> None:
+    line = Text(f"{plain(outcome.position)}  {plain(outcome.about)}  ")
+    _console().print(line.append(plain(outcome.sentence), STYLES.get(outcome.what, "")), soft_wrap=True)
+
+
+def show_summary(counts: Mapping[str, int], *, dry_run: bool) -> None:
+    said = ", ".join(f"{count} {what}" for what, count in counts.items()) or "no dead letter waits"
+    _console().print(Text(f"A dry run, nothing is changed: {said}." if dry_run else f"{said[0].upper()}{said[1:]}.", "bold"))
+
+
+@contextmanager
+def progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error. Where standard output is a terminal too, the lines themselves are progress enough."""
+    console = Console(stderr=True)
+    columns = BarColumn(), MofNCompleteColumn(), TextColumn("dead letters"), TimeRemainingColumn()
+    hidden = sys.stdout.isatty() or not console.is_terminal
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=hidden) as bar:
+        task = bar.add_task("", total=total)
+        yield lambda: bar.advance(task)
+
+
+def plain(text: str) -> str:
+    """The text with all that a terminal might obey, and line ends, written out."""
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
+
+
+def _console() -> Console:
+    return Console(highlight=False, markup=False)

@@ -1,0 +1,179 @@
+"""How dead letters look to machines, over HTTP and from the command. Large values are cut: a letter may have a mebibyte."""
+
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
+from clinic.domain.financial.dead_letters import Outcome
+from clinic.domain.messaging import DeadLetter, Handling, LetterGroup
+from clinic.entrypoints import wire
+
+VALUE_SHOWN = 4096
+HEADER_SHOWN = 1024
+HEADERS_SHOWN = 100
+TEXT_SHOWN = 2000
+
+Position = Annotated[
+    str, Meta(description="Where the transport kept the message; names the letter.", examples=["clinic.appointments/0/17"])
+]
+About = Annotated[str, Meta(description="The appointment, as far as could be read.", examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"])]
+Group = Annotated[
+    str, Meta(description="The same for reasons that differ only in ids, numbers, dates and the like.", examples=["9c1185a5"])
+]
+Reason = Annotated[str, Meta(examples=["the message names no event type"])]
+State = Annotated[Literal["waiting", "replayed", "discarded"], Meta(examples=["waiting"])]
+Count = Annotated[int, Meta(ge=0, examples=[1])]
+
+
+class ShownBytes(Struct, frozen=True):
+    """Some bytes: as text where they are UTF-8, else in hexadecimal digits; `cut` where `length` bytes are more than are shown."""
+
+    encoding: Literal["text", "hex"]
+    content: str
+    length: Annotated[int, Meta(description="Bytes that came.", ge=0)]
+    cut: bool
+
+
+class ShownHeader(Struct, frozen=True):
+    """A header of the message; its value may be null."""
+
+    name: str
+    value: ShownBytes | None
+
+
+class ShownHandling(Struct, frozen=True):
+    """What a person did with the letter; the note says what came of it, or why."""
+
+    what: Literal["replayed", "failed again", "discarded"]
+    by: Annotated[str, Meta(examples=["anna"])]
+    at: wire.Date
+    note: Annotated[str, Meta(examples=["charged 400.00"])]
+
+
+class ShownLetter(Struct, frozen=True):
+    """A dead letter as a list shows it; `attempts` counts how often it arrived."""
+
+    position: Position
+    about: About
+    type: Annotated[str, Meta(examples=["clinic.appointment.finished.v1"])]
+    group: Group
+    reason: Reason
+    state: State
+    attempts: Count
+    first_seen: wire.Date
+    last_seen: wire.Date
+
+
+class WholeLetter(Struct, frozen=True):
+    """A dead letter with the message in it, cut where it is large, and what people did with it."""
+
+    position: Position
+    about: About
+    type: str
+    group: Group
+    reason: Reason
+    state: State
+    attempts: Count
+    first_seen: wire.Date
+    last_seen: wire.Date
+    published_at: wire.Date
+    message_id: str
+    key: ShownBytes | None
+    headers: Annotated[list[ShownHeader], Meta(description=f"The first {HEADERS_SHOWN} at most.")]
+    value: ShownBytes | None
+    sha256: Annotated[str, Meta(description="Of the whole value.")]
+    handled: list[ShownHandling]
+
+
+class ShownGroup(Struct, frozen=True):
+    """The letters of one group: how many in which state, one of their reasons, the first and the last sight of any."""
+
+    group: Group
+    waiting: Count
+    replayed: Count
+    discarded: Count
+    reason: Reason
+    first_seen: wire.Date
+    last_seen: wire.Date
+
+
+class ShownOutcome(Struct, frozen=True):
+    """What became of a letter: `sentence` says `what` and `note` for a person."""
+
+    position: Position
+    about: About
+    what: Literal[
+        "charged", "already charged", "differs from its charge", "nothing to charge", "failed again", "discarded", "handled already"
+    ]
+    note: Annotated[str, Meta(examples=["400.00"])]
+    sentence: Annotated[str, Meta(examples=["charged 400.00"])]
+
+
+def shown_bytes(content: bytes | None, most: int, length: int | None = None) -> ShownBytes | None:
+    """The first `most` bytes of something of which `length` came."""
+    if content is None:
+        return None
+    shown, length = content[:most], len(content) if length is None else length
+    cut = len(shown) < length
+    try:
+        text = shown.decode()
+    except UnicodeDecodeError as error:
+        if not cut or error.end < len(shown) or not error.start:
+            return ShownBytes("hex", shown.hex(), length, cut)
+        text = shown[: error.start].decode()  # cut in the middle of a character
+    return ShownBytes("text", text, length, cut)
+
+
+def shown_letter(letter: DeadLetter) -> ShownLetter:
+    return ShownLetter(
+        position=letter.position,
+        about=letter.about,
+        type=letter.type,
+        group=letter.group,
+        reason=letter.reason[:TEXT_SHOWN],
+        state=letter.state,
+        attempts=letter.attempts,
+        first_seen=wire.date(letter.first_seen),
+        last_seen=wire.date(letter.last_seen),
+    )
+
+
+def whole_letter(letter: DeadLetter) -> WholeLetter:
+    return WholeLetter(
+        position=letter.position,
+        about=letter.about,
+        type=letter.type,
+        group=letter.group,
+        reason=letter.reason[:TEXT_SHOWN],
+        state=letter.state,
+        attempts=letter.attempts,
+        first_seen=wire.date(letter.first_seen),
+        last_seen=wire.date(letter.last_seen),
+        published_at=wire.date(letter.published_at),
+        message_id=letter.message_id[:TEXT_SHOWN],
+        key=shown_bytes(letter.key, HEADER_SHOWN),
+        headers=[ShownHeader(name[:TEXT_SHOWN], shown_bytes(content, HEADER_SHOWN)) for name, content in letter.headers[:HEADERS_SHOWN]],
+        value=shown_bytes(letter.value, VALUE_SHOWN, letter.length),
+        sha256=letter.sha256,
+        handled=[_handling(each) for each in letter.handled],
+    )
+
+
+def _handling(handling: Handling) -> ShownHandling:
+    return ShownHandling(handling.what, handling.by, wire.date(handling.at), handling.note)
+
+
+def shown_group(group: LetterGroup) -> ShownGroup:
+    return ShownGroup(
+        group=group.group,
+        waiting=group.waiting,
+        replayed=group.replayed,
+        discarded=group.discarded,
+        reason=group.reason[:TEXT_SHOWN],
+        first_seen=wire.date(group.first_seen),
+        last_seen=wire.date(group.last_seen),
+    )
+
+
+def shown_outcome(outcome: Outcome) -> ShownOutcome:
+    return ShownOutcome(outcome.position, outcome.about, outcome.what, outcome.note, outcome.sentence)

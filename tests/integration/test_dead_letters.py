@@ -1,0 +1,152 @@
+"""Dead letters of real services: mended from the command line and over HTTP while the services run."""
+
+import asyncio
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from builders import a_fact, a_letter, a_message, now, opened
+from confluent_kafka import Message as Record
+from confluent_kafka import Producer
+from deployments import notices, on_real_servers
+from ledger import Json, kept
+from msgspec.structs import replace
+from processes import PROGRAM, Pair, Process, Service, eventually
+
+from clinic.adapters import cloudevents
+from clinic.adapters.mongo_database import MongoDatabase
+from clinic.adapters.mongo_dead_letters import MongoDeadLetters
+from clinic.adapters.sqlite_file import SqliteFile
+from clinic.adapters.sqlite_transport import LOG, SqlitePublisher
+from clinic.domain.delivery import fingerprint
+from clinic.domain.events import seal
+from clinic.domain.messaging import DeadLetter, Message
+
+TOKEN = uuid4().hex
+UNKNOWN = "clinic.appointment.finished.v2"
+COUNT = 60
+
+
+async def clinic(pair: Pair, processes: list[Process], *words: str, name: str = "clinic") -> tuple[int, list[Json]]:
+    """The exit code of the command, and each document that it wrote."""
+    process = Process(name, (*PROGRAM, "dead-letters", *words, "--json"), pair.environment, pair.folder)
+    processes.append(process)
+    before = len(process.printed)
+    process.start()
+    code = await process.ended(within=60)
+    return code, [json.loads(line) for line in process.printed[before:].splitlines()]
+
+
+async def test_what_was_set_aside_is_found_replayed_and_discarded_beside_the_running_service(
+    pair: Pair, processes: list[Process], http: httpx.AsyncClient
+) -> None:
+    pair.financial.environment["CLINIC_OPERATOR_TOKEN"] = TOKEN
+    async with opened(SqlitePublisher(SqliteFile(pair.data / "events.db", LOG), now)) as publisher:
+        published = await publisher.publish([a_message(type=UNKNOWN), a_message(), a_message(type=UNKNOWN)])
+    await pair.financial.started()
+    await eventually(lambda: all_are_set_aside(http, pair.financial, 2))
+
+    code, (listed,) = await clinic(pair, processes, "list")
+    assert code == 0
+    assert [each["position"] for each in listed["items"]] == [published[0].position, published[2].position]
+    (group,) = listed["groups"]
+    assert (group["waiting"], group["group"]) == (2, fingerprint(listed["items"][0]["reason"]))
+
+    code, outcomes = await clinic(pair, processes, "replay", "--group", group["group"], "--by", "anna")
+    assert (code, [each["what"] for each in outcomes]) == (3, ["failed again"] * 2)
+    assert (await clinic(pair, processes, "discard", published[0].position, "--reason", "a test", "--by", "bob"))[0] == 0
+
+    http.headers["Authorization"] = f"Bearer {TOKEN}"
+    url = f"{pair.financial.url}/dead-letters"
+    shown = (await http.get(f"{url}/{published[0].position}")).json()
+    assert [(each["what"], each["by"]) for each in shown["handled"]] == [("failed again", "anna"), ("discarded", "bob")]
+    assert [each["position"] for each in (await http.get(f"{url}/?state=waiting")).json()["items"]] == [published[2].position]
+    answer = await http.post(f"{url}/discard/", json={"by": "carol", "all": True, "reason": "a test"})
+    assert [each["what"] for each in answer.json()["items"]] == ["discarded"]
+    assert (await clinic(pair, processes, "list"))[1][0]["items"] == []
+    assert await pair.financial.stopped() == 0
+    assert TOKEN not in pair.financial.complained + pair.financial.printed
+
+
+async def all_are_set_aside(http: httpx.AsyncClient, service: Service, count: int) -> bool:
+    return await notices(http, service, "set aside") == count
+
+
+@pytest.fixture
+def on_servers(processes: list[Process], tmp_path: Path, mongo_standalone: str, kafka: str) -> Pair:
+    return on_real_servers(tmp_path, processes, mongo_standalone, kafka, CLINIC_OPERATOR_TOKEN=TOKEN)
+
+
+async def test_two_replays_while_the_same_messages_arrive_again_charge_each_appointment_once(
+    on_servers: Pair, processes: list[Process], http: httpx.AsyncClient
+) -> None:
+    pair, messages = on_servers, [seal(a_fact()) for _ in range(COUNT)]
+    positions = write(pair.environment["CLINIC_KAFKA_BOOTSTRAP_SERVERS"], pair.environment["CLINIC_KAFKA_TOPIC"], messages)
+    await set_aside_before(pair, [_letter(message, position) for message, position in zip(messages, positions, strict=True)])
+
+    pair.financial.start()
+    at_once = [clinic(pair, processes, "replay", "--all", "--by", name, name=name) for name in ("anna", "bob")]
+    replays = await asyncio.gather(*at_once)
+    await pair.financial.ready()
+
+    async def all_have_arrived() -> bool:
+        told = [await notices(http, pair.financial, what) for what in ("charged", "already charged")]
+        return sum(told) >= COUNT
+
+    await eventually(all_have_arrived, within=60)
+    charges = (await kept(http, pair.financial.url, pair.financial.url)).charges
+    assert sorted(each["appointment_id"] for each in charges) == sorted(message.subject for message in messages)
+    assert {str(each["total_price"]) for each in charges} == {"400.00"}
+    assert await notices(http, pair.financial, "differs from its charge") == 0
+    assert [code for code, _ in replays] == [0, 0]
+    await _are_replayed_once(http, pair, positions, [each for _, outcomes in replays for each in outcomes])
+
+
+async def _are_replayed_once(http: httpx.AsyncClient, pair: Pair, positions: list[str], outcomes: list[Json]) -> None:
+    """Each letter was noted by one of them; the other never found it waiting, or was told who was quicker."""
+    noted = Counter(each["position"] for each in outcomes if each["what"] in {"charged", "already charged"})
+    assert noted == Counter(positions)
+    assert {each["what"] for each in outcomes} <= {"charged", "already charged", "handled already"}
+    for position in positions:
+        answer = await http.get(f"{pair.financial.url}/dead-letters/{position}", headers={"Authorization": f"Bearer {TOKEN}"})
+        shown: Any = answer.raise_for_status().json()
+        assert (shown["state"], [each["what"] for each in shown["handled"]]) == ("replayed", ["replayed"])
+
+
+def write(kafka: str, topic: str, messages: list[Message]) -> list[str]:
+    """Where each went."""
+    producer = Producer({"bootstrap.servers": kafka})
+    positions: dict[bytes, str] = {}
+
+    def delivered(error: object, record: Record) -> None:
+        assert error is None, error
+        positions[record.key() or b""] = f"{record.topic()}/{record.partition()}/{record.offset()}"
+
+    for each in messages:
+        producer.produce(topic, key=each.key.encode(), value=each.data, headers=[*cloudevents.headers(each)], on_delivery=delivered)
+    assert producer.flush(30) == 0
+    return [positions[each.key.encode()] for each in messages]
+
+
+async def set_aside_before(pair: Pair, letters: list[DeadLetter]) -> None:
+    """An older version could not read them."""
+    database = MongoDatabase(pair.environment["CLINIC_MONGO_URL"], pair.environment["CLINIC_MONGO_DATABASE"] + "_financial", timeout=5)
+    async with opened(MongoDeadLetters(database)) as store:
+        await store.keep(letters)
+
+
+def _letter(message: Message, position: str) -> DeadLetter:
+    value = message.data or b""
+    return replace(
+        a_letter(),
+        position=position,
+        about=message.subject,
+        key=message.key.encode(),
+        headers=tuple(cloudevents.headers(message)),
+        value=value,
+        length=len(value),
+    )
