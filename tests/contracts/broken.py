@@ -14,8 +14,8 @@ from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, Memo
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
-from clinic.domain.financial.ports import Added
-from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Handling, Message, Published, Publisher, Subscription
+from clinic.domain.financial.ports import Added, Wanted
+from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Handling, Message, Published, Publisher, Subscription, Telling
 from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract, Store
 from contracts.transports import Ends, TransportContract
 
@@ -67,6 +67,27 @@ class SleepsThroughASave(MemoryAppointments):
             return await super().save(appointment, *facts)
         finally:
             self._leases._saved.clear()  # noqa: SLF001 — broken on purpose
+
+
+class ForgetsWhatItTold(MemoryAppointments):
+    async def told(self, fact: Message) -> Telling | None:
+        return await super().told(fact) if fact.id in self._outbox else None
+
+
+class RestsOnTheFirstTelling(MemoryAppointments):
+    async def told(self, fact: Message) -> Telling | None:
+        return self._published.get(fact.id) or await super().told(fact)
+
+
+class ConfusesTwoFacts(MemoryAppointments):
+    async def told(self, fact: Message) -> Telling | None:
+        known = [message for _, message in self._outbox.values()]
+        return await super().told(next((each for each in known if each.subject == fact.subject), fact))
+
+
+class StartsOverAtEachPage(MemoryCharges):
+    async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:  # noqa: ARG002 — broken on purpose
+        return await self.page(Wanted(), limit)
 
 
 class Overwrites(MemoryCharges):
@@ -183,6 +204,24 @@ class TestBackwards(BrokenAppointments):
 
 class TestSleepsThroughASave(BrokenAppointments):
     kind = SleepsThroughASave
+
+
+class TestForgetsWhatItTold(BrokenAppointments):
+    kind = ForgetsWhatItTold
+
+
+class TestRestsOnTheFirstTelling(BrokenAppointments):
+    kind = RestsOnTheFirstTelling
+
+
+class TestConfusesTwoFacts(BrokenAppointments):
+    kind = ConfusesTwoFacts
+
+
+class TestStartsOverAtEachPage(ChargesContract):
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
+        yield StartsOverAtEachPage()
 
 
 class TestOverwrites(ChargesContract):

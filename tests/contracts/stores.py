@@ -22,7 +22,7 @@ from clinic.domain.errors import Conflict, NotFound, Unavailable
 from clinic.domain.events import seal
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge
-from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published, WantedLetters
+from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published, Telling, WantedLetters
 from clinic.domain.money import Money
 from contracts.subject import Contract
 
@@ -240,6 +240,7 @@ class AppointmentsContract(Contract):
                 store.claim(1),
                 store.confirm(published(message)),
                 store.oldest(),
+                store.told(message),
             ):
                 with pytest.raises(Unavailable):
                     await self.soon(call)
@@ -381,6 +382,42 @@ class AppointmentsContract(Contract):
         assert after >= since
         await store.confirm(published(second))
         assert await store.oldest() is None
+
+    async def test_told_says_when_a_fact_was_saved_and_when_and_where_it_was_published_since(self, store: Store) -> None:
+        before, message = now(), await saved(store)
+        waiting = await store.told(message)
+        assert waiting
+        assert before - SOON < waiting.saved_at < now() + SOON
+        assert (waiting.published_at, waiting.position) == (None, None)
+        await store.confirm([Published(message, "log/7", TWO_O_CLOCK)])
+        assert await store.told(message) == Telling(waiting.saved_at, TWO_O_CLOCK, "log/7")
+
+    async def test_told_knows_nothing_of_a_fact_that_never_was_saved(self, store: Store) -> None:
+        message = await saved(store)
+        assert await store.told(a_message()) is None
+        assert await store.told(a_message(subject=message.subject)) is None
+        await store.confirm(published(message))
+        assert await store.told(a_message(subject=message.subject)) is None
+
+    async def test_a_fact_that_is_saved_again_waits_again_until_it_is_published_again(self, store: Store) -> None:
+        message = await saved(store)
+        await store.confirm([Published(message, "log/1", ONE_O_CLOCK)])
+        await store.save(await store.get(UUID(message.subject)), message)
+        waiting = await store.told(message)
+        assert waiting
+        assert waiting.published_at is None
+        await store.confirm([Published(message, "log/2", TWO_O_CLOCK)])
+        assert await store.told(message) == Telling(waiting.saved_at, TWO_O_CLOCK, "log/2")
+
+    async def test_each_fact_of_an_appointment_is_told_on_its_own(self, store: Store) -> None:
+        await store.add(started := an_appointment())
+        one, other = (a_message(subject=str(started.id)) for _ in range(2))
+        await store.save(started, one, other)
+        await store.confirm([Published(one, "log/1", TWO_O_CLOCK)])
+        first, second = await store.told(one), await store.told(other)
+        assert first
+        assert second
+        assert (first.position, second.position) == ("log/1", None)
 
     async def test_what_a_dead_process_left_behind_is_found_by_the_next(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
@@ -530,13 +567,29 @@ class ChargesContract(Contract):
             assert list(await charges.page(wanted, 100)) == expected
             assert list(await charges.page(wanted, 100, expected[0].place)) == expected[1:]
 
+    async def test_all_are_shown_by_appointment_the_newest_id_first_from_behind_a_given_one(self, charges: financial.Charges) -> None:
+        any_ids = [UUID(int=1), UUID(int=1 << 127), UUID(int=(1 << 128) - 1), UUID(int=(1 << 127) - 1)]
+        made = [a_charge(), a_charge(), *(a_charge(appointment_id=each) for each in any_ids)]
+        kept = sorted(made, key=attrgetter("appointment_id"), reverse=True)
+        await charges.add(made)
+        assert list(await charges.by_appointment(100)) == kept
+        assert list(await charges.by_appointment(4)) == kept[:4]
+        for place, behind in pairwise(range(7)):
+            assert list(await charges.by_appointment(100, kept[place].appointment_id)) == kept[behind:]
+
+    async def test_they_are_counted(self, charges: financial.Charges) -> None:
+        assert await charges.count() == 0
+        await charges.add([a_charge() for _ in range(3)])
+        assert await charges.count() == 3
+
     async def test_a_store_that_answers_says_so(self, charges: financial.Charges) -> None:
         await self.soon(charges.check())
 
     async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
         self.only_if(not self.always_answers, "it always answers")
         async with self.unanswering(where) as charges:
-            for call in (charges.add([a_charge()]), charges.get(uuid4()), charges.page(financial.Wanted(), 1), charges.check()):
+            reads = charges.get(uuid4()), charges.page(financial.Wanted(), 1), charges.by_appointment(1), charges.count()
+            for call in (charges.add([a_charge()]), *reads, charges.check()):
                 with pytest.raises(Unavailable):
                     await self.soon(call)
 

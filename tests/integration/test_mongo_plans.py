@@ -198,6 +198,31 @@ def _letter(number: int) -> DeadLetter:
     return a_letter(position=f"log/{number:04}", state=state, group=f"group-{number % 3}", about=f"about-{number % 5}")
 
 
+async def test_the_charges_of_an_audit_come_in_the_order_of_their_ids(mongo_standalone: str, name: str, profiler: Profiler) -> None:
+    charges = MongoCharges(MongoDatabase(mongo_standalone, name, timeout=5))
+    await charges.open()
+    try:
+        await charges.add(made := [_charge(number) for number in range(HISTORY)])
+        with profiler.watching("charges") as plans:
+            for after in (None, made[0].appointment_id):
+                await charges.by_appointment(PAGE, after)
+    finally:
+        await charges.close()
+
+    assert dear(plans) == []
+    assert max(each["docsExamined"] for each in plans) <= PAGE
+
+
+async def test_when_a_fact_was_told_is_found_by_its_appointments_id(appointments: MongoAppointments, profiler: Profiler) -> None:
+    (told,) = await appointments.page(appointment.Wanted(finished=True), 1)
+
+    with profiler.watching("appointments") as plans:
+        await appointments.told(a_message(subject=str(told.id)))
+
+    assert dear(plans) == []
+    assert max(each["docsExamined"] for each in plans) == 1
+
+
 def _charge(number: int) -> Charge:
     physician, patient = somebody(BUSY_PHYSICIAN, number), somebody(LOYAL_PATIENT, number // 2)
     moment = TWO_O_CLOCK + timedelta(seconds=number // 5)

@@ -14,7 +14,7 @@ from clinic.adapters.memory_store import MemoryAppointments
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher
 from clinic.domain.delivery import Relay, growing_pauses
 from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.messaging import Claimed, Message, Outbox, Published, Publisher
+from clinic.domain.messaging import Claimed, Message, Outbox, Published, Publisher, Telling
 
 SHORT = 0.05
 
@@ -31,6 +31,9 @@ class FragileOutbox(Outbox):
 
     async def oldest(self) -> datetime | None:
         return await self._outbox.oldest()
+
+    async def told(self, fact: Message) -> Telling | None:
+        return await self._outbox.told(fact)
 
 
 class FragilePublisher(Publisher):
@@ -219,6 +222,9 @@ class Overslept(Outbox):
 
     async def oldest(self) -> datetime | None:
         return await self._outbox.oldest()
+
+    async def told(self, fact: Message) -> Telling | None:
+        return await self._outbox.told(fact)
 
 
 async def test_facts_that_it_has_held_longer_than_their_lease_are_dropped() -> None:

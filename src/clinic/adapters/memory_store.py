@@ -24,6 +24,7 @@ from clinic.domain.messaging import (
     Message,
     Outbox,
     Published,
+    Telling,
     WantedLetters,
 )
 
@@ -35,6 +36,7 @@ class MemoryAppointments(appointment.Appointments, Outbox):
         self._clock = clock
         self._kept: dict[UUID, Appointment] = {}
         self._outbox: dict[str, tuple[datetime, Message]] = {}
+        self._published: dict[str, Telling] = {}
         self._leases = Leases(lease)
 
     async def add(self, appointment: Appointment) -> None:
@@ -77,11 +79,18 @@ class MemoryAppointments(appointment.Appointments, Outbox):
 
     async def confirm(self, published: Sequence[Published]) -> None:
         for each in published:
-            self._outbox.pop(each.message.id, None)
+            if each.message.id in self._outbox:
+                saved_at, _ = self._outbox.pop(each.message.id)
+                self._published[each.message.id] = Telling(saved_at, each.at, each.position)
         self._leases.release(each.message.id for each in published)
 
     async def oldest(self) -> datetime | None:
         return min((saved_at for saved_at, _ in self._outbox.values()), default=None)
+
+    async def told(self, fact: Message) -> Telling | None:
+        if fact.id in self._outbox:
+            return Telling(self._outbox[fact.id][0])
+        return self._published.get(fact.id)
 
     async def _unpublished(self, limit: int) -> Sequence[Message]:
         return [message for _, message in self._outbox.values()][:limit]
@@ -125,6 +134,12 @@ class MemoryCharges(financial.Charges):
             and (after is None or each.place < after)
         ]
         return sorted(found, key=lambda each: each.place, reverse=True)[:limit]
+
+    async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
+        return [self._kept[each] for each in sorted(self._kept, reverse=True) if after is None or each < after][:limit]
+
+    async def count(self) -> int:
+        return len(self._kept)
 
     async def check(self) -> None:
         return

@@ -18,7 +18,7 @@ from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, 
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
-from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published
+from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published, Telling
 
 DUPLICATE: Final = 11000
 HANDED_AT_MOST: Final = 10_000
@@ -120,6 +120,12 @@ class MongoAppointments(appointment.Appointments, Outbox):
             async for found in await self._documents.aggregate([{"$match": UNPUBLISHED}, oldest], hint={"lease.since": ASCENDING}):
                 return found["saved_at"]  # type: ignore[no-any-return]
         return None
+
+    async def told(self, fact: Message) -> Telling | None:
+        with answered():
+            shown = {"saved_at": True, "outbox.id": True, "outbox.saved_at": True, f"published.{fact.id}": True}
+            found = await self._documents.find_one({"_id": UUID(fact.subject)}, shown)
+        return _told(fact.id, found) if found else None
 
     @property
     def _documents(self) -> Collection:
@@ -223,6 +229,14 @@ def _confirmation(published: Published) -> UpdateOne:
     note = {f"published.{event_id}": {"position": published.position, "at": published.at}}
     pull = {"outbox": {"id": event_id}}
     return UpdateOne({"_id": UUID(published.message.subject)}, {"$pull": pull, "$set": note, "$unset": {"lease": True}})
+
+
+def _told(event_id: str, document: Document) -> Telling | None:
+    for waiting in document.get("outbox", ()):
+        if waiting["id"] == event_id:
+            return Telling(waiting["saved_at"])
+    note = document.get("published", {}).get(event_id)
+    return note and Telling(document["saved_at"], note["at"], note["position"])
 
 
 def _state(appointment: Appointment) -> Document:

@@ -76,6 +76,15 @@ class MongoCharges(financial.Charges):
             found = self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
             return [_charge(document) async for document in found]
 
+    async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
+        query: Document = {} if after is None else {"_id": {"$lt": after}}
+        with answered():
+            return [_charge(document) async for document in self._documents.find(query).sort("_id", DESCENDING).limit(limit)]
+
+    async def count(self) -> int:
+        with answered():
+            return await self._documents.estimated_document_count()
+
     @property
     def _documents(self) -> Collection:
         return self._database.collection("charges")

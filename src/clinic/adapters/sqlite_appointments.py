@@ -15,7 +15,7 @@ from clinic.adapters.sqlite_file import Row, SqliteFile, marks, milliseconds, mo
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound
-from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published
+from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published, Telling
 from clinic.domain.money import Money
 
 APPOINTMENTS = """
@@ -81,6 +81,9 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         row = await self._file.read(lambda connection: connection.execute("SELECT saved_at FROM outbox ORDER BY seq LIMIT 1").fetchone())
         return moment(row[0]) if row else None
 
+    async def told(self, fact: Message) -> Telling | None:
+        return await self._file.read(partial(_told, fact.id))
+
     async def _unpublished(self, limit: int) -> Sequence[Message]:
         rows = await self._file.read(
             lambda connection: connection.execute("SELECT message FROM outbox ORDER BY seq LIMIT ?", (limit,)).fetchall()
@@ -127,6 +130,14 @@ def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:
     note = "INSERT OR REPLACE INTO published SELECT id, subject, saved_at, ?, ? FROM outbox WHERE id = ?"
     connection.executemany(note, rows)
     connection.executemany("DELETE FROM outbox WHERE id = ?", [(each[-1],) for each in rows])
+
+
+def _told(event_id: str, connection: sqlite3.Connection) -> Telling | None:
+    # One statement sees one state; a fact that is told again stands in both tables, and then it waits.
+    query = """SELECT saved_at, NULL, NULL FROM outbox WHERE id = :id
+        UNION ALL SELECT saved_at, published_at, position FROM published WHERE id = :id"""
+    row = connection.execute(query, {"id": event_id}).fetchone()
+    return row and Telling(moment(row[0]), None if row[1] is None else moment(row[1]), row[2])
 
 
 def _appointment(row: Row) -> Appointment:

@@ -60,6 +60,13 @@ class SqliteCharges(financial.Charges):
         ]
         return await self._file.read(partial(page, "charges", "charged_at DESC, appointment_id DESC", conditions, limit, _charge))
 
+    async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
+        conditions = [("appointment_id < ?", after and after.bytes)]
+        return await self._file.read(partial(page, "charges", "appointment_id DESC", conditions, limit, _charge))
+
+    async def count(self) -> int:
+        return await self._file.read(lambda connection: int(connection.execute("SELECT count(*) FROM charges").fetchone()[0]))
+
     async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
         return await self._file.read(partial(_charges, ids))
 

@@ -57,6 +57,14 @@ class Published(Struct, frozen=True):
     at: datetime
 
 
+class Telling(Struct, frozen=True):
+    """When a fact was saved, and when and where it was published since; None while it waits to be."""
+
+    saved_at: datetime
+    published_at: datetime | None = None
+    position: str | None = None
+
+
 class Origin(Struct, frozen=True, kw_only=True):
     """Where a message came from: its place in the transport (the same at each redelivery), when, at which try."""
 
@@ -170,6 +178,13 @@ class Outbox(Protocol):
     @abstractmethod
     async def oldest(self) -> datetime | None:
         """When the oldest unpublished fact was saved; None where all are published. Raises `Unavailable`."""
+
+    @abstractmethod
+    async def told(self, fact: Message) -> Telling | None:
+        """When this fact was last saved, and when and where it was published since; None where it never was saved.
+
+        Of one that is published, `saved_at` may be that of a later fact about the same subject. Raises `Unavailable`.
+        """
 
 
 class Publisher(Protocol):

@@ -53,5 +53,13 @@ class Charges(Protocol):
         """Up to `limit` of the wanted ones, the newest place first, from behind the place `after`."""
 
     @abstractmethod
+    async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
+        """Up to `limit` of all, the newest appointment's id first, from behind the id `after`."""
+
+    @abstractmethod
+    async def count(self) -> int:
+        """About how many there are."""
+
+    @abstractmethod
     async def check(self) -> None:
         """Return when the store answers."""
