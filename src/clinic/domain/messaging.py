@@ -11,6 +11,8 @@ from typing import Final, Generic, Literal, Protocol, TypeVar
 from msgspec import Struct
 from msgspec.structs import replace
 
+from clinic.domain.money import Money
+
 Fact = TypeVar("Fact")
 
 Clock = Callable[[], datetime]
@@ -63,6 +65,32 @@ class Telling(Struct, frozen=True):
     saved_at: datetime
     published_at: datetime | None = None
     position: str | None = None
+
+
+class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that happened on the way from an appointment to its charge.
+
+    `at` is in whole seconds for `started` and `finished`, else in milliseconds. `position` is a place in the transport.
+    """
+
+    what: Literal["started", "finished", "saved", "published", "received", "charged", "set aside", "replayed", "failed again", "discarded"]
+    at: datetime
+    position: str | None = None
+    attempts: int | None = None
+    total: Money | None = None
+    by: str | None = None
+    note: str | None = None
+
+
+class Trace(Struct, frozen=True):
+    """What one context knows of the way to a charge: its steps, what it waits for there, and a sentence about that.
+
+    `waits_for` is None where it does not wait there, and is not at its end either.
+    """
+
+    steps: Sequence[Step]
+    waits_for: Literal["to be finished", "to be published", "a person", "nothing"] | None
+    explanation: str
 
 
 class Origin(Struct, frozen=True, kw_only=True):

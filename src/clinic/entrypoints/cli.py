@@ -9,7 +9,7 @@ import uvloop
 from dotenv import dotenv_values
 
 from clinic.domain.errors import ClinicError, Misconfigured
-from clinic.entrypoints import appointment, dead_letters_command, financial
+from clinic.entrypoints import appointment, audit_command, dead_letters_command, financial, trace_command
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.demo import demo
 from clinic.entrypoints.notices import configure_logging
@@ -54,6 +54,8 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser("demo", help="start and finish an appointment on a fresh folder, and see its charge arrive")
     show.set_defaults(command=lambda _settings, _chosen: demo())
     dead_letters_command.add_to(commands)
+    audit_command.add_to(commands)
+    trace_command.add_to(commands)
     return parser
 
 

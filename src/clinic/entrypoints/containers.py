@@ -24,8 +24,18 @@ from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, HANDLINGS, READING
 from clinic.adapters.sqlite_file import SqliteFile
 from clinic.adapters.sqlite_transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 from clinic.domain import events
-from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
+from clinic.domain.appointment.use_cases import (
+    FindAppointment,
+    FindFinished,
+    FinishAppointment,
+    ListAppointments,
+    ListFinished,
+    StartAppointment,
+    TellAgain,
+    TraceAppointment,
+)
 from clinic.domain.delivery import Consumer, Relay
+from clinic.domain.financial.audit import AuditCharges
 from clinic.domain.financial.dead_letters import (
     DiscardDeadLetters,
     FindDeadLetter,
@@ -34,6 +44,8 @@ from clinic.domain.financial.dead_letters import (
     ReplayDeadLetters,
 )
 from clinic.domain.financial.pricing import POLICIES
+from clinic.domain.financial.repair import RepairCharges
+from clinic.domain.financial.trace import TraceCharge
 from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ForeseeCharges, ListCharges
 from clinic.entrypoints.notices import WatchedNotices
 from clinic.entrypoints.settings import Settings
@@ -101,6 +113,10 @@ class AppointmentContainer(DeclarativeContainer):
     finish_appointment = Singleton(FinishAppointment, appointments, clock, notices)
     find_appointment = Singleton(FindAppointment, appointments)
     list_appointments = Singleton(ListAppointments, appointments)
+    list_finished = Singleton(ListFinished, appointments)
+    find_finished = Singleton(FindFinished, appointments, appointments)
+    tell_again = Singleton(TellAgain, appointments, appointments)
+    trace_appointment = Singleton(TraceAppointment, appointments, appointments)
 
 
 class FinancialContainer(DeclarativeContainer):
@@ -159,3 +175,6 @@ class FinancialContainer(DeclarativeContainer):
         notices,
     )
     discard_dead_letters = Singleton(DiscardDeadLetters, dead_letters, clock, notices)
+    audit_charges = Singleton(AuditCharges, charges, dead_letters, policy, clock)
+    repair_charges = Singleton(RepairCharges, charges, dead_letters)
+    trace_charge = Singleton(TraceCharge, charges, dead_letters)

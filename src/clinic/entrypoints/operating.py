@@ -1,10 +1,23 @@
 """What the commands of an operator share: the contexts' data, open beside the services that serve them."""
 
+from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+import msgspec
 
 from clinic.domain.errors import Misconfigured
+from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+
+LONGEST = 10**9
+
+
+class Commands(Protocol):
+    """Where a command adds itself: what argparse answers to `add_subparsers`."""
+
+    def add_parser(self, name: str, **how: Any) -> ArgumentParser: ...
 
 
 @asynccontextmanager
@@ -18,3 +31,36 @@ async def visiting(*containers: AppointmentContainer | FinancialContainer) -> As
             stack.push_async_callback(kept.close)
             await kept.visit()
         yield
+
+
+def seconds(text: str) -> float:
+    """A number of seconds as it is written on the command line; argparse says what is wrong with another."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= LONGEST:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds: write one from 0 to {LONGEST}")
+    return number
+
+
+def as_json(document: msgspec.Struct) -> str:
+    """For machines: on one line, an amount as a number with two decimals."""
+    return msgspec.json.encode(document, enc_hook=_amount).decode()
+
+
+def json_schema(kind: Any) -> dict[str, Any]:
+    """The JSON Schema of what `as_json` writes."""
+    return msgspec.json.schema(kind, schema_hook=_amount_schema)
+
+
+def _amount(value: object) -> msgspec.Raw:
+    if isinstance(value, Money):
+        return msgspec.Raw(str(value).encode())
+    raise NotImplementedError(type(value))
+
+
+def _amount_schema(kind: type) -> dict[str, Any]:
+    if kind is Money:
+        return {"type": "number", "minimum": 0, "description": "An exact amount with two decimals."}
+    raise NotImplementedError(kind)

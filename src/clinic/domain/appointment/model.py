@@ -37,12 +37,19 @@ class Appointment(Struct, frozen=True, kw_only=True):
         """
         if self.end is not None:
             return self, None
-        end = max(now.replace(microsecond=0), self.start)
-        return replace(self, end=end), AppointmentFinished(
+        finished = replace(self, end=max(now.replace(microsecond=0), self.start))
+        return finished, finished.news
+
+    @property
+    def news(self) -> AppointmentFinished | None:
+        """The fact that it is over, the same whenever it is asked for; None while it is not."""
+        if self.end is None:
+            return None
+        return AppointmentFinished(
             appointment_id=self.id,
             physician_id=self.physician_id,
             patient_id=self.patient_id,
             price=self.price,
             start=self.start,
-            end=end,
+            end=self.end,
         )

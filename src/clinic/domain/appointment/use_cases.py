@@ -5,9 +5,9 @@ from uuid import UUID
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import Appointments, Wanted
-from clinic.domain.errors import Conflict
-from clinic.domain.events import seal
-from clinic.domain.messaging import Clock, Notices
+from clinic.domain.errors import Conflict, NotFound, Refused
+from clinic.domain.events import AppointmentFinished, seal
+from clinic.domain.messaging import Clock, Notices, Outbox, Step, Telling, Trace
 from clinic.domain.money import Money
 
 TRIES = 5
@@ -73,3 +73,77 @@ class ListAppointments:
 
     async def __call__(self, wanted: Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
         return await self._appointments.page(wanted, limit, after)
+
+
+class ListFinished:
+    """Show the news of all finished appointments, the newest id first, a page at a time."""
+
+    def __init__(self, appointments: Appointments) -> None:
+        self._appointments = appointments
+
+    async def __call__(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
+        page = await self._appointments.page(Wanted(finished=True), limit, after)
+        return [each.news for each in page if each.news]
+
+
+class FindFinished:
+    """Show the news of one appointment and how far it was told; None where it is not finished, or not known."""
+
+    def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
+        self._appointments, self._outbox = appointments, outbox
+
+    async def __call__(self, appointment_id: UUID) -> tuple[AppointmentFinished, Telling | None] | None:
+        try:
+            news = (await self._appointments.get(appointment_id)).news
+        except NotFound:
+            return None
+        return (news, await self._outbox.told(seal(news))) if news else None
+
+
+class TellAgain:
+    """Put the news of a finished appointment into the outbox once more: the same event, on the way that it always takes.
+
+    What waits there already is not told twice. Raises `NotFound`, and `Refused` where the appointment is not finished.
+    Raises `Unavailable` when the outcome is unknown: telling it again is safe.
+    """
+
+    def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
+        self._appointments, self._outbox = appointments, outbox
+
+    async def __call__(self, appointment_id: UUID) -> None:
+        for _ in range(TRIES):
+            appointment = await self._appointments.get(appointment_id)
+            if appointment.news is None:
+                raise Refused(f"appointment {appointment_id} is not finished: there is nothing to tell")
+            fact = seal(appointment.news)
+            told = await self._outbox.told(fact)
+            if told and told.published_at is None:
+                return
+            try:
+                await self._appointments.save(appointment, fact)
+            except Conflict:
+                continue
+            return
+        raise Conflict(f"appointment {appointment_id} is being changed by others: try again")
+
+
+class TraceAppointment:
+    """Show how far an appointment and the news of it have come. Raises `NotFound`."""
+
+    def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
+        self._appointments, self._outbox = appointments, outbox
+
+    async def __call__(self, appointment_id: UUID) -> Trace:
+        appointment = await self._appointments.get(appointment_id)
+        steps = [Step(what="started", at=appointment.start)]
+        if appointment.news is None:
+            return Trace(steps, "to be finished", "nobody has finished it yet")
+        steps.append(Step(what="finished", at=appointment.news.end))
+        told = await self._outbox.told(seal(appointment.news))
+        if told is None:
+            return Trace(steps, "a person", "the news of it is not in the outbox: `clinic audit --repair` tells it")
+        steps.append(Step(what="saved", at=told.saved_at))
+        if told.published_at is None:
+            return Trace(steps, "to be published", "do the appointment service and its transport run?")
+        steps.append(Step(what="published", at=told.published_at, position=told.position))
+        return Trace(steps, None, "the news of it is published")

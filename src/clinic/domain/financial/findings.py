@@ -1,0 +1,130 @@
+"""What an audit finds, each in a sentence for a person."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from msgspec import Struct
+from msgspec.structs import fields
+
+from clinic.domain.errors import Unreadable
+from clinic.domain.events import AppointmentFinished
+from clinic.domain.financial.model import Charge
+from clinic.domain.financial.pricing import POLICIES, Pricing
+from clinic.domain.messaging import DeadLetter, Telling, Told
+from clinic.domain.money import Money
+
+
+class Finding(Struct, frozen=True, kw_only=True):
+    """What is not as it should be about one appointment.
+
+    `missing`: finished and not charged. `orphaned`: charged, and not finished. `wrong`: not what its own policy makes of the
+    appointment. `remedy` is what mends it: telling the news of it again, a dead letter that is replayed, the publication that
+    it waits for, or a person. `expected` is None where no amount is, `found` where there is no charge.
+    """
+
+    kind: Literal["missing", "orphaned", "wrong"]
+    appointment_id: UUID
+    expected: Money | None
+    found: Money | None
+    remedy: Literal["tell again", "replay", "publication", "a person"]
+    explanation: str
+
+
+def missing(fact: AppointmentFinished, told: Telling | None, letter: DeadLetter | None, pricing: Pricing) -> Finding:
+    """It is finished and not charged; `letter` stands in between, if any does. `pricing` is the policy of today."""
+    remedy: Literal["tell again", "replay", "publication"]
+    if letter:
+        remedy, explanation = "replay", set_aside(letter)
+    elif told is None:
+        remedy, explanation = "tell again", f"finished {shown(fact.end)}, and the news of it was never told"
+    elif told.published_at is None:
+        since = f"waits since {shown(told.saved_at)} to be published"
+        remedy, explanation = "publication", f"the news of it {since}: does the appointment service run?"
+    else:
+        published = f"published {shown(told.published_at)} at {told.position}"
+        remedy, explanation = "tell again", f"finished {shown(fact.end)}, {published}, and not charged"
+    return Finding(
+        kind="missing",
+        appointment_id=fact.appointment_id,
+        expected=_total(pricing, fact),
+        found=None,
+        remedy=remedy,
+        explanation=explanation,
+    )
+
+
+def orphaned(charge: Charge) -> Finding:
+    """It is charged and not finished."""
+    return Finding(
+        kind="orphaned",
+        appointment_id=charge.appointment_id,
+        expected=None,
+        found=charge.total,
+        remedy="a person",
+        explanation=f"charged {shown(charge.charged_at)}, and no finished appointment is known by this id",
+    )
+
+
+def wrong(fact: AppointmentFinished, charge: Charge) -> Finding | None:
+    """What the charge says otherwise than its own policy makes of this appointment; None where nothing."""
+    explanation = _difference(fact, charge)
+    if explanation is None:
+        return None
+    policy = POLICIES.get(charge.pricing)
+    return Finding(
+        kind="wrong",
+        appointment_id=fact.appointment_id,
+        expected=_total(policy, fact) if policy else None,
+        found=charge.total,
+        remedy="a person",
+        explanation=explanation,
+    )
+
+
+def _difference(fact: AppointmentFinished, charge: Charge) -> str | None:
+    policy = POLICIES.get(charge.pricing)
+    if policy is None:
+        return f"its policy {charge.pricing!r} is none of {', '.join(POLICIES)}"
+    try:
+        due = Charge.for_finished(Told(fact, charge.origin), policy, charge.charged_at)
+    except Unreadable as error:
+        return f"{policy.name} cannot charge this appointment: {error}"
+    if due == charge:
+        return None
+    names = [each.name for each in fields(Charge) if getattr(due, each.name) != getattr(charge, each.name)]
+    said = [f"{name} {_said(getattr(charge, name))} instead of {_said(getattr(due, name))}" for name in names]
+    return f"the charge says {', '.join(said)}"
+
+
+def _total(policy: Pricing, fact: AppointmentFinished) -> Money | None:
+    try:
+        return policy.total(fact.price, fact.end - fact.start)
+    except Unreadable:
+        return None
+
+
+def _said(value: object) -> str:
+    return shown(value) if isinstance(value, datetime) else str(value)
+
+
+def standing_between(fact: AppointmentFinished, letters: Sequence[DeadLetter]) -> DeadLetter | None:
+    """The letter that keeps an appointment from its charge: one that waits, or its own news that was discarded."""
+    waiting = [each for each in letters if each.state == "waiting"]
+    discarded = [each for each in letters if each.state == "discarded" and each.message_id == str(fact.id)]
+    return next(iter(waiting + discarded), None)
+
+
+def set_aside(letter: DeadLetter) -> str:
+    """What a person should know of a letter that waits or was discarded, and can do about it."""
+    replay = f"`clinic dead-letters replay {letter.position}`"
+    if letter.state == "discarded":
+        last = letter.handled[-1]
+        return f"its dead letter was discarded by {last.by}: {last.note}; {replay} charges it all the same"
+    return f"set aside: {letter.reason}; {replay} tries again"
+
+
+def shown(moment: datetime) -> str:
+    """A moment as it is printed: UTC, to the second."""
+    return moment.isoformat(" ", "seconds")[:19]

@@ -1,0 +1,76 @@
+"""Mending what an audit found."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Literal
+
+from msgspec import Struct
+
+from clinic.domain.errors import NotFound, Refused
+from clinic.domain.financial.audit import SOME, Finished, letter_about
+from clinic.domain.financial.findings import Finding, set_aside, shown
+from clinic.domain.financial.ports import Charges
+from clinic.domain.messaging import DeadLetters
+from clinic.domain.money import Money
+
+
+class Repair(Struct, frozen=True):
+    """What became of one finding."""
+
+    outcome: Literal["charged", "told again", "set aside", "left alone"]
+    explanation: str
+    total: Money | None = None
+
+
+class RepairCharges:
+    """Tell the news of what is missing again, and wait so many seconds for its charges; all else is left alone.
+
+    Some are told at a time. Where nothing came for all of them, the rest is told and not waited for.
+    Raises `Unavailable`: repeating it is safe.
+    """
+
+    def __init__(self, charges: Charges, dead_letters: DeadLetters) -> None:
+        self._charges, self._dead_letters = charges, dead_letters
+
+    async def __call__(self, findings: Sequence[Finding], finished: Finished, within: float) -> AsyncIterator[tuple[Finding, Repair]]:
+        for first in range(0, len(findings), SOME):
+            some = findings[first : first + SOME]
+            repairs = await asyncio.gather(*(self._repair(each, finished, within) for each in some))
+            for pair in zip(some, repairs, strict=True):
+                yield pair
+            outcomes = {each.outcome for each in repairs}
+            if "told again" in outcomes and "charged" not in outcomes:
+                within = 0
+
+    async def _repair(self, finding: Finding, finished: Finished, within: float) -> Repair:
+        if finding.remedy != "tell again":
+            return Repair("set aside" if finding.remedy == "replay" else "left alone", _LEFT_ALONE[finding.remedy])
+        try:
+            await finished.tell(finding.appointment_id)
+        except Refused as reason:
+            return Repair("left alone", f"left alone: {reason}")
+        if within == 0:
+            return Repair("told again", "told again")
+        try:
+            total = (await self._charges.arrived(finding.appointment_id, within)).total
+        except NotFound:
+            return await self._not_charged(finding, finished)
+        return Repair("charged", f"charged {total}", total)
+
+    async def _not_charged(self, finding: Finding, finished: Finished) -> Repair:
+        found = await finished.find(finding.appointment_id)
+        letter = found and await letter_about(found[0], self._dead_letters)
+        if letter:
+            return Repair("set aside", f"told again, and {set_aside(letter)}")
+        told = found and found[1]
+        if told and told.published_at:
+            where = f"published {shown(told.published_at)} at {told.position}"
+            return Repair("told again", f"told again, {where}, not charged yet: does the financial service run?")
+        return Repair("told again", "told again, not published yet: does the appointment service run?")
+
+
+_LEFT_ALONE = {
+    "replay": "left to a person: see its dead letter",
+    "publication": "left alone: it is about to be told",
+    "a person": "left alone: only a person can decide",
+}

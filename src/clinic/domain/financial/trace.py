@@ -1,0 +1,62 @@
+"""Where a charge is, as far as the financial context knows."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from clinic.domain.errors import NotFound
+from clinic.domain.financial.findings import set_aside
+from clinic.domain.financial.model import Charge
+from clinic.domain.financial.ports import Charges
+from clinic.domain.messaging import DeadLetter, DeadLetters, Step, Trace, WantedLetters
+
+MOST_LETTERS = 100
+
+
+class TraceCharge:
+    """Show what arrived about an appointment and what became of it. Raises `NotFound` where nothing did."""
+
+    def __init__(self, charges: Charges, dead_letters: DeadLetters) -> None:
+        self._charges, self._dead_letters = charges, dead_letters
+
+    async def __call__(self, appointment_id: UUID) -> Trace:
+        letters = await self._dead_letters.page(WantedLetters(about=str(appointment_id)), MOST_LETTERS)
+        steps = [step for each in letters for step in _of_letter(each)]
+        try:
+            charge = await self._charges.get(appointment_id)
+        except NotFound:
+            if not letters:
+                raise
+            return _uncharged(_in_order(steps), letters)
+        steps += _of_charge(charge)
+        return Trace(_in_order(steps), "nothing", f"charged {charge.total}")
+
+
+def _uncharged(steps: Sequence[Step], letters: Sequence[DeadLetter]) -> Trace:
+    for letter in letters:
+        if letter.state == "waiting":
+            return Trace(steps, "a person", set_aside(letter))
+    for letter in letters:
+        if letter.state == "discarded":
+            return Trace(steps, "nothing", set_aside(letter))
+    return Trace(steps, None, "its dead letter was replayed")
+
+
+def _in_order(steps: Sequence[Step]) -> Sequence[Step]:
+    return sorted(steps, key=lambda step: step.at)
+
+
+def _of_charge(charge: Charge) -> list[Step]:
+    origin = charge.origin
+    return [
+        Step(what="published", at=origin.published_at, position=origin.position),
+        Step(what="received", at=origin.received_at, position=origin.position, attempts=origin.attempts),
+        Step(what="charged", at=charge.charged_at, total=charge.total, note=charge.pricing),
+    ]
+
+
+def _of_letter(letter: DeadLetter) -> list[Step]:
+    return [
+        Step(what="published", at=letter.published_at, position=letter.position),
+        Step(what="set aside", at=letter.first_seen, attempts=letter.attempts, position=letter.position, note=letter.reason),
+        *(Step(what=each.what, at=each.at, by=each.by, position=letter.position, note=each.note or None) for each in letter.handled),
+    ]

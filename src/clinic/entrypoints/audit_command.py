@@ -1,0 +1,174 @@
+"""`clinic audit`: every finished appointment beside its charge. Only here the two contexts' use cases meet."""
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Literal, Protocol
+from uuid import UUID
+
+import uvloop
+from msgspec import Struct
+from rich.console import Console
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+from rich.text import Text
+
+from clinic.domain.financial.audit import Finished
+from clinic.domain.financial.findings import Finding
+from clinic.domain.financial.repair import Repair
+from clinic.domain.money import Money
+from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.entrypoints.operating import Commands, as_json, seconds, visiting
+from clinic.entrypoints.settings import Settings
+
+FINDINGS = 3
+INDENTED = 10
+ABOUT = """Compare every finished appointment with its charge, while the services run, and name what is missing, orphaned or wrong.
+Without --repair nothing is changed. What is missing is mended by telling the news of it again, on the way that it always takes;
+charges are never changed or removed."""
+EXIT_CODES = "Exit codes: 0 all is well, or was mended; 1 the audit failed; 3 something remains that needs a person."
+
+
+class Found(Struct, frozen=True, kw_only=True, tag_field="record", tag="finding"):
+    """A line of `clinic audit --json`: what is not as it should be about one appointment.
+
+    `missing`: finished and not charged. `orphaned`: charged, and not finished. `wrong`: not what its own policy makes of the
+    appointment. `remedy` is what mends it; `outcome` is what became of it under --repair, null without.
+    """
+
+    appointment_id: UUID
+    kind: Literal["missing", "orphaned", "wrong"]
+    expected: Money | None
+    found: Money | None
+    remedy: Literal["tell again", "replay", "publication", "a person"]
+    explanation: str
+    outcome: Literal["charged", "told again", "set aside", "left alone"] | None
+    outcome_explanation: str | None
+    charged: Money | None
+
+
+class Summary(Struct, frozen=True, kw_only=True, tag_field="record", tag="summary"):
+    """The last line of `clinic audit --json`. `remaining` is what was found and is not charged by now."""
+
+    compared: int
+    in_flight: int
+    missing: int
+    orphaned: int
+    wrong: int
+    charged: int
+    remaining: int
+
+
+class Report(Protocol):
+    """Where the findings go."""
+
+    def found(self, finding: Finding, repair: Repair | None) -> None: ...
+    def ended(self, summary: Summary) -> None: ...
+
+
+def add_to(commands: Commands) -> None:
+    """The command's words."""
+    audit = commands.add_parser(
+        "audit", help="find finished appointments without their charge, and mend them", description=ABOUT, epilog=EXIT_CODES
+    )
+    audit.add_argument("--repair", action="store_true", help="tell the news of what is missing again")
+    grace = "what was finished, told or charged less than so many seconds ago is in flight, and only counted (default: 60)"
+    audit.add_argument("--grace", type=seconds, default=60.0, metavar="SECONDS", help=grace)
+    wait = "how long a repair waits for the charges, in seconds; 0: it does not (default: 10)"
+    audit.add_argument("--wait", type=seconds, default=10.0, metavar="SECONDS", help=wait)
+    audit.add_argument("--json", action="store_true", help="a JSON object a line: each finding, and a summary as the last")
+    audit.set_defaults(command=_audit)
+
+
+def _audit(settings: Settings, chosen: argparse.Namespace) -> int:
+    front_desk, accounting = AppointmentContainer(settings=settings), FinancialContainer(settings=settings)
+    report: Report = Lines() if chosen.json else Readable(chosen.repair)
+    wait = chosen.wait if chosen.repair else None
+    return uvloop.run(audit(front_desk, accounting, report, timedelta(seconds=chosen.grace), wait))
+
+
+async def audit(
+    front_desk: AppointmentContainer, accounting: FinancialContainer, report: Report, grace: timedelta, wait: float | None
+) -> int:
+    """Compare all and report; repair, waiting so many seconds, unless `wait` is None. Answers the exit code."""
+    finished = Finished(front_desk.list_finished(), front_desk.find_finished(), front_desk.tell_again())
+    compare = accounting.audit_charges()
+    counted = Counter[str]()
+    async with visiting(front_desk, accounting):
+        with _progress() as progress:
+            bar = progress.add_task("", total=await compare.size())
+            async for stretch in compare(finished, grace):
+                counted += Counter(compared=stretch.appointments, in_flight=stretch.in_flight)
+                progress.advance(bar, stretch.appointments)
+                if stretch.findings:
+                    progress.stop()
+                    async for finding, repair in _repaired(accounting, finished, stretch.findings, wait):
+                        report.found(finding, repair)
+                        counted[finding.kind] += 1
+                        counted["charged" if repair and repair.outcome == "charged" else "remaining"] += 1
+                    progress.start()
+    summary = Summary(**{name: counted[name] for name in Summary.__struct_fields__})
+    report.ended(summary)
+    return FINDINGS if summary.remaining else 0
+
+
+async def _repaired(
+    accounting: FinancialContainer, finished: Finished, findings: Sequence[Finding], wait: float | None
+) -> AsyncIterator[tuple[Finding, Repair | None]]:
+    if wait is None:
+        for finding in findings:
+            yield finding, None
+    else:
+        async for pair in accounting.repair_charges()(findings, finished, wait):
+            yield pair
+
+
+def _progress() -> Progress:
+    console = Console(stderr=True)
+    columns = "comparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(
+        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False, disable=not console.is_terminal
+    )
+
+
+class Lines:
+    """A JSON object a line."""
+
+    def found(self, finding: Finding, repair: Repair | None) -> None:
+        known = {name: getattr(finding, name) for name in Finding.__struct_fields__}
+        outcome, explanation, charged = (repair.outcome, repair.explanation, repair.total) if repair else (None, None, None)
+        self._write(Found(**known, outcome=outcome, outcome_explanation=explanation, charged=charged))
+
+    def ended(self, summary: Summary) -> None:
+        self._write(summary)
+
+    def _write(self, line: Struct) -> None:
+        sys.stdout.write(as_json(line) + "\n")
+
+
+class Readable:
+    """For a person."""
+
+    def __init__(self, repairs: bool) -> None:
+        self._console, self._repairs = Console(highlight=False), repairs
+
+    def found(self, finding: Finding, repair: Repair | None) -> None:
+        amounts = [f"charged {finding.found}" if finding.found else "", f"due {finding.expected}" if finding.expected else ""]
+        head = Text.assemble((f"{finding.kind:<{INDENTED}}", "bold red"), f"{finding.appointment_id}  ", ", ".join(filter(None, amounts)))
+        self._console.print(head)
+        self._tell(finding.explanation)
+        if repair:
+            self._tell(f"→ {repair.explanation}", "green" if repair.outcome == "charged" else "yellow")
+
+    def ended(self, summary: Summary) -> None:
+        found = f"{summary.missing:,} missing, {summary.orphaned:,} orphaned, {summary.wrong:,} wrong"
+        self._console.print(f"{summary.compared:,} compared: {found}; {summary.in_flight:,} in flight")
+        if self._repairs and summary.missing:
+            self._console.print(f"{summary.charged:,} charged now, {summary.remaining:,} remaining")
+        elif summary.missing:
+            self._console.print("`clinic audit --repair` tells the news of what is missing again")
+
+    def _tell(self, sentence: str, style: str = "") -> None:
+        self._console.print(Padding(Text(sentence, style), (0, 0, 0, INDENTED), expand=False))
