@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from clinic.domain.errors import NotFound
 from clinic.domain.events import AppointmentFinished
-from clinic.domain.financial.findings import Finding, missing, orphaned, standing_between, wrong
+from clinic.domain.financial.findings import Finding, missing, orphaned, wrong
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
 from clinic.domain.financial.pricing import Pricing
@@ -20,7 +20,9 @@ Listed = TypeVar("Listed", AppointmentFinished, Charge)
 
 PAGE: Final = 1000
 SOME: Final = 100
-"""How many are looked at again at a time, and the most dead letters that are read about one of them."""
+"""How many are looked at again at a time."""
+MOST_LETTERS: Final = 20
+"""How many dead letters about one appointment are looked at; each may have 1 MiB."""
 SECOND: Final = timedelta(seconds=1)
 
 
@@ -104,8 +106,12 @@ class AuditCharges:
 
 
 async def letter_about(fact: AppointmentFinished, dead_letters: DeadLetters) -> DeadLetter | None:
-    """The dead letter that keeps this appointment from its charge, if one does. Raises `Unavailable`."""
-    return standing_between(fact, await dead_letters.page(WantedLetters(about=str(fact.appointment_id)), SOME))
+    """The dead letter that keeps an appointment from its charge: one that waits, or its own news, discarded. Raises `Unavailable`."""
+    about = str(fact.appointment_id)
+    for letter in await dead_letters.page(WantedLetters(state="waiting", about=about), 1):
+        return letter
+    discarded = await dead_letters.page(WantedLetters(state="discarded", about=about), MOST_LETTERS)
+    return next((each for each in discarded if each.message_id == str(fact.id)), None)
 
 
 async def _side_by_side(

@@ -1,6 +1,5 @@
 """What an audit finds, each in a sentence for a person."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -107,13 +106,6 @@ def _total(policy: Pricing, fact: AppointmentFinished) -> Money | None:
 
 def _said(value: object) -> str:
     return shown(value) if isinstance(value, datetime) else str(value)
-
-
-def standing_between(fact: AppointmentFinished, letters: Sequence[DeadLetter]) -> DeadLetter | None:
-    """The letter that keeps an appointment from its charge: one that waits, or its own news that was discarded."""
-    waiting = [each for each in letters if each.state == "waiting"]
-    discarded = [each for each in letters if each.state == "discarded" and each.message_id == str(fact.id)]
-    return next(iter(waiting + discarded), None)
 
 
 def set_aside(letter: DeadLetter) -> str:

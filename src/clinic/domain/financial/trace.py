@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from clinic.domain.errors import NotFound
+from clinic.domain.financial.audit import MOST_LETTERS
 from clinic.domain.financial.findings import set_aside
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
 from clinic.domain.messaging import DeadLetter, DeadLetters, Step, Trace, WantedLetters
-
-MOST_LETTERS = 100
 
 
 class TraceCharge:
