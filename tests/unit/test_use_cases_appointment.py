@@ -10,10 +10,19 @@ from contracts.stores import hand_over, published
 from clinic.adapters.memory_store import MemoryAppointments
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import Wanted
-from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
-from clinic.domain.errors import Conflict, NotFound, Unavailable
-from clinic.domain.events import read
-from clinic.domain.messaging import Message
+from clinic.domain.appointment.use_cases import (
+    FindAppointment,
+    FindFinished,
+    FinishAppointment,
+    ListAppointments,
+    ListFinished,
+    StartAppointment,
+    TellAgain,
+    TraceAppointment,
+)
+from clinic.domain.errors import Conflict, NotFound, Refused, Unavailable
+from clinic.domain.events import read, seal
+from clinic.domain.messaging import Message, Published, Step, Telling, Trace
 from clinic.domain.money import Money
 
 
@@ -155,3 +164,103 @@ async def test_appointments_are_listed_a_page_at_a_time(clock: StandingClock) ->
     listed = ListAppointments(store)
     assert list(await listed(Wanted(physician_id=physician), 2)) == mine[:2]
     assert list(await listed(Wanted(physician_id=physician), 2, mine[1].id)) == mine[2:]
+
+
+async def a_finished_one(store: MemoryAppointments) -> Appointment:
+    """From one to two o'clock, its news in the outbox."""
+    await store.add(started := an_appointment())
+    return await FinishAppointment(store, lambda: TWO_O_CLOCK, Noticed())(started.id)
+
+
+async def test_the_news_of_the_finished_ones_is_listed_a_page_at_a_time(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    finished = [an_appointment(id=UUID(int=number), end=TWO_O_CLOCK) for number in (3, 2, 1)]
+    for each in [*finished, an_appointment()]:
+        await store.add(each)
+    listed = ListFinished(store)
+    news = [each.news for each in finished]
+    assert list(await listed(2)) == news[:2]
+    assert list(await listed(2, finished[1].id)) == news[2:]
+
+
+async def test_the_news_of_a_finished_one_is_found_with_how_far_it_was_told(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    finished, find = await a_finished_one(store), FindFinished(store, store)
+    assert await find(finished.id) == (finished.news, Telling(ONE_O_CLOCK))
+    await store.confirm([Published(seal(finished.news), "log/1", TWO_O_CLOCK)] if finished.news else [])
+    assert await find(finished.id) == (finished.news, Telling(ONE_O_CLOCK, TWO_O_CLOCK, "log/1"))
+
+
+async def test_there_is_no_news_of_what_is_not_finished_or_not_known(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    await store.add(started := an_appointment())
+    find = FindFinished(store, store)
+    assert await find(started.id) is None
+    assert await find(uuid4()) is None
+
+
+async def test_telling_again_tells_the_very_same_event(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    finished = await a_finished_one(store)
+    first = await only_fact(store)
+    await TellAgain(store, store)(finished.id)
+    assert await only_fact(store) == first
+    assert (await store.get(finished.id)).news == finished.news
+
+
+async def test_what_waits_in_the_outbox_is_not_told_twice(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    finished = await a_finished_one(store)
+    await TellAgain(store, store)(finished.id)
+    assert await store.get(finished.id) == finished
+    await only_fact(store)
+
+
+async def test_telling_again_tries_again_where_somebody_saved_first(clock: StandingClock) -> None:
+    store = Busy(clock, 3)
+    await store.add(restored := an_appointment(end=TWO_O_CLOCK))
+    store.rivals = 4
+    await TellAgain(store, store)(restored.id)
+    await only_fact(store)
+    store.rivals = 100
+    with pytest.raises(Conflict, match="try again"):
+        await TellAgain(store, store)(restored.id)
+
+
+async def test_there_is_nothing_to_tell_of_what_is_not_finished(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    await store.add(started := an_appointment())
+    with pytest.raises(Refused, match="not finished"):
+        await TellAgain(store, store)(started.id)
+    with pytest.raises(NotFound):
+        await TellAgain(store, store)(uuid4())
+    assert await store.oldest() is None
+
+
+async def test_a_trace_shows_each_step_and_what_is_waited_for(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    await store.add(started := an_appointment())
+    trace = TraceAppointment(store, store)
+    steps = [Step(what="started", at=ONE_O_CLOCK)]
+    assert await trace(started.id) == Trace(steps, "to be finished", "nobody has finished it yet")
+
+    clock.move(hours=1)
+    await FinishAppointment(store, clock, Noticed())(started.id)
+    steps += [Step(what="finished", at=TWO_O_CLOCK), Step(what="saved", at=TWO_O_CLOCK)]
+    waiting = await trace(started.id)
+    assert (waiting.steps, waiting.waits_for) == (steps, "to be published")
+
+    (claimed,) = await store.claim(1)
+    await store.confirm([Published(claimed.message, "log/1", TWO_O_CLOCK)])
+    steps.append(Step(what="published", at=TWO_O_CLOCK, position="log/1"))
+    assert await trace(started.id) == Trace(steps, None, "the news of it is published")
+
+
+async def test_a_trace_of_what_was_never_told_names_the_repair(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    await store.add(restored := an_appointment(end=TWO_O_CLOCK))
+    trace = await TraceAppointment(store, store)(restored.id)
+    assert trace.waits_for == "a person"
+    assert "clinic audit --repair" in trace.explanation
+    with pytest.raises(NotFound):
+        await TraceAppointment(store, store)(uuid4())

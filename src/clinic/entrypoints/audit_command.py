@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import uvloop
@@ -20,7 +20,8 @@ from clinic.domain.financial.findings import Finding
 from clinic.domain.financial.repair import Repair
 from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.operating import Commands, as_json, seconds, visiting
+from clinic.entrypoints.dead_letters_printed import plain
+from clinic.entrypoints.operating import as_json, seconds, visiting
 from clinic.entrypoints.settings import Settings
 
 FINDINGS = 3
@@ -68,8 +69,8 @@ class Report(Protocol):
     def ended(self, summary: Summary) -> None: ...
 
 
-def add_to(commands: Commands) -> None:
-    """The command's words."""
+def add_to(commands: Any) -> None:
+    """Add `audit` to the commands."""
     audit = commands.add_parser(
         "audit", help="find finished appointments without their charge, and mend them", description=ABOUT, epilog=EXIT_CODES
     )
@@ -171,4 +172,4 @@ class Readable:
             self._console.print("`clinic audit --repair` tells the news of what is missing again")
 
     def _tell(self, sentence: str, style: str = "") -> None:
-        self._console.print(Padding(Text(sentence, style), (0, 0, 0, INDENTED), expand=False))
+        self._console.print(Padding(Text(plain(sentence), style), (0, 0, 0, INDENTED), expand=False))

@@ -1,9 +1,9 @@
 """What the commands of an operator share: the contexts' data, open beside the services that serve them."""
 
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentTypeError
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
@@ -12,12 +12,6 @@ from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 
 LONGEST = 10**9
-
-
-class Commands(Protocol):
-    """Where a command adds itself: what argparse answers to `add_subparsers`."""
-
-    def add_parser(self, name: str, **how: Any) -> ArgumentParser: ...
 
 
 @asynccontextmanager

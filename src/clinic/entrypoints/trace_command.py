@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import uvloop
@@ -17,7 +17,8 @@ from rich.text import Text
 from clinic.domain.errors import Misconfigured, NotFound, Unavailable
 from clinic.domain.messaging import Step, Trace
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.operating import Commands, as_json, visiting
+from clinic.entrypoints.dead_letters_printed import plain
+from clinic.entrypoints.operating import as_json, visiting
 from clinic.entrypoints.settings import Settings
 
 ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time and the wait before it, and what it
@@ -25,6 +26,7 @@ waits for now. Where one context's store cannot be read, the steps of the other 
 EXIT_CODES = "Exit codes: 0 something is known of it, charged or not; 1 nothing is, or nothing can be read."
 SKEW = timedelta(seconds=2)
 """How far the clocks of two machines may be apart before their steps change places."""
+TWO_DAYS = 48
 IN_WHOLE_SECONDS = ("started", "finished")
 
 Unreadable = Misconfigured | Unavailable
@@ -48,8 +50,8 @@ class Traced(Struct, frozen=True, kw_only=True):
     unreadable: dict[str, str]
 
 
-def add_to(commands: Commands) -> None:
-    """The command's words."""
+def add_to(commands: Any) -> None:
+    """Add `trace` to the commands."""
     trace = commands.add_parser("trace", help="show where the charge of an appointment is", description=ABOUT, epilog=EXIT_CODES)
     trace.add_argument("appointment_id", type=UUID, metavar="APPOINTMENT", help="its id")
     trace.add_argument("--json", action="store_true", help="one JSON object")
@@ -78,7 +80,7 @@ async def trace(front_desk: AppointmentContainer, accounting: FinancialContainer
     waits_for, explanation = _waiting(appointment, financial)
     return Traced(
         appointment_id=appointment_id,
-        steps=_with_waits(_put_together(*(answer.steps for answer in known))),
+        steps=_with_waits(_put_together([step for answer in known for step in answer.steps])),
         waits_for=waits_for,
         explanation=explanation,
         unreadable={name: str(reason) for name, reason in unreadable.items()},
@@ -97,16 +99,18 @@ async def _answer(
         return reason
 
 
-def _put_together(steps: Sequence[Step], more: Sequence[Step] = ()) -> list[Step]:
-    """One after the other, but for what was clearly earlier: news that was told again is younger than the charge."""
-    all_steps = list(steps)
-    places = {step.position for step in steps if step.what == "published"}
-    for step in more:
-        if step.what == "published" and step.position in places:
-            continue  # both contexts know of it
-        later = (index for index, each in enumerate(all_steps) if each.at > step.at + SKEW)
-        all_steps.insert(next(later, len(all_steps)), step)
-    return all_steps
+def _put_together(steps: Sequence[Step]) -> list[Step]:
+    """As they follow, but for what was clearly earlier: news that was told again is younger than the charge."""
+    together: list[Step] = []
+    places = set[str | None]()
+    for step in steps:
+        if step.what == "published":
+            if step.position in places:
+                continue  # both contexts know of it
+            places.add(step.position)
+        later = (index for index, each in enumerate(together) if each.at > step.at + SKEW)
+        together.insert(next(later, len(together)), step)
+    return together
 
 
 def _with_waits(steps: Sequence[Step]) -> list[TracedStep]:
@@ -138,13 +142,16 @@ def _show(traced: Traced) -> None:
     console = Console(highlight=False)
     console.print(Text.assemble("Appointment ", (str(traced.appointment_id), "bold")))
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for step in traced.steps:
         colour = "yellow" if step.what in {"set aside", "failed again", "discarded"} else "green"
-        table.add_row(Text(step.what, colour), _moment(step), _after(step), Text(_details(step)))
+        table.add_row(Text(step.what, colour), _moment(step), _after(step), Text(plain(_details(step))))
     console.print(table)
     for name, reason in traced.unreadable.items():
         console.print(Text(f"The {name} context cannot be read: {reason}", "yellow"))
-    console.print(Text.assemble((_WAITS[traced.waits_for], "bold"), f": {traced.explanation}"))
+    console.print(Text.assemble((_WAITS[traced.waits_for], "bold"), f": {plain(traced.explanation)}"))
 
 
 _WAITS: dict[WaitsFor, str] = {
@@ -173,6 +180,8 @@ def _after(step: TracedStep) -> str:
         return "< 1 s" if step.what in {"finished", "saved"} else "< 1 ms"
     minutes, seconds = divmod(wait, 60)
     hours, minutes = divmod(int(minutes), 60)
+    if hours >= TWO_DAYS:
+        return f"{hours // 24} days"
     if hours:
         return f"{hours} h {minutes} min"
     if minutes:

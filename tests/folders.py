@@ -1,0 +1,88 @@
+"""Both contexts' data in a folder, and the command beside them: each call is a process of its own, so to say."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from builders import TWO_O_CLOCK, an_origin, opened
+from msgspec.structs import replace
+
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.financial.model import Charge
+from clinic.domain.financial.pricing import POLICIES
+from clinic.domain.messaging import Published, Told
+from clinic.entrypoints import cli
+from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.entrypoints.settings import Settings
+
+Work = Callable[[AppointmentContainer, FinancialContainer], Awaitable[Any]]
+
+
+class Folder:
+    """What the services would have written, long ago."""
+
+    def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        self.path, self._capsys = path, capsys
+        self.run(_nothing)
+
+    def run(self, work: Work) -> Any:
+        async def opened_for_it() -> Any:
+            its = Settings(data_dir=self.path)
+            front_desk, accounting = AppointmentContainer(settings=its), FinancialContainer(settings=its)
+            async with opened(front_desk.file()), opened(accounting.file()):
+                return await work(front_desk, accounting)
+
+        return asyncio.run(opened_for_it())
+
+    def finish(self, appointment: Appointment, position: str = "log/1") -> None:
+        """Finished and published there at two o'clock."""
+
+        async def finished(front_desk: AppointmentContainer, _: FinancialContainer) -> None:
+            store = front_desk.appointments()
+            await store.add(replace(appointment, end=TWO_O_CLOCK))
+            await front_desk.tell_again()(appointment.id)
+            (claimed,) = await store.claim(1)
+            await store.confirm([Published(claimed.message, position, TWO_O_CLOCK)])
+
+        self.run(finished)
+
+    def charge(self, appointment: Appointment, **changes: Any) -> None:
+        """Charged at two o'clock, from the news at log/1."""
+        news = replace(appointment, end=TWO_O_CLOCK).news
+        assert news
+        charge = Charge.for_finished(Told(news, an_origin()), POLICIES["hours-begun"], TWO_O_CLOCK)
+        self.run(lambda _, accounting: accounting.charges().add([replace(charge, **changes)]))
+
+    def command(self, *words: str, code: int = 0) -> str:
+        """What it prints. It must end with this exit code, and say nothing else."""
+        self._capsys.readouterr()
+        ended = cli.main(words)
+        printed = self._capsys.readouterr()
+        assert ended == code, printed
+        assert bool(printed.err) == (code == 1), printed
+        return printed.err if code == 1 else printed.out
+
+    def json(self, *words: str, code: int = 0) -> list[Any]:
+        """The documents that it prints for a machine, their amounts as they are written."""
+        return [json.loads(line, parse_float=Decimal) for line in self.command(*words, "--json", code=code).splitlines()]
+
+
+async def _nothing(_front_desk: AppointmentContainer, _accounting: FinancialContainer) -> None:
+    return
+
+
+@contextmanager
+def a_folder(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Folder]:
+    """Empty, and where the command finds it, on a terminal of eighty columns."""
+    monkeypatch.chdir(path)
+    for name, value in {"CLINIC_DATA_DIR": str(path / "data"), "COLUMNS": "80"}.items():
+        monkeypatch.setenv(name, value)
+    configured = structlog.get_config()
+    yield Folder(path / "data", capsys)
+    structlog.configure(**configured)

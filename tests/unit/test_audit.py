@@ -1,0 +1,367 @@
+"""The audit and its repair, on the memory stores."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import pytest
+from builders import TWO_O_CLOCK, Noticed, StandingClock, a_handling, a_letter, an_appointment, an_origin, running
+from msgspec.structs import replace
+
+from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.appointment.use_cases import FindFinished, ListFinished, TellAgain
+from clinic.domain.events import AppointmentFinished, read
+from clinic.domain.financial.audit import PAGE, SOME, AuditCharges, Finished
+from clinic.domain.financial.findings import Finding
+from clinic.domain.financial.model import Charge
+from clinic.domain.financial.pricing import POLICIES
+from clinic.domain.financial.repair import Repair, RepairCharges
+from clinic.domain.financial.use_cases import ChargeAppointments
+from clinic.domain.messaging import Published, Told
+from clinic.domain.money import Money
+
+GRACE = timedelta(seconds=60)
+LATER = TWO_O_CLOCK + timedelta(hours=1)
+SHORT = 0.2
+LONG = 600.0
+
+
+class World:
+    """Both contexts' stores, an hour after everything in them was published at two o'clock."""
+
+    def __init__(self) -> None:
+        self.clock = StandingClock(TWO_O_CLOCK)
+        self.appointments, self.charges, self.letters = MemoryAppointments(self.clock, LONG), MemoryCharges(), MemoryDeadLetters()
+
+    async def finish(self, **changes: Any) -> Appointment:
+        """An appointment from one to two o'clock, whose news is published."""
+        finished = await self.finish_untold(**changes)
+        for each in await self.appointments.claim(10):
+            await self.appointments.confirm([Published(each.message, "log/1", TWO_O_CLOCK)])
+        return finished
+
+    async def finish_untold(self, **changes: Any) -> Appointment:
+        """The same, and nobody publishes its news."""
+        await self.restore(restored := an_appointment(end=TWO_O_CLOCK, **changes))
+        await self.finished.tell(restored.id)
+        return restored
+
+    async def restore(self, *appointments: Appointment) -> None:
+        """As from a backup: without their news."""
+        for each in appointments:
+            await self.appointments.add(each)
+
+    async def charge(self, *appointments: Appointment, policy: str = "hours-begun", **changes: Any) -> None:
+        facts = [each.news for each in appointments]
+        made = [Charge.for_finished(Told(fact, an_origin()), POLICIES[policy], TWO_O_CLOCK) for fact in facts if fact]
+        await self.charges.add([replace(each, **changes) for each in made])
+
+    @property
+    def finished(self) -> Finished:
+        store = self.appointments
+        return Finished(ListFinished(store), FindFinished(store, store), TellAgain(store, store))
+
+    async def audit(self, grace: timedelta = GRACE, *, at_once: bool = False) -> tuple[list[Finding], int, int]:
+        """What is found, how many are compared, and how many of those are in flight."""
+        self.clock.moment = TWO_O_CLOCK if at_once else LATER
+        audit = AuditCharges(self.charges, self.letters, POLICIES["hours-begun"], self.clock)
+        stretches = [each async for each in audit(self.finished, grace)]
+        findings = [finding for each in stretches for finding in each.findings]
+        return findings, sum(each.appointments for each in stretches), sum(each.in_flight for each in stretches)
+
+    async def repair(self, within: float = SHORT) -> list[Repair]:
+        """What becomes of everything that an audit finds."""
+        findings, _, _ = await self.audit()
+        pairs = [pair async for pair in RepairCharges(self.charges, self.letters)(findings, self.finished, within)]
+        assert [finding for finding, _ in pairs] == findings
+        return [repair for _, repair in pairs]
+
+    async def relay(self) -> None:
+        """The appointment service: it publishes what is told."""
+        while True:
+            for each in await self.appointments.claim(10):
+                await self.appointments.confirm([Published(each.message, "log/2", LATER)])
+
+    async def services(self) -> None:
+        """Both services: what is told is charged."""
+        charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, Noticed())
+        while True:
+            claimed = await self.appointments.claim(10)
+            facts = [fact for each in claimed if (fact := read(each.message))]
+            await charge([Told(fact, an_origin()) for fact in facts])
+            await self.appointments.confirm([Published(each.message, "log/2", LATER) for each in claimed])
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def a_waiting_letter(about: Appointment, **changes: Any) -> Any:
+    return a_letter(position="log/1", about=str(about.id), reason="it is beyond all money", **changes)
+
+
+async def test_where_each_finished_appointment_has_its_charge_nothing_is_found(world: World) -> None:
+    await world.charge(await world.finish(), await world.finish(price=Money("133.33")))
+    await world.restore(an_appointment())
+    assert await world.audit() == ([], 2, 0)
+
+
+async def test_a_clinic_without_appointments_is_in_order(world: World) -> None:
+    assert await world.audit() == ([], 0, 0)
+
+
+async def test_a_finished_appointment_without_a_charge_is_missing(world: World) -> None:
+    lost = await world.finish()
+    ((finding,), compared, _) = await world.audit()
+    assert (finding.kind, finding.appointment_id, finding.expected, finding.found) == ("missing", lost.id, Money("400.00"), None)
+    assert finding.remedy == "tell again"
+    assert finding.explanation == "finished 2020-12-01 14:00:00, published 2020-12-01 14:00:00 at log/1, and not charged"
+    assert compared == 1
+
+
+async def test_what_was_never_told_is_missing(world: World) -> None:
+    await world.restore(an_appointment(end=TWO_O_CLOCK))
+    ((finding,), _, _) = await world.audit()
+    assert finding.remedy == "tell again"
+    assert "never told" in finding.explanation
+
+
+async def test_what_waits_to_be_published_is_missing_and_needs_no_telling(world: World) -> None:
+    await world.finish_untold()
+    ((finding,), _, _) = await world.audit()
+    assert (finding.kind, finding.remedy) == ("missing", "publication")
+    assert "since 2020-12-01 14:00:00" in finding.explanation
+
+
+async def test_a_missing_one_that_a_dead_letter_is_about_is_named_with_the_command(world: World) -> None:
+    await world.letters.keep([a_waiting_letter(await world.finish())])
+    ((finding,), _, _) = await world.audit()
+    assert (finding.kind, finding.remedy) == ("missing", "replay")
+    assert finding.explanation == "set aside: it is beyond all money; `clinic dead-letters replay log/1` tries again"
+
+
+async def test_a_missing_one_whose_own_news_was_discarded_stays_discarded(world: World) -> None:
+    lost = await world.finish()
+    assert lost.news
+    by_anna = a_handling(what="discarded", note="a test")
+    await world.letters.keep([a_waiting_letter(lost, message_id=str(lost.news.id), state="discarded", handled=(by_anna,))])
+    ((finding,), _, _) = await world.audit()
+    assert finding.remedy == "replay"
+    assert "discarded by anna: a test" in finding.explanation
+
+
+@pytest.mark.parametrize("state", ["discarded", "replayed"])
+async def test_a_letter_that_is_done_with_stands_in_nobodys_way(world: World, state: str) -> None:
+    await world.letters.keep([a_waiting_letter(await world.finish(), state=state, handled=(a_handling(),))])
+    ((finding,), _, _) = await world.audit()
+    assert finding.remedy == "tell again"
+
+
+async def test_a_charge_of_an_appointment_that_is_not_finished_or_not_known_is_orphaned(world: World) -> None:
+    unfinished = an_appointment()
+    await world.restore(unfinished)
+    await world.charge(replace(unfinished, end=TWO_O_CLOCK), an_appointment(end=TWO_O_CLOCK))
+    findings, compared, _ = await world.audit()
+    assert [(each.kind, each.expected, each.found, each.remedy) for each in findings] == [
+        ("orphaned", None, Money("400.00"), "a person")
+    ] * 2
+    assert compared == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "explanation"),
+    [
+        ({"total": Money("399.99")}, "the charge says total 399.99 instead of 400.00"),
+        ({"price": Money("100.00")}, "the charge says price 100.00 instead of 200.00"),
+        ({"end": LATER}, "the charge says end 2020-12-01 15:00:00 instead of 2020-12-01 14:00:00"),
+        ({"start": TWO_O_CLOCK}, "the charge says start 2020-12-01 14:00:00 instead of 2020-12-01 13:00:00"),
+        ({"pricing": "whole-hours"}, "the charge says hours 2 instead of 1, total 400.00 instead of 200.00"),
+        ({"pricing": "by-the-moon"}, "its policy 'by-the-moon' is none of hours-begun, whole-hours, pro-rata"),
+    ],
+    ids=["total", "price", "end", "start", "another policy", "an unknown policy"],
+)
+async def test_a_charge_that_is_not_what_its_policy_makes_of_the_appointment_is_wrong(
+    world: World, changes: dict[str, Any], explanation: str
+) -> None:
+    await world.charge(await world.finish(), **changes)
+    ((finding,), _, _) = await world.audit()
+    assert (finding.kind, finding.remedy, finding.explanation) == ("wrong", "a person", explanation)
+    assert finding.found == changes.get("total", Money("400.00"))
+
+
+async def test_a_charge_for_somebody_else_is_wrong(world: World) -> None:
+    one = await world.finish()
+    await world.charge(one, patient_id=UUID(int=1))
+    ((finding,), _, _) = await world.audit()
+    assert finding.explanation == f"the charge says patient_id {UUID(int=1)} instead of {one.patient_id}"
+
+
+async def test_a_charge_is_judged_by_the_policy_that_it_names_whatever_today_s_is(world: World) -> None:
+    for policy in POLICIES:
+        await world.charge(await world.finish(), policy=policy)
+    assert await world.audit() == ([], 3, 0)
+
+
+async def test_an_amount_beyond_all_money_is_a_finding_and_no_failure(world: World) -> None:
+    dear = await world.finish(price=Money("9999999999999.99"))
+    ((finding,), _, _) = await world.audit()
+    assert (finding.kind, finding.expected) == ("missing", None)
+    await world.charge(replace(dear, price=Money("1.00")))
+    ((finding,), _, _) = await world.audit()
+    assert (finding.kind, finding.expected, finding.found) == ("wrong", None, Money("2.00"))
+
+
+async def test_what_was_finished_or_charged_within_the_grace_is_in_flight_and_only_counted(world: World) -> None:
+    await world.finish()
+    await world.charge(an_appointment(end=TWO_O_CLOCK))
+    assert await world.audit(at_once=True) == ([], 2, 2)
+    an_hour = timedelta(hours=1)
+    assert [each.kind for each in (await world.audit(an_hour))[0]] == ["orphaned"]  # an end is cut to the second, and may be later
+    assert len((await world.audit(an_hour - timedelta(seconds=1)))[0]) == 2
+
+
+async def test_what_was_told_again_within_the_grace_is_in_flight(world: World) -> None:
+    lost = await world.finish()
+    world.clock.moment = LATER
+    await world.finished.tell(lost.id)
+    assert await world.audit() == ([], 1, 1)
+
+
+class ReadTooEarly(MemoryCharges):
+    """Its lists are from before everything that was charged."""
+
+    async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:  # noqa: ARG002 — nothing yet
+        return []
+
+
+async def test_what_is_charged_while_the_audit_reads_is_not_missing(world: World) -> None:
+    world.charges = ReadTooEarly()
+    await world.charge(await world.finish())
+    assert await world.audit(timedelta(0)) == ([], 1, 0)
+
+
+async def test_what_is_finished_while_the_audit_reads_is_not_orphaned(world: World) -> None:
+    await world.charge(await world.finish())
+
+    async def nothing(_limit: int, _after: UUID | None) -> Sequence[AppointmentFinished]:
+        return []
+
+    audit = AuditCharges(world.charges, world.letters, POLICIES["hours-begun"], lambda: LATER)
+    stretches = [each async for each in audit(replace(world.finished, page=nothing), timedelta(0))]
+    assert [(each.appointments, each.in_flight, each.findings) for each in stretches] == [(1, 0, [])]
+
+
+async def test_any_ids_in_any_number_are_compared_in_pages(world: World) -> None:
+    odd = [UUID(int=number) for number in (0, 1, 1 << 127, (1 << 128) - 1)]
+    many = [an_appointment(end=TWO_O_CLOCK, **({"id": odd[number]} if number < len(odd) else {})) for number in range(2 * PAGE + 7)]
+    await world.restore(*many)
+    left_out = {*odd, many[PAGE].id, many[-1].id}
+    await world.charge(*(each for each in many if each.id not in left_out))
+    orphans = [an_appointment(end=TWO_O_CLOCK) for _ in range(3)]
+    await world.charge(*orphans)
+
+    findings, compared, _ = await world.audit()
+
+    assert compared == len(many) + len(orphans)
+    assert {each.appointment_id for each in findings if each.kind == "missing"} == left_out
+    assert {each.appointment_id for each in findings if each.kind == "orphaned"} == {each.id for each in orphans}
+    found = [each.appointment_id for each in findings]
+    assert found == sorted(found, reverse=True)
+
+
+async def test_a_repair_tells_what_is_missing_again_and_it_is_charged_as_it_was(world: World) -> None:
+    mended = await world.finish()
+    async with running(world.services()):
+        (repair,) = await world.repair(within=LONG)
+    assert repair == Repair("charged", "charged 400.00", Money("400.00"))
+    assert (await world.charges.get(mended.id)).total == Money("400.00")
+    assert await world.audit() == ([], 1, 0)
+
+
+async def test_a_repair_of_more_than_are_told_at_a_time_mends_all(world: World) -> None:
+    await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(250)))
+    async with running(world.services()):
+        repairs = await world.repair(within=LONG)
+    assert {each.outcome for each in repairs} == {"charged"}
+    assert await world.audit() == ([], 250, 0)
+
+
+async def test_without_services_a_repair_tells_once_and_says_which_service_is_missing(world: World) -> None:
+    await world.finish()
+    (repair,) = await world.repair()
+    assert repair.outcome == "told again"
+    assert "does the appointment service run?" in repair.explanation
+    (claimed,) = await world.appointments.claim(10)
+    await world.appointments.confirm([Published(claimed.message, "log/2", TWO_O_CLOCK)])
+    async with running(world.relay()):
+        (repair,) = await world.repair()
+    assert repair.outcome == "told again"
+    assert "does the financial service run?" in repair.explanation
+
+
+async def test_a_repair_that_waits_not_at_all_says_so_by_what_it_did(world: World) -> None:
+    await world.finish()
+    assert await world.repair(within=0) == [Repair("told again", "told again")]
+
+
+class CountsWaiters(MemoryCharges):
+    """How often somebody waited."""
+
+    waits = 0
+
+    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+        self.waits += 1
+        return await super().arrived(appointment_id, within)
+
+
+async def test_where_nothing_comes_a_repair_tells_the_rest_without_waiting(world: World) -> None:
+    world.charges = charges = CountsWaiters()
+    await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(250)))
+    assert {each.outcome for each in await world.repair()} == {"told again"}
+    assert len(await world.appointments.claim(1000)) == 250
+    assert charges.waits == SOME
+
+
+async def test_a_repair_leaves_alone_what_waits_or_needs_a_person(world: World) -> None:
+    await world.letters.keep([a_waiting_letter(await world.finish())])
+    await world.charge(an_appointment(end=TWO_O_CLOCK))
+    await world.charge(await world.finish(), total=Money("1.00"))
+    before = await world.charges.by_appointment(10)
+    repairs = await world.repair()
+    assert sorted(each.outcome for each in repairs) == ["left alone", "left alone", "set aside"]
+    assert await world.charges.by_appointment(10) == before
+    assert await world.appointments.oldest() is None
+
+
+async def test_a_repair_does_not_tell_twice_what_waits_to_be_published(world: World) -> None:
+    await world.finish_untold()
+    (repair,) = await world.repair()
+    assert repair.outcome == "left alone"
+    assert len(await world.appointments.claim(10)) == 1
+
+
+async def test_a_repair_whose_news_is_set_aside_says_so(world: World) -> None:
+    lost = await world.finish()
+
+    async def set_aside() -> None:
+        for each in await world.appointments.claim(10):
+            await world.letters.keep([a_waiting_letter(lost)])
+            await world.appointments.confirm([Published(each.message, "log/2", LATER)])
+
+    async with running(set_aside()):
+        (repair,) = await world.repair()
+    assert repair.outcome == "set aside"
+    assert repair.explanation == "told again, and set aside: it is beyond all money; `clinic dead-letters replay log/1` tries again"
+
+
+async def test_what_is_gone_when_it_should_be_told_is_left_alone(world: World) -> None:
+    await world.finish()
+    findings, _, _ = await world.audit()
+    elsewhere = World().finished
+    repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(world.charges, world.letters)(findings, elsewhere, SHORT)
+    ((_, repair),) = [pair async for pair in repaired]
+    assert repair.outcome == "left alone"
+    assert "there is no appointment" in repair.explanation

@@ -1,0 +1,85 @@
+"""What the financial context knows of the way to a charge, on the memory stores."""
+
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, an_origin
+
+from clinic.adapters.memory_store import MemoryCharges, MemoryDeadLetters
+from clinic.domain.errors import NotFound
+from clinic.domain.financial.trace import TraceCharge
+from clinic.domain.messaging import Step
+
+ABOUT = uuid4()
+LETTER = a_letter(about=str(ABOUT), published_at=ONE_O_CLOCK, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK, attempts=3)
+AT_THREE = TWO_O_CLOCK + timedelta(hours=1)
+SET_ASIDE = [
+    Step(what="published", at=ONE_O_CLOCK, position="log/1"),
+    Step(what="set aside", at=ONE_O_CLOCK, position="log/1", attempts=3, note="it cannot be read"),
+]
+
+
+async def test_a_charge_tells_where_its_news_came_from() -> None:
+    charges = MemoryCharges()
+    origin = an_origin(position="log/7", published_at=ONE_O_CLOCK, received_at=TWO_O_CLOCK, attempts=2)
+    await charges.add([charge := a_charge(origin=origin, charged_at=AT_THREE)])
+    trace = await TraceCharge(charges, MemoryDeadLetters())(charge.appointment_id)
+    assert trace.steps == [
+        Step(what="published", at=ONE_O_CLOCK, position="log/7"),
+        Step(what="received", at=TWO_O_CLOCK, position="log/7", attempts=2),
+        Step(what="charged", at=AT_THREE, total=charge.total, note="hours-begun"),
+    ]
+    assert (trace.waits_for, trace.explanation) == ("nothing", "charged 400.00")
+
+
+async def test_a_letter_that_waits_needs_a_person_and_tells_the_command() -> None:
+    letters = MemoryDeadLetters()
+    await letters.keep([LETTER, a_letter(position="log/2", about="another")])
+    trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
+    assert trace.steps == SET_ASIDE
+    assert trace.waits_for == "a person"
+    assert trace.explanation == "set aside: it cannot be read; `clinic dead-letters replay log/1` tries again"
+
+
+async def test_one_of_several_letters_that_waits_is_enough() -> None:
+    letters = MemoryDeadLetters()
+    await letters.keep([LETTER, a_letter(position="log/2", about=str(ABOUT))])
+    await letters.settle(LETTER, a_handling(what="discarded", note="a test"))
+    trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
+    assert trace.waits_for == "a person"
+    assert "log/2" in trace.explanation
+    assert [step.what for step in trace.steps] == ["published", "set aside", "published", "set aside", "discarded"]
+
+
+async def test_what_was_discarded_waits_for_nothing() -> None:
+    letters = MemoryDeadLetters()
+    await letters.keep([LETTER])
+    await letters.settle(LETTER, a_handling(what="discarded", note="a test"))
+    trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
+    assert trace.steps == [*SET_ASIDE, Step(what="discarded", at=TWO_O_CLOCK, position="log/1", by="anna", note="a test")]
+    assert trace.waits_for == "nothing"
+    assert "discarded by anna: a test; `clinic dead-letters replay log/1`" in trace.explanation
+
+
+async def test_what_was_replayed_and_charged_shows_both_in_the_order_of_time() -> None:
+    charges, letters = MemoryCharges(), MemoryDeadLetters()
+    await letters.keep([LETTER])
+    await charges.add([a_charge(appointment_id=ABOUT, origin=an_origin(received_at=ONE_O_CLOCK), charged_at=TWO_O_CLOCK)])
+    await letters.settle(LETTER, a_handling(at=AT_THREE))
+    trace = await TraceCharge(charges, letters)(ABOUT)
+    assert [step.what for step in trace.steps][-2:] == ["charged", "replayed"]
+    assert [step.at for step in trace.steps] == sorted(step.at for step in trace.steps)
+    assert trace.waits_for == "nothing"
+
+
+async def test_a_replay_without_a_charge_is_no_end() -> None:
+    letters = MemoryDeadLetters()
+    await letters.keep([LETTER])
+    await letters.settle(LETTER, a_handling())
+    assert (await TraceCharge(MemoryCharges(), letters)(ABOUT)).waits_for is None
+
+
+async def test_nothing_is_known_of_what_never_arrived() -> None:
+    with pytest.raises(NotFound):
+        await TraceCharge(MemoryCharges(), MemoryDeadLetters())(ABOUT)
