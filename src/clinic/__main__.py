@@ -1,5 +1,6 @@
 """`python -m clinic`, and the `clinic` command."""
 
+import os
 import signal
 import sys
 
@@ -12,9 +13,15 @@ def main() -> int:
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return cli.main()
+        code = cli.main()
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Whoever read, `head` perhaps, has seen enough; what is left in the buffer goes nowhere when the process ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    return code
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """Where a process is easily wrong at its edge: each of these once was."""
 
 import asyncio
+import os
 import signal
+import subprocess
 from collections.abc import Callable
 
-from processes import Pair, Service
+from processes import PROGRAM, Pair, Service
 
 
 async def test_one_port_for_both_in_one_process_is_a_port_in_use(command: Callable[..., Service], pair: Pair) -> None:
@@ -48,3 +50,15 @@ async def test_a_ctrl_c_while_both_start_shows_no_traceback(command: Callable[..
         both.send_to_all(signal.SIGINT)
         await both.ended()
         assert "Traceback" not in both.complained
+
+
+async def test_who_stops_reading_what_a_command_prints_is_shown_no_traceback(pair: Pair) -> None:
+    await pair.started()
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = (*PROGRAM, "audit", "--json")
+    ended = await asyncio.to_thread(
+        subprocess.run, command, env=os.environ | pair.environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+    )
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")

@@ -24,7 +24,7 @@ from clinic.domain.money import Money
 
 GRACE = timedelta(seconds=60)
 LATER = TWO_O_CLOCK + timedelta(hours=1)
-SHORT = 0.2
+SHORT = 0.5
 LONG = 600.0
 
 
