@@ -105,7 +105,8 @@ async def _received_in_the_end(subscription: KafkaSubscription) -> Sequence[Deli
 
 async def test_a_time_beyond_all_dates_is_the_last_one(its: Kafka) -> None:
     topic = NewTopic(its.topic, 1, 1, config={"message.timestamp.after.max.ms": str(2**63 - 1)})
-    AdminClient({"bootstrap.servers": its.servers}).create_topics([topic])[its.topic].result()
+    admin = AdminClient({"bootstrap.servers": its.servers})
+    admin.create_topics([topic])[its.topic].result()
     stranger = Producer({"bootstrap.servers": its.servers})
     stranger.produce(its.topic, value=b"?", timestamp=2**62)
     stranger.flush(20)

@@ -30,6 +30,11 @@ def its(kafka: str) -> Kafka:
     return Kafka(servers=kafka, topic=name, group=name, partitions=3, replication=1, protocol="classic", options={})
 
 
+def make(its: Kafka, topic: NewTopic) -> None:
+    admin = AdminClient({"bootstrap.servers": its.servers})  # which must outlive its answer
+    admin.create_topics([topic])[its.topic].result()
+
+
 async def opened_and_closed(its: Kafka) -> Noticed:
     noticed = Noticed()
     publisher = KafkaPublisher(its, LEASE, noticed)
@@ -51,7 +56,7 @@ async def test_a_missing_topic_is_made_with_its_partitions_and_keeps_everything_
 
 async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its: Kafka) -> None:
     forgetful = NewTopic(its.topic, 1, 1, config={"retention.ms": "3600000"})
-    AdminClient({"bootstrap.servers": its.servers}).create_topics([forgetful])[its.topic].result()
+    make(its, forgetful)
 
     ((what, details),) = await opened_and_closed(its)
 
@@ -63,7 +68,7 @@ async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its:
 
 async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_and_a_stronger_one_is_not(its: Kafka) -> None:
     compacted = NewTopic(its.topic, 1, 1, config={"cleanup.policy": "compact", "retention.ms": "-1", "min.insync.replicas": "3"})
-    AdminClient({"bootstrap.servers": its.servers}).create_topics([compacted])[its.topic].result()
+    make(its, compacted)
 
     ((_, details),) = await opened_and_closed(replace(its, replication=3))
 

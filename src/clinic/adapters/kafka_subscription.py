@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from threading import Event, Thread
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -25,9 +25,11 @@ POLL_EVERY: Final = 0.05
 """Seconds between two signs of life to the client while a batch is held, or nothing comes."""
 LOOK_EVERY: Final = 2.0
 """Seconds between two looks whether the broker is there, while nothing comes."""
-ANSWER_WITHIN: Final = 6.0
+ANSWER_WITHIN: Final = 5.0
 """Seconds that a broker may take for an answer."""
-CLOSE_WITHIN: Final = 8.0
+COMMIT_EVERY: Final = 0.0005
+"""Seconds between two looks whether a commit is reported."""
+CLOSE_WITHIN: Final = 7.0
 NO_LONGER_OURS: Final = frozenset({
     KafkaError.FENCED_INSTANCE_ID,
     KafkaError.FENCED_MEMBER_EPOCH,
@@ -36,6 +38,8 @@ NO_LONGER_OURS: Final = frozenset({
     KafkaError.UNKNOWN_MEMBER_ID,
 })  # fmt: skip
 """How the group says that another member has the partitions: it delivers again what is in them."""
+
+Offsets = frozenset[tuple[int, int]]
 
 
 class KafkaSubscription(Subscription):
@@ -207,11 +211,18 @@ class _Member:
         self._ahead: _Batch | None = None
         self._topic, self._clock = kafka.topic, clock
         self._is_paused = False
+        self._early: list[Record] = []
+        self._commits: dict[Offsets, list[KafkaError]] = {}
         # A member that dies is missed within seconds; with the other protocol, how soon is for the broker to say.
         classic = {"partition_assignment_strategy": "cooperative-sticky", "session_timeout_ms": 6000, "heartbeat_interval_ms": 1500}
         self._consumer = kafka.client(
             Consumer,
-            {"auto.offset.reset": "earliest", "enable.auto.commit": False, "enable.auto.offset.store": False},
+            {
+                "auto.offset.reset": "earliest",
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "on_commit": self._committed,
+            },
             group_id=kafka.group,
             group_protocol=kafka.protocol,
             socket_timeout_ms=int(ANSWER_WITHIN * 1000),
@@ -239,10 +250,10 @@ class _Member:
         self._ahead = self._read(loop, 0)
 
     def _read(self, loop: asyncio.AbstractEventLoop, within: float) -> _Batch | None:
-        first = self._consumer.poll(within)
-        if first is None:
-            return None
-        records = [record for record in (first, *self._consumer.consume(BATCH - 1, 0)) if _is_event(record)]
+        early, self._early = self._early, []
+        first = self._consumer.poll(0 if early else within)
+        more = () if first is None else (first, *self._consumer.consume(BATCH - 1, 0))
+        records = [*early, *(record for record in more if _is_event(record))]
         return _Batch(records, self._clock(), loop) if records else None
 
     def stay(self) -> None:
@@ -256,14 +267,24 @@ class _Member:
 
     def commit(self, held: _Batch) -> ClinicError | None:
         """None where the offsets are kept, or another member has the partitions."""
-        ends = held.next_offsets(self._topic)
-        try:
-            kept = self._consumer.commit(offsets=ends, asynchronous=False) if ends else []
-            errors = [each.error for each in kept or () if each.error]
-        except KafkaException as error:
-            errors = [error.args[0]]
+        if not (ends := held.next_offsets(self._topic)):
+            return None
+        # To wait for the commit inside the client would be to wait for as long as a broker is silent, without a sign of life.
+        self._commits.clear()
+        self._consumer.commit(offsets=ends, asynchronous=True)
+        give_up = monotonic() + ANSWER_WITHIN
+        while (errors := self._commits.get(_offsets(ends))) is None:
+            if monotonic() > give_up:
+                return Unavailable(f"Kafka does not say within {ANSWER_WITHIN:.0f} s whether offsets are kept")
+            if (record := self._consumer.poll(0)) is None:
+                sleep(COMMIT_EVERY)
+            elif _is_event(record):
+                self._early.append(record)
         unknown = [error for error in errors if error.code() not in NO_LONGER_OURS]
         return Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}") if unknown else None
+
+    def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
+        self._commits[_offsets(partitions)] = [each for each in (error, *(partition.error for partition in partitions)) if each is not None]
 
     def go_on(self) -> None:
         """The batch is done with."""
@@ -278,10 +299,16 @@ class _Member:
             consumer.pause(partitions)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        revoked = {each.partition for each in partitions}
         for batch in (self.held, self._ahead):
             if batch:
-                batch.revoked.update(each.partition for each in partitions)
+                batch.revoked |= revoked
+        self._early = [record for record in self._early if record.partition() not in revoked]
         consumer.incremental_unassign(partitions)
+
+
+def _offsets(partitions: Sequence[TopicPartition]) -> Offsets:
+    return frozenset((each.partition, each.offset) for each in partitions)
 
 
 def delivery(record: Record, now: datetime) -> Delivery:
