@@ -148,6 +148,15 @@ class AppointmentsContract(Contract):
             await store.get(state.id)
         assert await store.oldest() is None
 
+    async def test_several_saves_of_what_was_never_added_are_all_conflicts_and_keep_nothing(self, store: Store) -> None:
+        never = [replace(an_appointment(), id=UUID(int=1), version=version) for version in (1, 2, 3)]
+        saves = (store.save(each, a_message(subject=str(each.id))) for each in never)
+        outcomes = await self.soon(asyncio.gather(*saves, return_exceptions=True))
+        assert [type(outcome) for outcome in outcomes] == [Conflict] * 3
+        with pytest.raises(NotFound):
+            await store.get(UUID(int=1))
+        assert await store.oldest() is None
+
     async def test_all_facts_of_a_save_are_kept_with_its_state(self, store: Store) -> None:
         await store.add(started := an_appointment())
         about = str(started.id)

@@ -24,6 +24,8 @@ DUPLICATE: Final = 11000
 HANDED_AT_MOST: Final = 10_000
 """Facts that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
+ADDED: Final = {"added_at": {"$exists": True}}
+"""Saving what was never added makes a document that is no appointment, until it is removed again."""
 
 
 class _Write(Struct):
@@ -73,14 +75,14 @@ class MongoAppointments(appointment.Appointments, Outbox):
 
     async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
         # Where the version has moved on, the upsert collides on _id, and that one operation of the group fails.
-        known = {"_id": appointment.id, "version": appointment.version}
+        known = {"_id": appointment.id, "version": appointment.version, **ADDED}
         saved = replace(appointment, version=appointment.version + 1)
         # The first save of an appointment has no facts before it that its own could overtake.
         at_once = bool(facts) and appointment.version == 1
         return await self._write(_Write(UpdateOne(known, self._saving(saved, facts, at_once=at_once), upsert=True), saved, facts, at_once))
 
     async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
-        query: Document = {} if after is None else {"_id": {"$lt": after}}
+        query: Document = {**ADDED} if after is None else {**ADDED, "_id": {"$lt": after}}
         if wanted.physician_id is not None:
             query["physician_id"] = wanted.physician_id
         if wanted.patient_id is not None:
@@ -115,9 +117,10 @@ class MongoAppointments(appointment.Appointments, Outbox):
             self._sweep_soon()
 
     async def oldest(self) -> datetime | None:
+        unpublished = {"$match": {**UNPUBLISHED, **ADDED}}
         oldest = {"$group": {"_id": None, "saved_at": {"$min": {"$min": "$outbox.saved_at"}}}}
         with answered():
-            async for found in await self._documents.aggregate([{"$match": UNPUBLISHED}, oldest], hint={"lease.since": ASCENDING}):
+            async for found in await self._documents.aggregate([unpublished, oldest], hint={"lease.since": ASCENDING}):
                 return found["saved_at"]  # type: ignore[no-any-return]
         return None
 
@@ -185,7 +188,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
 
     async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         with answered():
-            found = {each["_id"]: each async for each in self._documents.find({"_id": {"$in": list(ids)}}, {"outbox": False})}
+            found = {each["_id"]: each async for each in self._documents.find({"_id": {"$in": list(ids)}, **ADDED}, {"outbox": False})}
         return [_appointment(found[each]) if each in found else NotFound(f"there is no appointment {each}") for each in ids]
 
     async def _take_over(self, limit: int) -> Sequence[Claimed]:
@@ -197,7 +200,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
             if not ids:
                 return []
             over = {"$add": ["$lease.since", {"$multiply": ["$lease.seconds", 1000]}]}
-            free = {"_id": {"$in": ids}, **UNPUBLISHED, "$expr": {"$lte": [over, "$$NOW"]}}
+            free = {"_id": {"$in": ids}, **UNPUBLISHED, **ADDED, "$expr": {"$lte": [over, "$$NOW"]}}
             lease = {"lease.seconds": self._lease, "lease.token": token}
             if not (await self._documents.update_many(free, {"$set": lease, "$currentDate": {"lease.since": True}})).modified_count:
                 return []
