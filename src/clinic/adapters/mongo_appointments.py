@@ -49,6 +49,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
         self._sweeping: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
         self._left_behind = False
+        self._waiting_behind: set[UUID] = set()
         self._trouble: Unavailable | None = None
 
     async def open(self) -> None:
@@ -113,7 +114,9 @@ class MongoAppointments(appointment.Appointments, Outbox):
             return
         with answered():
             await self._documents.bulk_write(requests, ordered=False)
-        if self._left_behind:
+        confirmed = {UUID(each.message.subject) for each in published}
+        if self._left_behind or confirmed & self._waiting_behind:
+            self._waiting_behind -= confirmed
             self._sweep_soon()
 
     async def oldest(self) -> datetime | None:
@@ -157,6 +160,8 @@ class MongoAppointments(appointment.Appointments, Outbox):
             self._woken.set()
         else:
             self._left_behind = True
+            if not write.at_once and len(self._waiting_behind) < HANDED_AT_MOST:
+                self._waiting_behind.add(write.result.id)  # until those before it are confirmed, if they are in hand
             self._sweep_soon()
 
     def _sweep_soon(self) -> None:
