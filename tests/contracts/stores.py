@@ -9,7 +9,7 @@ from itertools import pairwise, product
 from operator import attrgetter
 from pathlib import Path
 from time import monotonic
-from typing import ClassVar, Protocol
+from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -21,19 +21,16 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound, Unavailable
 from clinic.domain.events import seal
 from clinic.domain.financial import ports as financial
-from clinic.domain.financial.model import Charge
 from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published, WantedLetters
 from clinic.domain.money import Money
-from contracts.subject import Contract
+from contracts.appointments_machine import AppointmentsMachine, is_wanted
+from contracts.charges_machine import ChargesMachine, is_charge_wanted
+from contracts.subject import Contract, Store
 
 LONG = 600.0
 """A lease that ends after every test: what comes within it was not found by a sweep."""
 SOON = timedelta(seconds=5)
 """How far a store's clock may be from this machine's."""
-
-
-class Store(appointment.Appointments, Outbox, Protocol):
-    """Appointments and their outbox are one adapter, so that both can be saved in one step."""
 
 
 def finished(started: Appointment) -> tuple[Appointment, Message]:
@@ -68,18 +65,12 @@ def ids(messages: Sequence[Message]) -> list[str]:
     return sorted(message.id for message in messages)
 
 
-def is_wanted(each: Appointment, wanted: appointment.Wanted) -> bool:
-    return (
-        wanted.physician_id in (None, each.physician_id)
-        and wanted.patient_id in (None, each.patient_id)
-        and wanted.finished in (None, each.end is not None)
-    )
-
-
 class AppointmentsContract(Contract):
     """Appointments and their outbox."""
 
     short_lease: ClassVar[float] = 0.2
+    together: ClassVar[bool] = False
+    """The facts of one appointment have one lease: while one is held, others may wait with it; confirming one frees them."""
 
     def opened(self, where: Path, lease: float) -> AbstractAsyncContextManager[Store]:
         """The subject on the data at that place; leaving ends its process."""
@@ -93,6 +84,9 @@ class AppointmentsContract(Contract):
     async def store(self, where: Path) -> AsyncIterator[Store]:
         async with self.opened(where, LONG) as store:
             yield store
+
+    def test_any_history_of_calls_goes_as_a_simple_model_says(self, where: Path) -> None:
+        self.goes_as_its_model(lambda: AppointmentsMachine(self, self.opened, where, together=self.together))
 
     async def test_a_new_appointment_is_kept(self, store: Store) -> None:
         new = an_appointment(price=Money("123.45"))
@@ -423,6 +417,9 @@ class ChargesContract(Contract):
         async with self.opened(where) as charges:
             yield charges
 
+    def test_any_history_of_calls_goes_as_a_simple_model_says(self, where: Path) -> None:
+        self.goes_as_its_model(lambda: ChargesMachine(self, self.opened, where))
+
     async def test_all_are_kept_when_add_returns(self, charges: financial.Charges) -> None:
         new = [a_charge() for _ in range(3)]
         assert await charges.add(new) == financial.Added(new, [])
@@ -559,15 +556,6 @@ class ChargesContract(Contract):
             await charges.add([charge])
         async with self.opened(where) as charges:
             assert list(await charges.page(financial.Wanted(), 10)) == ([charge] if self.survives else [])
-
-
-def is_charge_wanted(charge: Charge, wanted: financial.Wanted) -> bool:
-    return (
-        wanted.physician_id in (None, charge.physician_id)
-        and wanted.patient_id in (None, charge.patient_id)
-        and (wanted.charged_from is None or wanted.charged_from <= charge.charged_at)
-        and (wanted.charged_to is None or charge.charged_at < wanted.charged_to)
-    )
 
 
 class DeadLettersContract(Contract):

@@ -11,6 +11,7 @@ import pymongo
 import pytest
 from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, a_message, an_appointment, now, opened
 from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, finished, hand_over, published, saved
+from contracts.subject import FEW
 
 from clinic.adapters import cloudevents
 from clinic.adapters.mongo_appointments import MongoAppointments
@@ -27,6 +28,7 @@ class OnMongo:
     """A database of this test's own on a real server; `where` names it."""
 
     url: ClassVar[str] = ""
+    histories = FEW
 
     @pytest.fixture(autouse=True, params=["mongo_standalone", "mongo_replica_set"])
     def server(self, request: pytest.FixtureRequest) -> None:
@@ -41,6 +43,8 @@ class OnMongo:
 
 
 class TestMongoAppointments(OnMongo, AppointmentsContract):
+    together = True
+
     @asynccontextmanager
     async def opened(self, where: Path, lease: float) -> AsyncIterator[MongoAppointments]:
         store = MongoAppointments(self.database(where), now, lease)
