@@ -12,4 +12,6 @@ What a subject cannot do it declares in a class attribute, where its readers see
 
 import pytest
 
-pytest.register_assert_rewrite("contracts.stores", "contracts.subject", "contracts.transports")
+MACHINES = ["machines", "outbox_model", "appointments_machine", "charges_machine", "transport_machine"]
+
+pytest.register_assert_rewrite(*(f"contracts.{each}" for each in ["stores", "subject", "transports", *MACHINES]))

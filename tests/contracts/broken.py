@@ -8,6 +8,7 @@ from typing import ClassVar
 from uuid import UUID
 
 from builders import now
+from hypothesis import Phase, settings
 from msgspec.structs import replace
 
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
@@ -16,8 +17,9 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Added, Wanted
 from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Handling, Message, Published, Publisher, Subscription, Telling
-from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract, Store
-from contracts.transports import Ends, TransportContract
+from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract
+from contracts.subject import MANY, Ends, Store
+from contracts.transports import TransportContract
 
 
 class LosesAFact(MemoryAppointments):
@@ -154,8 +156,11 @@ class StartsAtTheEnd(MemorySubscription):
         return await super().receive()
 
 
+CAUGHT = settings(MANY, max_examples=50, derandomize=True, database=None, phases=[Phase.generate])
+
+
 class BrokenAppointments(AppointmentsContract):
-    survives, several, always_answers, patience = False, False, True, 0.3
+    survives, several, always_answers, patience, histories = False, False, True, 0.3, CAUGHT
     kind: ClassVar[type[MemoryAppointments]]
 
     @asynccontextmanager
@@ -164,7 +169,7 @@ class BrokenAppointments(AppointmentsContract):
 
 
 class BrokenTransport(TransportContract):
-    survives, always_answers, patience = False, True, 0.3
+    survives, always_answers, patience, histories = False, True, 0.3, CAUGHT
     publishes: ClassVar[Callable[..., Publisher]] = MemoryPublisher
     subscribes: ClassVar[Callable[..., Subscription]] = MemorySubscription
 
@@ -225,13 +230,15 @@ class TestStartsOverAtEachPage(ChargesContract):
 
 
 class TestOverwrites(ChargesContract):
+    survives, patience, histories = False, 0.3, CAUGHT
+
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
         yield Overwrites()
 
 
 class TestNeverWakes(ChargesContract):
-    patience = 0.3
+    survives, patience, histories = False, 0.3, CAUGHT
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere

@@ -9,7 +9,7 @@ from itertools import pairwise, product
 from operator import attrgetter
 from pathlib import Path
 from time import monotonic
-from typing import ClassVar, Protocol
+from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
@@ -24,16 +24,14 @@ from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge
 from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published, Telling, WantedLetters
 from clinic.domain.money import Money
-from contracts.subject import Contract
+from contracts.appointments_machine import AppointmentsMachine, is_wanted
+from contracts.charges_machine import ChargesMachine, is_charge_wanted
+from contracts.subject import Contract, Store
 
 LONG = 600.0
 """A lease that ends after every test: what comes within it was not found by a sweep."""
 SOON = timedelta(seconds=5)
 """How far a store's clock may be from this machine's."""
-
-
-class Store(appointment.Appointments, Outbox, Protocol):
-    """Appointments and their outbox are one adapter, so that both can be saved in one step."""
 
 
 def finished(started: Appointment) -> tuple[Appointment, Message]:
@@ -68,18 +66,12 @@ def ids(messages: Sequence[Message]) -> list[str]:
     return sorted(message.id for message in messages)
 
 
-def is_wanted(each: Appointment, wanted: appointment.Wanted) -> bool:
-    return (
-        wanted.physician_id in (None, each.physician_id)
-        and wanted.patient_id in (None, each.patient_id)
-        and wanted.finished in (None, each.end is not None)
-    )
-
-
 class AppointmentsContract(Contract):
     """Appointments and their outbox."""
 
     short_lease: ClassVar[float] = 0.2
+    together: ClassVar[bool] = False
+    """The facts of one appointment have one lease: while one is held, others may wait with it; confirming one frees them."""
 
     def opened(self, where: Path, lease: float) -> AbstractAsyncContextManager[Store]:
         """The subject on the data at that place; leaving ends its process."""
@@ -93,6 +85,9 @@ class AppointmentsContract(Contract):
     async def store(self, where: Path) -> AsyncIterator[Store]:
         async with self.opened(where, LONG) as store:
             yield store
+
+    def test_any_history_of_calls_goes_as_a_simple_model_says(self, where: Path) -> None:
+        self.goes_as_its_model(lambda: AppointmentsMachine(self, self.opened, where, together=self.together))
 
     async def test_a_new_appointment_is_kept(self, store: Store) -> None:
         new = an_appointment(price=Money("123.45"))
@@ -146,6 +141,15 @@ class AppointmentsContract(Contract):
             await store.save(state, message)
         with pytest.raises(NotFound):
             await store.get(state.id)
+        assert await store.oldest() is None
+
+    async def test_several_saves_of_what_was_never_added_are_all_conflicts_and_keep_nothing(self, store: Store) -> None:
+        never = [replace(an_appointment(), id=UUID(int=1), version=version) for version in (1, 2, 3)]
+        saves = (store.save(each, a_message(subject=str(each.id))) for each in never)
+        outcomes = await self.soon(asyncio.gather(*saves, return_exceptions=True))
+        assert [type(outcome) for outcome in outcomes] == [Conflict] * 3
+        with pytest.raises(NotFound):
+            await store.get(UUID(int=1))
         assert await store.oldest() is None
 
     async def test_all_facts_of_a_save_are_kept_with_its_state(self, store: Store) -> None:
@@ -330,21 +334,25 @@ class AppointmentsContract(Contract):
         mine, others = an_appointment(), an_appointment()
         await store.add(mine)
         await store.add(others)
+        saved: dict[str, list[Message]] = {str(mine.id): [], str(others.id): []}
         for _ in range(5):
-            mine = await store.save(mine, a_message(key="mine"), a_message(key="mine", data=b"{}"))
-            others = await store.save(others, a_message(key="others"))
-        handed: list[Message] = []
-        while len(handed) < 15:
-            handed += [each.message for each in await self.soon(store.claim(2))]
-        assert [message.data == b"{}" for message in handed if message.key == "mine"] == [False, True] * 5
-        await self.in_order_of_saving(store)
+            facts = [a_message(subject=str(each.id), key=str(each.id)) for each in (mine, mine, others)]
+            mine, others = await store.save(mine, *facts[:2]), await store.save(others, facts[2])
+            for fact in facts:
+                saved[fact.key].append(fact)
+        handed: dict[str, list[Message]] = {key: [] for key in saved}
+        for fact in await self.carried_away(store, 15):
+            handed[fact.key].append(fact)
+        assert handed == saved
 
-    async def in_order_of_saving(self, store: Store) -> None:
-        await store.add(each := an_appointment())
-        messages = [a_message(key="key") for _ in range(8)]
-        for message in messages:
-            each = await store.save(each, message)
-        assert await self.soon(hand_over(store, 8)) == messages
+    async def carried_away(self, store: Store, count: int) -> list[Message]:
+        """So many facts, each confirmed before the next are asked for."""
+        found: list[Message] = []
+        while len(found) < count:
+            claimed = [each.message for each in await self.soon(store.claim(2))]
+            await store.confirm(published(*claimed))
+            found += claimed
+        return found
 
     async def test_confirming_forgets_exactly_these_facts(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
@@ -446,6 +454,9 @@ class ChargesContract(Contract):
     async def charges(self, where: Path) -> AsyncIterator[financial.Charges]:
         async with self.opened(where) as charges:
             yield charges
+
+    def test_any_history_of_calls_goes_as_a_simple_model_says(self, where: Path) -> None:
+        self.goes_as_its_model(lambda: ChargesMachine(self, self.opened, where))
 
     async def test_all_are_kept_when_add_returns(self, charges: financial.Charges) -> None:
         new = [a_charge() for _ in range(3)]
@@ -599,15 +610,6 @@ class ChargesContract(Contract):
             await charges.add([charge])
         async with self.opened(where) as charges:
             assert list(await charges.page(financial.Wanted(), 10)) == ([charge] if self.survives else [])
-
-
-def is_charge_wanted(charge: Charge, wanted: financial.Wanted) -> bool:
-    return (
-        wanted.physician_id in (None, charge.physician_id)
-        and wanted.patient_id in (None, charge.patient_id)
-        and (wanted.charged_from is None or wanted.charged_from <= charge.charged_at)
-        and (wanted.charged_to is None or charge.charged_at < wanted.charged_to)
-    )
 
 
 class DeadLettersContract(Contract):

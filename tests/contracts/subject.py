@@ -1,13 +1,35 @@
 """What the suites share."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar, NamedTuple, Protocol, TypeVar
 
 import pytest
+from hypothesis import Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from clinic.domain.appointment.ports import Appointments
+from clinic.domain.messaging import Outbox, Publisher, Subscription
 
 T = TypeVar("T")
+
+MANY = settings(max_examples=12, stateful_step_count=40, deadline=None, print_blob=True, report_multiple_bugs=False)
+"""Histories in memory or on a local disk: others at each run, except where CI is set: there Hypothesis repeats the same ones."""
+FEW = settings(MANY, max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
+"""Histories on a server, where the search for the shortest one that fails would take minutes."""
+
+
+class Store(Appointments, Outbox, Protocol):
+    """Appointments and their outbox are one adapter, so that both can be saved in one step."""
+
+
+class Ends(NamedTuple):
+    """Both ends of a transport. Leaving a subscription is the death of the group's member."""
+
+    publisher: Publisher
+    subscribe: Callable[[str], AbstractAsyncContextManager[Subscription]]
 
 
 class Contract:
@@ -21,6 +43,8 @@ class Contract:
     """Several processes can work on the same data at the same time."""
     always_answers: ClassVar[bool] = False
     """There is no server or file between the caller and the data that could fail to answer."""
+    histories: ClassVar[settings] = MANY
+    """How many histories it goes through, and how long they are."""
 
     @pytest.fixture
     def where(self, tmp_path: Path) -> Path:
@@ -31,6 +55,10 @@ class Contract:
         """Its result, unless it never comes."""
         async with asyncio.timeout(self.patience):
             return await awaited
+
+    def goes_as_its_model(self, machine: Callable[[], RuleBasedStateMachine]) -> None:
+        """Each of many histories; see contracts/machines.py."""
+        run_state_machine_as_test(machine, settings=self.histories)  # type: ignore[arg-type]  # a function will do, its docstring says
 
     def only_if(self, feature: bool, what: str) -> None:
         """Skip a promise that the subject declares it does not give."""

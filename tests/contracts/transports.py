@@ -2,28 +2,22 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import pytest
 from builders import ONE_O_CLOCK, a_delivery, a_message, now
 
 from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.messaging import Delivery, Message, Publisher, Subscription
-from contracts.subject import Contract
+from clinic.domain.messaging import Delivery, Message, Subscription
+from contracts.subject import Contract, Ends
+from contracts.transport_machine import TransportMachine
 
 SOON = timedelta(seconds=5)
 """How far a server's clock may be from this machine's."""
-
-
-class Ends(NamedTuple):
-    """Both ends of a transport. Leaving a subscription is the death of the group's member."""
-
-    publisher: Publisher
-    subscribe: Callable[[str], AbstractAsyncContextManager[Subscription]]
 
 
 class TransportContract(Contract):
@@ -56,6 +50,9 @@ class TransportContract(Contract):
                 found += batch
                 await subscription.acknowledge(batch)
         return found
+
+    def test_any_history_of_calls_goes_as_a_simple_model_says(self, where: Path) -> None:
+        self.goes_as_its_model(lambda: TransportMachine(self, self.opened, where))
 
     async def test_publishing_answers_one_for_each_in_order(self, ends: Ends) -> None:
         batch = [a_message() for _ in range(5)]

@@ -70,6 +70,11 @@ def kafka() -> Iterator[str]:
         "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+        # A member of the new protocol that joins, or dies, is noticed as soon as one of the old: by default it takes 5 s, or 45 s.
+        "KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS": "500",
+        "KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS": "500",
+        "KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS": "6000",
+        "KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS": "6000",
     }
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
     for name, value in settings.items():

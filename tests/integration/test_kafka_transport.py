@@ -12,8 +12,10 @@ import pytest
 from builders import Noticed, a_message, now, opened
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
-from contracts.transports import Ends, TransportContract
+from contracts.subject import FEW, Ends
+from contracts.transports import TransportContract
 from deployments import own_kafka
+from hypothesis import settings
 from msgspec.structs import replace
 
 from clinic.adapters.kafka_cluster import Kafka
@@ -28,6 +30,7 @@ LEASE = 20.0
 class TestKafkaTransport(TransportContract):
     patience = 30
     largest = 900 * 1024
+    histories = settings(FEW, max_examples=6, stateful_step_count=25)
     servers: ClassVar[str] = ""
     protocol: ClassVar[str] = "classic"
 

@@ -1,5 +1,6 @@
 """The MongoDB stores keep every promise, on a standalone server and on a replica set."""
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -9,7 +10,8 @@ from uuid import uuid4
 import pymongo
 import pytest
 from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, a_message, an_appointment, now, opened
-from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, finished, hand_over
+from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, finished, hand_over, published, saved
+from contracts.subject import FEW
 
 from clinic.adapters import cloudevents
 from clinic.adapters.mongo_appointments import MongoAppointments
@@ -26,6 +28,7 @@ class OnMongo:
     """A database of this test's own on a real server; `where` names it."""
 
     url: ClassVar[str] = ""
+    histories = FEW
 
     @pytest.fixture(autouse=True, params=["mongo_standalone", "mongo_replica_set"])
     def server(self, request: pytest.FixtureRequest) -> None:
@@ -40,6 +43,8 @@ class OnMongo:
 
 
 class TestMongoAppointments(OnMongo, AppointmentsContract):
+    together = True
+
     @asynccontextmanager
     async def opened(self, where: Path, lease: float) -> AsyncIterator[MongoAppointments]:
         store = MongoAppointments(self.database(where), now, lease)
@@ -52,6 +57,22 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[MongoAppointments]:
         yield MongoAppointments(self.database(where, NOBODY), now, LONG)
+
+    async def test_a_fact_behind_one_in_hand_comes_as_soon_as_that_one_is_confirmed(self, store: MongoAppointments) -> None:
+        await store.add(each := an_appointment())
+        first, behind = [a_message(subject=str(each.id)) for _ in range(2)]
+        await store.save(await store.save(each, first), behind)
+        assert await self.soon(hand_over(store, 1)) == [first]
+        waiting = asyncio.create_task(hand_over(store, 2))
+        sentinel = await saved(store)
+        await self.looked_in_vain(store)
+        await store.confirm(published(first))
+        assert await self.soon(waiting) == [sentinel, behind]
+
+    async def looked_in_vain(self, store: MongoAppointments) -> None:
+        """By the time that so many questions are answered, the waiting claim has looked into the database."""
+        for _ in range(10):
+            await store.oldest()
 
 
 class TestMongoCharges(OnMongo, ChargesContract):

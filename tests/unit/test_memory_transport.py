@@ -5,7 +5,8 @@ from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 from builders import now
-from contracts.transports import Ends, TransportContract
+from contracts.subject import Ends
+from contracts.transports import TransportContract
 
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 from builders import a_message, now, opened
-from contracts.transports import Ends, TransportContract
+from contracts.subject import Ends
+from contracts.transports import TransportContract
 
 from clinic.adapters.sqlite_file import SqliteFile
 from clinic.adapters.sqlite_transport import LOG, PLACE, PRUNE_EVERY, SqlitePublisher, SqliteSubscription

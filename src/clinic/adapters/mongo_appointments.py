@@ -24,6 +24,8 @@ DUPLICATE: Final = 11000
 HANDED_AT_MOST: Final = 10_000
 """Facts that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
+ADDED: Final = {"added_at": {"$exists": True}}
+"""Saving what was never added makes a document that is no appointment, until it is removed again."""
 
 
 class _Write(Struct):
@@ -47,6 +49,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
         self._sweeping: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
         self._left_behind = False
+        self._waiting_behind: set[UUID] = set()
         self._trouble: Unavailable | None = None
 
     async def open(self) -> None:
@@ -73,14 +76,14 @@ class MongoAppointments(appointment.Appointments, Outbox):
 
     async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
         # Where the version has moved on, the upsert collides on _id, and that one operation of the group fails.
-        known = {"_id": appointment.id, "version": appointment.version}
+        known = {"_id": appointment.id, "version": appointment.version, **ADDED}
         saved = replace(appointment, version=appointment.version + 1)
         # The first save of an appointment has no facts before it that its own could overtake.
         at_once = bool(facts) and appointment.version == 1
         return await self._write(_Write(UpdateOne(known, self._saving(saved, facts, at_once=at_once), upsert=True), saved, facts, at_once))
 
     async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
-        query: Document = {} if after is None else {"_id": {"$lt": after}}
+        query: Document = {**ADDED} if after is None else {**ADDED, "_id": {"$lt": after}}
         if wanted.physician_id is not None:
             query["physician_id"] = wanted.physician_id
         if wanted.patient_id is not None:
@@ -111,13 +114,16 @@ class MongoAppointments(appointment.Appointments, Outbox):
             return
         with answered():
             await self._documents.bulk_write(requests, ordered=False)
-        if self._left_behind:
+        confirmed = {UUID(each.message.subject) for each in published}
+        if self._left_behind or confirmed & self._waiting_behind:
+            self._waiting_behind -= confirmed
             self._sweep_soon()
 
     async def oldest(self) -> datetime | None:
+        unpublished = {"$match": {**UNPUBLISHED, **ADDED}}
         oldest = {"$group": {"_id": None, "saved_at": {"$min": {"$min": "$outbox.saved_at"}}}}
         with answered():
-            async for found in await self._documents.aggregate([{"$match": UNPUBLISHED}, oldest], hint={"lease.since": ASCENDING}):
+            async for found in await self._documents.aggregate([unpublished, oldest], hint={"lease.since": ASCENDING}):
                 return found["saved_at"]  # type: ignore[no-any-return]
         return None
 
@@ -160,6 +166,8 @@ class MongoAppointments(appointment.Appointments, Outbox):
             self._woken.set()
         else:
             self._left_behind = True
+            if not write.at_once and len(self._waiting_behind) < HANDED_AT_MOST:
+                self._waiting_behind.add(write.result.id)  # until those before it are confirmed, if they are in hand
             self._sweep_soon()
 
     def _sweep_soon(self) -> None:
@@ -191,7 +199,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
 
     async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         with answered():
-            found = {each["_id"]: each async for each in self._documents.find({"_id": {"$in": list(ids)}}, {"outbox": False})}
+            found = {each["_id"]: each async for each in self._documents.find({"_id": {"$in": list(ids)}, **ADDED}, {"outbox": False})}
         return [_appointment(found[each]) if each in found else NotFound(f"there is no appointment {each}") for each in ids]
 
     async def _take_over(self, limit: int) -> Sequence[Claimed]:
@@ -203,7 +211,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
             if not ids:
                 return []
             over = {"$add": ["$lease.since", {"$multiply": ["$lease.seconds", 1000]}]}
-            free = {"_id": {"$in": ids}, **UNPUBLISHED, "$expr": {"$lte": [over, "$$NOW"]}}
+            free = {"_id": {"$in": ids}, **UNPUBLISHED, **ADDED, "$expr": {"$lte": [over, "$$NOW"]}}
             lease = {"lease.seconds": self._lease, "lease.token": token}
             if not (await self._documents.update_many(free, {"$set": lease, "$currentDate": {"lease.since": True}})).modified_count:
                 return []
