@@ -22,6 +22,9 @@ class Client:
     and, for what changes something, a 503.
     """
 
+    between_tries = 0.05, 0.15
+    """Seconds."""
+
     def __init__(self, http: httpx.AsyncClient, appointment_url: str, financial_url: str, history: History, dice: random.Random) -> None:
         self._http, self._appointment_url, self._financial_url = http, appointment_url, financial_url
         self._history, self._dice = history, dice
@@ -65,7 +68,7 @@ class Client:
         for _ in range(TRIES if stubborn else 1):
             if await self.finish(appointment_id):
                 break
-            await asyncio.sleep(self._dice.uniform(0.05, 0.15))
+            await asyncio.sleep(self._dice.uniform(*self.between_tries))
         else:
             return
         if self._dice.random() < 0.1:  # some are not sure that they did
@@ -89,5 +92,6 @@ class Client:
             return ACKNOWLEDGED, read(answer)
         changes = method == "POST"
         expected = {httpx.codes.SERVICE_UNAVAILABLE} if changes else {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.NOT_FOUND}
-        assert answer.status_code in expected, f"{method} {url}: {answer.status_code} {answer.text}"
+        if answer.status_code not in expected:
+            self._history.surprises.add(f"{method} {url}: {answer.status_code} {answer.text}")
         return UNKNOWN if changes else REFUSED, None

@@ -1,6 +1,7 @@
 """What clients were told, compared in the end with what is kept: the proof that no charge is lost or doubled."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -37,9 +38,14 @@ class History:
     seen: dict[str, Decimal] = field(default_factory=dict)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     changed: set[str] = field(default_factory=set)
+    answered_at: dict[str, float] = field(default_factory=dict)
+    """When an acknowledged finish was first heard of, in seconds since 1970."""
+    surprises: set[str] = field(default_factory=set)
+    """Answers that no service may give."""
 
     def acknowledged_finish(self, appointment: Json) -> None:
         first = self.finished.setdefault(appointment["id"], appointment)
+        self.answered_at.setdefault(appointment["id"], time.time())
         if first != appointment or self.started.get(appointment["id"], first) | {"end_date": first["end_date"]} != first:
             self.changed.add(appointment["id"])
 
@@ -88,6 +94,12 @@ async def shown_charges(http: httpx.AsyncClient, url: str, ids: list[str]) -> di
     return dict(zip(ids, await asyncio.gather(*(show(each) for each in ids)), strict=True))
 
 
+def sums(found: Kept) -> tuple[Decimal, Decimal]:
+    """What all charges come to, and what all finished appointments cost."""
+    finished = [each for each in found.appointments if each["end_date"] is not None]
+    return sum((Decimal(each["total_price"]) for each in found.charges), Decimal(0)), sum((due(each) for each in finished), Decimal(0))
+
+
 @dataclass
 class Verdict:
     """Every set is empty where the promise was kept."""
@@ -98,6 +110,7 @@ class Verdict:
     changed: set[str]
     unfounded: set[str]
     """Charges of what is not finished, and finishes that nobody asked for."""
+    surprising: set[str]
 
     @property
     def breaches(self) -> dict[str, set[str]]:
@@ -124,6 +137,7 @@ def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) ->
         | {id_ for id_, each in history.finished.items() if appointments.get(id_) != each}
         | {id_ for id_, each in history.started.items() if (appointments.get(id_, each) | {"end_date": None}) != each},
         unfounded=(times_charged.keys() - finished.keys()) | nobody_finished,
+        surprising=history.surprises,
     )
 
 

@@ -96,8 +96,11 @@ class Process:
     def start(self, *, with_keys: bool = False) -> None:
         assert self._running is None or self.exit_code is not None, f"{self.name} runs already"
         self._let_go()
+        self._running = self._spawned(with_keys=with_keys)
+
+    def _spawned(self, *, with_keys: bool) -> subprocess.Popen[bytes]:
         with self._out.open("ab") as out, self._err.open("ab") as err:
-            self._running = subprocess.Popen(
+            return subprocess.Popen(
                 self.command,
                 cwd=self.folder,
                 env=self.environment,

@@ -21,7 +21,6 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound, Unavailable
 from clinic.domain.events import seal
 from clinic.domain.financial import ports as financial
-from clinic.domain.financial.model import Charge
 from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published, Telling, WantedLetters
 from clinic.domain.money import Money
 from contracts.appointments_machine import AppointmentsMachine, is_wanted

@@ -9,6 +9,7 @@ from typing import Literal
 import pytest
 from builders import NO_FAULT, Died, Fault, Noticed, NoWait, a_message, now, running
 from contracts.stores import LONG, saved
+from processes import eventually
 
 from clinic.adapters.memory_store import MemoryAppointments
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher
@@ -162,6 +163,24 @@ async def test_one_that_could_not_be_published_is_tried_again_after_its_lease() 
         await world.notices.seen("published")
         assert relay.trouble is None
     assert world.arrived == [message.id]
+
+
+async def test_one_that_somebody_else_published_is_no_trouble_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clinic.domain.delivery.HEARD_OF_WITHIN", 3 * SHORT)
+    world = World()
+    message = await saved(world.store)
+    publisher = FragilePublisher(world.log, NO_FAULT)
+    publisher.refused = {message.id}
+    relay = world.relay(publisher=publisher)
+    async with running(relay.run()):
+        await world.notices.seen("cannot be published", 3)
+        assert relay.trouble
+        await world.store.confirm([Published(message, "elsewhere", now())])
+
+        async def is_over() -> bool:
+            return relay.trouble is None
+
+        await eventually(is_over)
 
 
 async def test_a_cancelled_relay_ends_its_batch_first() -> None:

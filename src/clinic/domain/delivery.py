@@ -103,13 +103,15 @@ class Relay:
 
     def __init__(self, outbox: Outbox, publisher: Publisher, pause: Pause, notices: Notices) -> None:
         self._outbox, self._publisher, self._pause, self._notices = outbox, publisher, pause, notices
-        self._stuck: dict[str, str] = {}
+        self._stuck: dict[str, tuple[str, float]] = {}
         self._weather = Weather()
 
     @property
     def trouble(self) -> str | None:
+        # It is offered again after its lease: one that is not heard of any more was published, by whomever.
+        self._stuck = {each: (reason, until) for each, (reason, until) in self._stuck.items() if until + HEARD_OF_WITHIN > monotonic()}
         if self._stuck:
-            event_id, reason = next(iter(self._stuck.items()))
+            event_id, (reason, _) = next(iter(self._stuck.items()))
             return f"{len(self._stuck)} facts cannot be published, among them {event_id}: {reason}"
         return str(self._weather) or None
 
@@ -132,8 +134,9 @@ class Relay:
     async def _carry(self, held: Sequence[Claimed]) -> None:
         if not held:
             return
+        until = {each.message.id: each.until for each in held}
         for message, reason in await apart([each.message for each in held], self._publish):
-            self._stuck[message.id] = str(reason)
+            self._stuck[message.id] = str(reason), until[message.id]
             self._notices("cannot be published", event_id=message.id, appointment_id=message.subject, reason=str(reason))
 
     async def _publish(self, batch: Sequence[Message]) -> None:

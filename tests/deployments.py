@@ -14,7 +14,7 @@ from ledger import History, Json, judge, kept, read, shown_charges
 from processes import PROGRAM, Pair, Process, Service, eventually, free_ports
 from testcontainers.core.docker_client import DockerClient
 
-Outage = Literal["stopped", "frozen"]
+Outage = Literal["stopped", "frozen", "killed"]
 
 
 def on_real_servers(folder: Path, processes: list[Process], mongo: str, kafka: str, **settings: str) -> Pair:
@@ -61,6 +61,8 @@ class Server:
         container: Any = self._container
         if how == "frozen":
             await asyncio.to_thread(container.pause)
+        elif how == "killed":
+            await asyncio.to_thread(container.kill)
         else:
             await asyncio.to_thread(container.stop, timeout=5)
         try:
@@ -74,17 +76,19 @@ class Server:
 
 @contextmanager
 def own_mongo() -> Iterator[Server]:
-    with servers.mongo(replica_set=False) as url:
-        yield from _server(url)
+    with servers.mongo(replica_set=False) as url, serving(url) as server:
+        yield server
 
 
 @contextmanager
 def own_kafka() -> Iterator[Server]:
-    with servers.kafka() as address:
-        yield from _server(address)
+    with servers.kafka() as address, serving(address) as server:
+        yield server
 
 
-def _server(address: str) -> Iterator[Server]:
+@contextmanager
+def serving(address: str) -> Iterator[Server]:
+    """The server that is found there."""
     server = Server(address)
     try:
         yield server

@@ -22,16 +22,20 @@ START_WITHIN = 60.0
 
 def require_docker() -> None:
     """Skip the test, saying why, where no Docker engine answers. In CI the test fails: there, nothing may be left out."""
-    if not shutil.which("docker"):
-        reason = "there is no command `docker`"
-    else:
-        asked = subprocess.run(("docker", "version"), capture_output=True, text=True, check=False)  # noqa: S607 — wherever it is
-        if asked.returncode == 0:
-            return
-        reason = asked.stderr.strip()
+    reason = missing_docker()
+    if reason is None:
+        return
     if os.environ.get("CI") == "true":
         pytest.fail(f"needs Docker: {reason}", pytrace=False)
     pytest.skip(f"needs Docker: {reason}")
+
+
+def missing_docker() -> str | None:
+    """Why no Docker engine answers; None where one does."""
+    if not shutil.which("docker"):
+        return "there is no command `docker`"
+    asked = subprocess.run(("docker", "version"), capture_output=True, text=True, check=False)  # noqa: S607 — wherever it is
+    return None if asked.returncode == 0 else asked.stderr.strip()
 
 
 @contextmanager
@@ -54,8 +58,8 @@ def mongo(*, replica_set: bool) -> Iterator[str]:
 
 
 @contextmanager
-def kafka() -> Iterator[str]:
-    """A broker in KRaft mode; its bootstrap address."""
+def kafka(**more: str) -> Iterator[str]:
+    """A broker in KRaft mode, with more settings where they are given; its bootstrap address."""
     require_docker()
     port = free_port()
     settings = {
@@ -77,7 +81,7 @@ def kafka() -> Iterator[str]:
         "KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS": "6000",
     }
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
-    for name, value in settings.items():
+    for name, value in (settings | more).items():
         container = container.with_env(name, value)
     with container:
         address = f"127.0.0.1:{port}"

@@ -1,0 +1,72 @@
+"""`python -m campaign`: see `make prove`."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import servers
+import uvloop
+from msgspec.structs import replace
+from rich.console import Console
+
+from campaign import report
+from campaign.embedded import Embedded
+from campaign.plan import USUAL, Options
+from campaign.plot import draw
+from campaign.real import on_real_servers, real_servers
+from campaign.run import Outcome, prove
+
+
+def main() -> int:
+    """Run a campaign as it is asked for, show and keep what came of it."""
+    chosen = vars(_parser().parse_args())
+    folder = Path(chosen.pop("folder"))
+    options = replace(USUAL[chosen["stack"]], **{name: value for name, value in chosen.items() if value is not None})
+    folder = (folder / f"{options.stack}-{options.seed}").absolute()
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    console = Console()
+    if options.stack == "real" and (reason := servers.missing_docker()):
+        console.print(f"the real stack needs Docker: {reason}", highlight=False)
+        return 2
+    outcome = uvloop.run(_proved(options, folder, console))
+    report.show(console, outcome)
+    files = f"history: {report.write(outcome, folder)}\npicture: {draw(outcome, folder / 'time-to-charge.png')}"
+    console.print(f"again: {report.command(options)}\n{files}", highlight=False, soft_wrap=True)
+    return report.exit_code(outcome)
+
+
+async def _proved(options: Options, folder: Path, console: Console) -> Outcome:
+    if options.stack == "embedded":
+        with report.watching(console) as watch:
+            return await prove(options, Embedded(folder, options), watch)
+    console.print("starting MongoDB and Kafka in containers ...")
+    with real_servers() as below, on_real_servers(folder, options, below) as stack, report.watching(console) as watch:
+        return await prove(options, stack, watch)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make prove", description="Load, faults and a ledger: is every finish charged exactly once?")
+    helps = {
+        "seed": "the same seed, the same plan",
+        "minutes": "at least so long",
+        "faults": "at least so many",
+        "appointments": "at least so many",
+        "clients": "people at the front desk",
+        "pace": "seconds that each of them rests between two appointments",
+        "lease": "seconds",
+        "patience": "seconds without a new charge, at the end, after which what is missing counts as lost",
+        "defect": "plant one: see tests/campaign/defects.py",
+    }
+    for name, text in helps.items():
+        usual = getattr(USUAL["embedded"], name)
+        parser.add_argument(f"--{name}", type=type(usual), help=text)
+    parser.add_argument("--stack", choices=["embedded", "real"], default="embedded")
+    parser.add_argument("--only", type=lambda text: tuple(text.split(",")), help="faults, such as 'kill *,* save.after'")
+    parser.add_argument("--folder", default="var/prove", help="where the history and the picture go")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

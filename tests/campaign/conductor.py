@@ -1,0 +1,166 @@
+"""Carries out the plan: arms points, signals processes, takes servers away, and keeps a journal of what really happened."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import suppress
+from itertools import count
+
+from msgspec import Struct
+from processes import eventually
+
+from campaign.keeper import Keeper
+from campaign.messages import Post
+from campaign.plan import ANY_MOMENT, Fault
+from campaign.points import Armed, Control
+
+AGAIN_WHILE_IT_RECOVERS = 0.2
+"""Of the kills, how many are followed by the next fault at once."""
+UP_WITHIN = 30.0
+LAST_BATCH = 1.5
+"""Seconds that the last batch gathers."""
+
+
+class Happened(Struct, frozen=True):
+    """A fault that took place, at whom, from when to when in seconds since 1970."""
+
+    fault: Fault
+    by: str
+    began: float
+    ended: float
+
+
+class Struck:
+    """At whom, just now."""
+
+    def __init__(self, by: str) -> None:
+        self.by, self.at = by, time.time()
+
+
+Deed = Callable[[Fault], Awaitable[Struck | None]]
+"""Brings a fault about, until it is over; None where it did not come to it."""
+
+
+class Conductor:
+    """`deeds` are those faults that only some stacks have, by the first word of their name."""
+
+    def __init__(
+        self, control: Control, keepers: Mapping[str, list[Keeper]], post: Post, deeds: Mapping[str, Deed], dice: random.Random
+    ) -> None:
+        self._control, self._keepers, self._post, self._dice = control, keepers, post, dice
+        self._deeds = dict(deeds) | {"tell": self._tell, "clock": self._step_clock}
+        self._numbers = count(1)
+        self.journal: list[Happened] = []
+
+    async def run(self, lane: Iterator[Fault]) -> None:
+        """One fault after the other, until it is cancelled."""
+        for fault in lane:
+            await asyncio.sleep(fault.rest)
+            for _ in range(2):  # where nobody came by, once more
+                if await self._happens(fault):
+                    break
+
+    async def gather_last_batches(self) -> None:
+        """Keep each instance from charging for a moment, so that its last batch is a large one, and nothing comes after it."""
+        for _ in self._keepers["financial"]:
+            number = next(self._numbers)
+            self._control.arm("charge.before", Armed(number, "delay", LAST_BATCH))
+            await self._control.hit(number, within=5)
+            self._control.disarm("charge.before")
+        await asyncio.sleep(0.7 * LAST_BATCH)
+
+    async def _happens(self, fault: Fault) -> bool:
+        if fault.where == "dead-letter":
+            self._post.send("garbage")
+        struck = await self._deed(fault)(fault)
+        if struck is not None:
+            self.journal.append(Happened(fault, struck.by, struck.at, time.time()))
+        return struck is not None
+
+    def _deed(self, fault: Fault) -> Deed:
+        if fault.lane in self._keepers:
+            return self._any_moment if fault.where.endswith(ANY_MOMENT) else self._at_point
+        if fault.where == "both services":
+            return self._both
+        return self._deeds[fault.what]
+
+    async def _at_point(self, fault: Fault) -> Struck | None:
+        number = next(self._numbers)
+        self._control.arm(fault.where, Armed(number, fault.what, fault.seconds))  # type: ignore[arg-type]
+        try:
+            by = await self._hit(number, fault.where)
+        finally:
+            missed = self._control.disarm(fault.where)
+        if by is None and not missed:  # at the last moment
+            by = await self._control.hit(number, within=1)
+        if by is None:
+            return None
+        struck = Struck(by)
+        await self._overcome(fault, self._keeper(by))
+        return struck
+
+    async def _hit(self, number: int, point: str) -> str | None:
+        for _ in range(3):
+            if point.startswith("dead-letter"):
+                self._post.send("garbage")
+            if by := await self._control.hit(number, within=2):
+                return by
+        return None
+
+    async def _any_moment(self, fault: Fault) -> Struck:
+        keeper = self._dice.choice(self._keepers[fault.lane])
+        await asyncio.wait_for(keeper.up.wait(), UP_WITHIN)
+        self._strike(fault, keeper)
+        struck = Struck(keeper.service.name)
+        await self._overcome(fault, keeper)
+        return struck
+
+    async def _both(self, fault: Fault) -> Struck:
+        everybody = [keeper for keepers in self._keepers.values() for keeper in keepers]
+        for keeper in everybody:
+            self._strike(fault, keeper)
+        struck = Struck("both")
+        await asyncio.gather(*(self._overcome(fault, keeper) for keeper in everybody))
+        return struck
+
+    def _strike(self, fault: Fault, keeper: Keeper) -> None:
+        if fault.what == "kill":
+            keeper.kill()
+        else:
+            keeper.freeze()
+
+    async def _overcome(self, fault: Fault, keeper: Keeper) -> None:
+        """The end of what does not pass by itself."""
+        if fault.what == "freeze":
+            try:
+                await asyncio.sleep(fault.seconds)
+            finally:
+                keeper.go_on()
+        elif fault.what == "kill" and self._dice.random() > AGAIN_WHILE_IT_RECOVERS:
+            await asyncio.sleep(0.1)  # until its keeper has seen it
+            await asyncio.wait_for(keeper.up.wait(), UP_WITHIN)
+        elif fault.what in ("delay", "fill"):
+            await asyncio.sleep(fault.seconds)
+
+    async def _tell(self, fault: Fault) -> Struck | None:
+        name = self._post.send(fault.where)
+        if name is None:
+            return None
+
+        async def is_sent() -> bool:
+            return self._post.is_sent(name)
+
+        with suppress(AssertionError):
+            await eventually(is_sent, within=5)
+            return Struck("post")
+        return None
+
+    async def _step_clock(self, fault: Fault) -> Struck:
+        self._control.step_clock(fault.where, fault.seconds)
+        struck = Struck(fault.where)
+        await asyncio.sleep(0.5)
+        return struck
+
+    def _keeper(self, name: str) -> Keeper:
+        return next(keeper for keepers in self._keepers.values() for keeper in keepers if keeper.service.name == name)

@@ -1,0 +1,168 @@
+"""Adapters that break one promise each, for whole services: the campaign must see it. See test_planted_defects.
+
+Each stands above the fault points, where an adapter's own mistakes would be: what the store refuses, it hears.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.errors import ClinicError, Unavailable
+from clinic.domain.financial.model import Charge
+from clinic.domain.financial.ports import Added
+from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Message, Published
+
+
+class Broken:
+    """Keeps every promise but one."""
+
+    def __init__(self, adapter: Any, file: Any) -> None:
+        self._adapter, self._file = adapter, file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._adapter, name)
+
+
+class AcknowledgesBeforeSaving(Broken):
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        self._late = asyncio.create_task(self._save_later(appointment, facts))
+        return appointment
+
+    async def _save_later(self, appointment: Appointment, facts: Sequence[Message]) -> None:
+        await asyncio.sleep(0.02)
+        with suppress(ClinicError):
+            await self._adapter.save(appointment, *facts)
+
+
+class SwallowsAnUnsafeWrite(Broken):
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        with suppress(Unavailable):
+            return await self._adapter.save(appointment, *facts)  # type: ignore[no-any-return]
+        return appointment
+
+
+class LosesTheFact(Broken):
+    """Every tenth save keeps the state without the news."""
+
+    saves = 0
+
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        self.saves += 1
+        return await self._adapter.save(appointment, *(facts if self.saves % 10 else ()))  # type: ignore[no-any-return]
+
+
+class IgnoresItsLease(Broken):
+    """The store, whose lease the environment makes short, hands out again what a relay still holds."""
+
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        until = monotonic() + 1
+        return [Claimed(each.message, until) for each in await self._adapter.claim(limit)]
+
+
+class ForgetsTheWholeOutbox(Broken):
+    async def confirm(self, published: Sequence[Published]) -> None:
+        await self._adapter.confirm(published)
+        await self._file.write(lambda connection: connection.execute("DELETE FROM outbox"))
+
+
+class ConfirmsBeforePublishing(Broken):
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        claimed: Sequence[Claimed] = await self._adapter.claim(limit)
+        await self._adapter.confirm([Published(each.message, "nowhere", each.message.time) for each in claimed if each.message.time])
+        return claimed
+
+
+class DropsOneOfABatch(Broken):
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        published: Sequence[Published] = await self._adapter.publish(batch[1:] or batch)
+        return published if len(published) == len(batch) else [replace(published[0], message=batch[0]), *published]
+
+
+class CommitsBeforeCharging(Broken):
+    async def receive(self) -> Sequence[Delivery]:
+        batch: Sequence[Delivery] = await self._adapter.receive()
+        await self._adapter.acknowledge(batch)
+        return batch
+
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        pass
+
+
+class KeepsPlacesWithoutTheLogsId(Broken):
+    """Whatever log is there, its place is taken to be in it."""
+
+    _place = 0
+
+    async def receive(self) -> Sequence[Delivery]:
+        while True:
+            batch: Sequence[Delivery] = await self._adapter.receive()
+            if beyond := [each for each in batch if _seq(each) > self._place]:
+                return beyond
+            await self._adapter.acknowledge(batch)
+
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        await self._adapter.acknowledge(batch)
+        self._place = _seq(batch[-1])
+
+
+def _seq(delivery: Delivery) -> int:
+    return int(delivery.origin.position.rpartition("/")[2])
+
+
+class CommitsOnePartition(Broken):
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        held = self._adapter._held  # noqa: SLF001 — broken on purpose, on the inside
+        if held is not None:
+            last = int(batch[-1].origin.position.split("/")[-2])
+            held.gone.update(set(range(100)) - {last})
+        await self._adapter.acknowledge(batch)
+
+
+class ChargesAgain(Broken):
+    """The newest event makes the charge, as if there were none."""
+
+    async def add(self, charges: Sequence[Charge]) -> Added:
+        ids = [(each.appointment_id.bytes,) for each in charges]
+        await self._file.write(lambda connection: connection.executemany("DELETE FROM charges WHERE appointment_id = ?", ids))
+        return await self._adapter.add(charges)  # type: ignore[no-any-return]
+
+
+class SaysNewOfWhatIsKnown(Broken):
+    async def add(self, charges: Sequence[Charge]) -> Added:
+        await self._adapter.add(charges)
+        return Added(list(charges), [])
+
+
+class ForgetsDeadLetters(Broken):
+    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+        pass
+
+
+class Defect(NamedTuple):
+    """The port that a broken adapter fills, and settings that it needs."""
+
+    port: str
+    adapter: Callable[[Any, Any], Any]
+    settings: Mapping[str, str] = {}
+
+
+DEFECTS: Final = {
+    "acknowledge-before-saving": Defect("appointments", AcknowledgesBeforeSaving),
+    "success-on-an-unsafe-write": Defect("appointments", SwallowsAnUnsafeWrite),
+    "save-without-the-fact": Defect("appointments", LosesTheFact),
+    "lease-ignored": Defect("appointments", IgnoresItsLease, {"CLINIC_LEASE": "0.1"}),
+    "confirm-clears-the-outbox": Defect("appointments", ForgetsTheWholeOutbox),
+    "confirm-before-publishing": Defect("appointments", ConfirmsBeforePublishing),
+    "publish-drops-one": Defect("publisher", DropsOneOfABatch),
+    "commit-before-charging": Defect("subscription", CommitsBeforeCharging),
+    "place-without-the-logs-id": Defect("subscription", KeepsPlacesWithoutTheLogsId),
+    "one-partition-committed": Defect("subscription", CommitsOnePartition),
+    "charge-not-idempotent": Defect("charges", ChargesAgain),
+    "known-charges-called-new": Defect("charges", SaysNewOfWhatIsKnown),
+    "dead-letters-forgotten": Defect("dead_letters", ForgetsDeadLetters),
+}

@@ -1,0 +1,64 @@
+"""The stack without servers: one process of each service, SQLite's files in a folder, and an event log that may be replaced."""
+
+import asyncio
+import sqlite3
+from collections.abc import Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+
+from processes import eventually
+
+from campaign.conductor import Deed, Struck
+from campaign.keeper import Keeper
+from campaign.plan import Fault, Options
+from campaign.points import Control
+from campaign.stacks import Stack, services
+from clinic.adapters.sqlite_file import read_only
+
+DRAINED_WITHIN = 8.0
+
+
+class Embedded(Stack):
+    """One process of each service, and SQLite's files in a folder."""
+
+    def __init__(self, folder: Path, options: Options) -> None:
+        self.data, self.control = folder / "data", Control(folder / "points")
+        settings = {"CLINIC_DATA_DIR": str(self.data)}
+        self.services = {context: services(folder, context, 1, settings, options) for context in ("appointment", "financial")}
+
+    def unacknowledged(self) -> int:
+        with suppress(sqlite3.OperationalError):  # killed before it had made its tables
+            return self._behind()
+        return 0
+
+    def _behind(self) -> int:
+        with closing(read_only(self.data / "events.db")) as log, closing(read_only(self.data / "events.financial.db")) as kept:
+            (id_,) = log.execute("SELECT id FROM log").fetchone()
+            known, place = kept.execute("SELECT log, seq FROM place").fetchone()
+            return int(log.execute("SELECT count(*) FROM events WHERE seq > ?", (place if known == id_ else 0,)).fetchone()[0])
+
+    def _remove_log(self) -> None:
+        for path in self.data.glob("events.db*"):
+            if path.suffix != ".lock":
+                path.unlink()
+
+    def dead_letters(self) -> str:
+        with closing(read_only(self.data / "financial.db")) as kept:
+            return "\n".join(repr(row) for row in kept.execute("SELECT * FROM dead_letters"))
+
+    def deeds(self, keepers: Mapping[str, list[Keeper]]) -> Mapping[str, Deed]:
+        (keeper,) = keepers["appointment"]
+
+        async def replace(_fault: Fault) -> Struck | None:
+            """By the README's rules: what the log holds is charged, and its service is stopped."""
+            async with keeper.kept_down():
+                with suppress(AssertionError):
+                    await eventually(self._is_drained, within=DRAINED_WITHIN, every=0.05)
+                    self._remove_log()
+                    return Struck("events.db")
+            return None
+
+        return {"replace": replace}
+
+    async def _is_drained(self) -> bool:
+        return await asyncio.to_thread(self.unacknowledged) == 0

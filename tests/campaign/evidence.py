@@ -1,0 +1,87 @@
+"""What the services themselves wrote down: when each appointment was finished and charged, and who was handed which fact."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from processes import Service
+
+LONGEST = 3_000
+"""Characters of a traceback."""
+OF_A_CHARGE = ("charged", "already charged", "differs from its charge")
+
+
+@dataclass
+class Evidence:
+    """Times are seconds since 1970, by the machine's clock."""
+
+    finished_at: dict[str, float] = field(default_factory=dict)
+    charged_at: dict[str, float] = field(default_factory=dict)
+    times_new: Counter[str] = field(default_factory=Counter)
+    """How often each appointment's charge was recorded as new."""
+    noticed: Counter[str] = field(default_factory=Counter)
+    tracebacks: list[str] = field(default_factory=list)
+    held_twice: set[str] = field(default_factory=set)
+    """Facts that were handed to a relay while another still held them."""
+    late: set[str] = field(default_factory=set)
+    """Facts that a relay published when its lease was over."""
+
+    def waits(self, answered_at: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+        """For each charged appointment, when it was finished and how many seconds later it was charged."""
+        finished = dict(answered_at) | self.finished_at
+        both = finished.keys() & self.charged_at.keys()
+        return {id_: (finished[id_], max(0.0, self.charged_at[id_] - finished[id_])) for id_ in both}
+
+
+def gathered(services: Iterable[Service], held: Path, *, leases_outlive_processes: bool) -> Evidence:
+    """All of it, once the services have ended."""
+    evidence = Evidence()
+    for service in services:
+        text = service.complained
+        for line in text.splitlines():
+            _read(evidence, line)
+        evidence.tracebacks += [
+            text[found.start() :][:LONGEST] for found in re.finditer(r"^(.*\+ Exception Group )?Traceback", text, re.MULTILINE)
+        ]
+    notes = [msgspec.json.decode(line) for path in held.iterdir() for line in path.read_bytes().splitlines()]
+    evidence.held_twice = _held_twice(sorted(notes, key=lambda note: note["at"]), leases_outlive_processes)
+    evidence.late = {fact for note in notes for fact in note.get("late", ())}
+    return evidence
+
+
+def _read(evidence: Evidence, line: str) -> None:
+    try:
+        entry = msgspec.json.decode(line)
+        what = entry["event"]
+    except (msgspec.DecodeError, KeyError, TypeError):
+        return  # a traceback, or a line that was cut off by a kill
+    evidence.noticed[what] += 1
+    if "exception" in entry:
+        evidence.tracebacks.append(f"{what}: {entry['exception'][-LONGEST:]}")
+    if what == "finished":
+        evidence.finished_at.setdefault(entry["appointment_id"], _seconds(entry))
+    elif what in OF_A_CHARGE:
+        at, id_ = _seconds(entry), entry["appointment_id"]
+        evidence.charged_at[id_] = min(at, evidence.charged_at.get(id_, at))
+        evidence.times_new[id_] += what == "charged"
+
+
+def _seconds(entry: Mapping[str, Any]) -> float:
+    return datetime.fromisoformat(entry["timestamp"]).timestamp()
+
+
+def _held_twice(notes: Iterable[Mapping[str, Any]], leases_outlive_processes: bool) -> set[str]:
+    found, holders = set(), defaultdict[str, tuple[int, float]](lambda: (0, 0.0))
+    for note in notes:
+        in_time = {fact: until for fact, until in note.get("held", {}).items() if until > note["at"]}
+        for fact, until in in_time.items():  # what came too late, the relay itself lets go
+            pid, held_until = holders[fact]
+            if note["at"] < held_until and (leases_outlive_processes or pid == note["pid"]):
+                found.add(fact)
+            holders[fact] = note["pid"], until
+    return found

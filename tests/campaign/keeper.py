@@ -1,0 +1,94 @@
+"""Whoever starts a service again when it has ended, as an operator's supervisor would."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
+from time import monotonic
+
+import httpx
+from processes import ENDS_WITHIN, Service
+
+LOOK_EVERY = 0.02
+PRICES = ("200.00", "133.33", "99.99", "0.01", "12345.67")
+
+
+class Keeper:
+    """Keeps one service running. `up` is set while it answers; `recoveries` are the seconds from an end to the next answer."""
+
+    def __init__(self, service: Service, dice: random.Random) -> None:
+        self.service, self._dice = service, dice
+        self.up = asyncio.Event()
+        self.recoveries: list[float] = []
+        self.ends: list[int] = []
+        self._kept_down = False
+
+    async def run(self) -> None:
+        """Never returns; cancel it."""
+        async with httpx.AsyncClient(base_url=self.service.url, trust_env=False, timeout=2) as http:
+            while True:
+                if self.service.exit_code is not None and not self._kept_down:
+                    await self._start_again(http)
+                await asyncio.sleep(LOOK_EVERY)
+
+    async def _start_again(self, http: httpx.AsyncClient) -> None:
+        ended = monotonic()
+        self.up.clear()
+        self.ends.append(self.service.exit_code or 0)
+        await asyncio.sleep(self._dice.uniform(0.0, 0.2))
+        if self._kept_down:
+            return
+        self.service.environment["CLINIC_HOURLY_PRICE"] = self._dice.choice(PRICES)
+        self.service.start()
+        while self.service.exit_code is None:
+            with suppress(httpx.TransportError):
+                if (await http.get("/health/live")).is_success:
+                    self.recoveries.append(monotonic() - ended)
+                    self.up.set()
+                    return
+            await asyncio.sleep(LOOK_EVERY)
+
+    @asynccontextmanager
+    async def kept_down(self) -> AsyncIterator[None]:
+        """Inside, it has ended as asked to, and stays down."""
+        self._kept_down = True
+        self.up.clear()
+        try:
+            with suppress(ProcessLookupError):
+                await self.service.stopped()
+            yield
+        finally:
+            self._kept_down = False
+
+    def kill(self) -> None:
+        self._send(SIGKILL)
+
+    def freeze(self) -> None:
+        self._send(SIGSTOP)
+
+    def go_on(self) -> None:
+        self._send(SIGCONT)
+
+    def _send(self, number: Signals) -> None:
+        if self.service.exit_code is None:
+            self.service.send(number)
+
+    async def ready(self, *, within: float) -> None:
+        """Return once it says that it is ready, whatever it has to be started again for meanwhile."""
+        async with asyncio.timeout(within):
+            while True:
+                await self.up.wait()
+                with suppress(AssertionError):  # it has just ended
+                    return await self.service.ready(within=within)
+                await asyncio.sleep(LOOK_EVERY)
+
+    async def ended(self) -> int:
+        """Ask it to end for good; its exit code."""
+        if self.service.exit_code is not None:
+            return self.service.exit_code
+        try:
+            return await self.service.stopped()
+        except AssertionError:
+            self.service.clean_up()
+            raise AssertionError(f"{self.service.name} did not end within {ENDS_WITHIN:.0f} s of being asked to") from None

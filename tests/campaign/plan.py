@@ -1,0 +1,127 @@
+"""What goes wrong, in which order: the same for the same seed. Each kind once, in a shuffled order, then again and again."""
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatch
+from itertools import count, product
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from campaign.points import CALLS, POINTS
+
+Stack = Literal["embedded", "real"]
+Kind = tuple[str, str]
+"""What happens, and where."""
+
+ANY_MOMENT: Final = "at any moment"
+FILLED: Final = {"appointment": ("add.before", "publish.before", "confirm.before"), "financial": ("charge.before", "dead-letter.before")}
+"""Where a disk is full all of a sudden."""
+CUT: Final = ("add", "save", "confirm", "charge", "dead-letter")
+"""Writes whose answers a proxy swallows."""
+SERVERS: Final = ("mongo", "kafka")
+ANSWERED_TWICE: Final = ("kill", "error")
+"""What the first round begins with: the two that every boundary must stand."""
+
+REST: Final = 0.6
+"""Seconds of peace between two faults of a lane, at most."""
+REST_OF_SERVERS: Final = 12.0
+"""The same once each server has been away in each way: while one is, little else can go wrong."""
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """A campaign goes on until all three amounts are reached, and every kind of fault was there once."""
+
+    seed: int = 1
+    stack: Stack = "embedded"
+    minutes: float = 1.0
+    faults: int = 0
+    appointments: int = 1000
+    only: Sequence[str] = ("*",)
+    """Patterns of faults, such as `kill *` or `* save.after`."""
+    clients: int = 16
+    pace: float = 0.15
+    """Seconds that a client rests on average between two appointments."""
+    lease: float = 1.0
+    """Seconds."""
+    patience: float = 8.0
+    """Seconds in which, at the end, nothing more is charged before what is missing counts as lost."""
+    defect: str = "none"
+
+
+USUAL: Final[Mapping[Stack, Options]] = {
+    "embedded": Options(),
+    "real": Options(stack="real", lease=2.0, pace=0.4, patience=25.0),
+}
+
+
+class Fault(Struct, frozen=True):
+    """One thing that goes wrong, and for how long where it passes by itself."""
+
+    number: int
+    lane: str
+    what: str
+    where: str
+    seconds: float
+    rest: float
+    """Seconds of peace before it."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.what} {self.where}"
+
+
+def kinds(options: Options) -> dict[str, list[Kind]]:
+    """Every kind of fault that this campaign has, in the lane that brings it about. Lanes work side by side."""
+    embedded = options.stack == "embedded"
+    found: dict[str, list[Kind]] = {}
+    for context, calls in CALLS.items():
+        found[context] = [
+            *product(("kill", "error", "freeze", "delay"), POINTS[context]),
+            *product(("kill", "freeze"), [f"{context} {ANY_MOMENT}"]),
+        ]
+        if "publish" in calls:
+            found[context].append(("refuse", "publish.before"))
+        if embedded:
+            found[context] += [("fill", point) for point in FILLED[context]]
+    found["messages"] = [("tell", what) for what in ("garbage", "again", "otherwise")]
+    found["system"] = [*product(("kill", "freeze"), ["both services"]), *product(["clock"], CALLS)]
+    found["system"] += [("replace", "event log")] if embedded else [*product(["cut"], CUT)]
+    found["servers"] = [] if embedded else [*product(("kill", "pause", "restart"), SERVERS)]
+    return {lane: [kind for kind in each if _is_wanted(kind, options.only)] for lane, each in found.items()}
+
+
+def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
+    """The faults of a lane, without end. Empty where none is wanted."""
+    dice = random.Random(f"{options.seed} {name}")  # noqa: S311 — a seeded plan
+    numbers, order, rest = count(1), _first_round(wanted, dice), REST
+    while order:
+        for what, where in order:
+            seconds = _seconds(what, options.lease, dice)
+            yield Fault(next(numbers), name, what, where, round(seconds, 2), round(dice.uniform(rest / 10, rest), 2))
+        order, rest = dice.sample(wanted, len(wanted)), REST_OF_SERVERS if name == "servers" else REST
+
+
+def epilogue(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
+    """Every error once more, in quick succession: from then on nothing is started anew, so that whatever one leaves behind stays."""
+    dice = random.Random(f"{options.seed} {name}, at the end")  # noqa: S311 — a seeded plan
+    passing = [kind for kind in wanted if kind[0] in ("error", "refuse")]
+    for number, (what, where) in enumerate(dice.sample(passing, len(passing)), 1):
+        yield Fault(-number, name, what, where, 0, 0.02)
+
+
+def _first_round(wanted: Sequence[Kind], dice: random.Random) -> list[Kind]:
+    order = dice.sample(wanted, len(wanted))
+    return sorted(order, key=lambda kind: kind[0] not in ANSWERED_TWICE)
+
+
+def _is_wanted(kind: Kind, patterns: Sequence[str]) -> bool:
+    return any(fnmatch(" ".join(kind), pattern.strip()) for pattern in patterns)
+
+
+def _seconds(what: str, lease: float, dice: random.Random) -> float:
+    if what in ("freeze", "pause"):
+        return lease * dice.choice((0.1, 0.4, 1.2))  # shorter than a lease, and longer
+    if what == "clock":
+        return dice.choice((-5400, -61, -1, 0, 1, 59, 3595, 7200))
+    return lease * dice.uniform(0.1, 0.9)

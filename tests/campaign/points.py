@@ -1,0 +1,129 @@
+"""Fault points: both sides of each call of a port on a fact's way. Files carry the word: they outlive kill -9 of either end."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from itertools import product
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+from msgspec import Struct
+from processes import eventually
+
+from clinic.domain.errors import Refused, Unavailable
+
+Action = Literal["kill", "freeze", "error", "refuse", "delay", "fill"]
+
+CALLS: Final[Mapping[str, tuple[str, ...]]] = {
+    "appointment": ("add", "save", "hand-over", "publish", "confirm"),
+    "financial": ("delivery", "charge", "dead-letter", "acknowledge"),
+}
+POINTS: Final = {context: [f"{call}.{side}" for call, side in product(calls, ("before", "after"))] for context, calls in CALLS.items()}
+
+
+class Armed(Struct, frozen=True):
+    """What happens to the next call that reaches a point."""
+
+    number: int
+    action: Action
+    seconds: float = 0
+
+
+_armed = msgspec.json.Decoder(Armed)
+
+
+class Points:
+    """A service's own view: nothing but a look for a file, unless a point is armed."""
+
+    def __init__(self, folder: Path, service: str) -> None:
+        self.folder, self._service = folder, service
+
+    async def reach(self, point: str, fill: Callable[[float], Awaitable[None]]) -> None:
+        """Do what this point is armed with. Only one caller of all processes does."""
+        armed = self._claimed(point)
+        if armed is None:
+            return
+        if armed.action in ("kill", "freeze"):
+            os.kill(os.getpid(), signal.SIGKILL if armed.action == "kill" else signal.SIGSTOP)
+        elif armed.action == "delay":
+            await asyncio.sleep(armed.seconds)
+        elif armed.action == "fill":
+            await fill(armed.seconds)
+        elif armed.action == "refuse":
+            raise Refused(f"refused at {point}: a fault of the campaign")
+        else:
+            raise Unavailable(f"no answer at {point}: a fault of the campaign")
+
+    def _claimed(self, point: str) -> Armed | None:
+        path = self.folder / "armed" / point
+        try:
+            armed = _armed.decode(path.read_bytes())
+            path.rename(self.folder / "hit" / f"{armed.number}.{self._service}")
+        except FileNotFoundError:
+            return None
+        return armed
+
+
+class AtPoints:
+    """An adapter with a fault point on either side of some of its calls."""
+
+    def __init__(self, adapter: Any, calls: Mapping[str, str], points: Points, fill: Callable[[float], Awaitable[None]]) -> None:
+        self._adapter, self._calls, self._points, self._fill = adapter, calls, points, fill
+
+    def __getattr__(self, name: str) -> Any:
+        shipped = getattr(self._adapter, name)
+        if name not in self._calls:
+            return shipped
+        point = self._calls[name]
+
+        async def between(*arguments: Any) -> Any:
+            await self._points.reach(f"{point}.before", self._fill)
+            result = await shipped(*arguments)
+            await self._points.reach(f"{point}.after", self._fill)
+            return result
+
+        return between
+
+
+class Control:
+    """The conductor's view of the points."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        for name in ("armed", "hit", "post", "sent", "held"):
+            (folder / name).mkdir(parents=True)
+
+    def arm(self, point: str, armed: Armed) -> None:
+        put(self.folder / "armed" / point, msgspec.json.encode(armed))
+
+    async def hit(self, number: int, *, within: float) -> str | None:
+        """The name of the service that reached the point; None where none did in time."""
+
+        async def found() -> str | None:
+            return next((path.suffix[1:] for path in (self.folder / "hit").glob(f"{number}.*")), None)
+
+        with suppress(AssertionError):
+            return await eventually(found, within=within)
+        return None
+
+    def disarm(self, point: str) -> bool:
+        """Whether it was still armed: else somebody has reached it by now."""
+        try:
+            (self.folder / "armed" / point).unlink()
+        except FileNotFoundError:
+            return False
+        return True
+
+    def step_clock(self, context: str, seconds: float) -> None:
+        """From now on that context's clock is so many seconds ahead, or behind."""
+        put(self.folder / f"clock.{context}", str(seconds).encode())
+
+
+def put(path: Path, content: bytes) -> None:
+    """All of it at once, for whoever looks."""
+    new = path.with_name(f".{path.name}.new")
+    new.write_bytes(content)
+    new.rename(path)

@@ -1,0 +1,159 @@
+"""What a person sees: how a campaign goes on, what happened, and the ledger. The same as a file, so that a run repeats."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from ledger import sums
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from campaign.plan import Kind, Options
+from campaign.points import POINTS
+from campaign.run import Outcome, Progress
+from campaign.verdict import share
+
+SHOWN = 3
+"""Witnesses of a breach that are printed; the file has all."""
+A_LINE_EVERY = 10.0
+ACTIONS = ("kill", "error", "freeze", "delay", "refuse", "fill")
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[Callable[[Progress], None]]:
+    """A display that changes in a terminal; elsewhere a line now and then."""
+    if not console.is_terminal:
+        yield _Lines(console)
+        return
+    with Live(console=console, refresh_per_second=5) as live:
+        yield lambda progress: live.update(_line(progress))
+
+
+class _Lines:
+    def __init__(self, console: Console) -> None:
+        self._console, self._next = console, 0.0
+
+    def __call__(self, progress: Progress) -> None:
+        if time.monotonic() >= self._next:
+            self._next = time.monotonic() + A_LINE_EVERY
+            self._console.print(_line(progress), highlight=False)
+
+
+def _line(progress: Progress) -> str:
+    last = progress.journal[-1].fault.name if progress.journal else "none yet"
+    passed = time.time() - progress.began
+    return (
+        f"{passed // 60:3.0f}:{passed % 60:02.0f}  {progress.stage}: {len(progress.history.started)} started, "
+        f"{len(progress.history.finished)} finished, {share(progress.history):.0%} acknowledged; "
+        f"{len(progress.journal)} faults, {progress.happened} of {progress.wanted} kinds, last: {last}"
+    )
+
+
+def show(console: Console, outcome: Outcome) -> None:
+    """Both tables, and the verdict in one line."""
+    console.print(_faults(outcome), _ledger(outcome))
+    for what, witnesses in outcome.breaches.items():
+        more = f" and {len(witnesses) - SHOWN} more" if len(witnesses) > SHOWN else ""
+        console.print(f"[red]{what}[/red]: {', '.join(str(each) for each in witnesses[:SHOWN])}{more}", highlight=False)
+    for reason in outcome.shortcomings:
+        console.print(f"[yellow]does not count[/yellow]: {reason}", highlight=False)
+    console.print(verdict(outcome), highlight=False)
+
+
+def verdict(outcome: Outcome) -> str:
+    """One line, with all that repeats the run."""
+    kept = "the promise was BROKEN" if outcome.breaches else "the run does not count" if outcome.shortcomings else "the promise was kept"
+    return f"seed {outcome.options.seed}, {outcome.options.stack}: {kept}"
+
+
+def _faults(outcome: Outcome) -> Table:
+    hits = Counter((each.fault.what, each.fault.where) for each in outcome.journal)
+    table = Table(title="Hits of each fault point", title_justify="left")
+    table.add_column("point")
+    for action in ACTIONS:
+        table.add_column(action, justify="right")
+    for points in POINTS.values():
+        for point in points:
+            table.add_row(point, *(_count(hits, (action, point)) for action in ACTIONS))
+        table.add_section()
+    elsewhere = Counter({kind: times for kind, times in hits.items() if kind[1] not in {p for each in POINTS.values() for p in each}})
+    for (what, where), times in sorted(elsewhere.items()):
+        table.add_row(f"{what} {where}", str(times))
+    return table
+
+
+def _count(hits: Counter[Kind], kind: Kind) -> str:
+    return str(hits[kind]) if hits[kind] else "·"
+
+
+def figures(outcome: Outcome) -> dict[str, Any]:
+    """The ledger's numbers."""
+    found, history = outcome.found, outcome.found.history
+    waits = sorted(wait for _, wait in found.evidence.waits(history.answered_at).values()) or [0.0]
+    recoveries = [each for all_ in outcome.recoveries.values() for each in all_] or [0.0]
+    charged, due = sums(found.kept)
+    return {
+        "faults": len(outcome.journal),
+        "appointments told started": len(history.started),
+        "finishes acknowledged": len(history.finished),
+        "finishes of unknown outcome": len(history.perhaps_finished - history.finished.keys()),
+        "appointments kept": len(found.kept.appointments),
+        "charges kept": len(found.kept.charges),
+        "charged / due": f"{charged} / {due}",
+        "requests acknowledged": f"{share(history):.1%} of {sum(history.outcomes.values())}",
+        "published / already charged / differing": " / ".join(
+            str(found.evidence.noticed[what]) for what in ("published", "already charged", "differs from its charge")
+        ),
+        "strangers' messages / dead letters missing": f"{len(found.strangers)} / {len(outcome.breaches.get('dead letters missing', []))}",
+        "time to charge: median, slowest": f"{waits[len(waits) // 2]:.3f} s, {waits[-1]:.2f} s",
+        "slowest recovery of a service": f"{max(recoveries):.2f} s",
+        **{f"{what}": len(outcome.breaches.get(what, [])) for what in ("lost", "doubled", "wrong", "changed", "unfounded")},
+        "charged as new more than once": len(outcome.breaches.get("charged as new more than once", [])),
+    }
+
+
+def _ledger(outcome: Outcome) -> Table:
+    table = Table(title="Ledger", title_justify="left", show_header=False)
+    table.add_column()
+    table.add_column(justify="right")
+    for name, value in figures(outcome).items():
+        table.add_row(name, str(value))
+    return table
+
+
+def write(outcome: Outcome, folder: Path) -> Path:
+    """The options, what happened when, what was told, and what was found."""
+    history = outcome.found.history
+    content: dict[str, Any] = {
+        "options": outcome.options,
+        "figures": figures(outcome),
+        "breaches": {what: [str(each) for each in witnesses] for what, witnesses in outcome.breaches.items()},
+        "shortcomings": outcome.shortcomings,
+        "journal": outcome.journal,
+        "told": {
+            "started": history.started,
+            "finished": history.finished,
+            "perhaps finished": sorted(history.perhaps_finished),
+            "charges seen": {id_: str(total) for id_, total in history.seen.items()},
+            "outcomes": {" ".join(what): times for what, times in history.outcomes.items()},
+        },
+    }
+    path = folder / "history.json"
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(content, enc_hook=str), indent=1))
+    return path
+
+
+def command(options: Options) -> str:
+    """What to type to run it again."""
+    only = "" if options.only == ("*",) else f" ONLY='{','.join(options.only)}'"
+    return f"make prove STACK={options.stack} SEED={options.seed} MINUTES={options.minutes:g}{only}"
+
+
+def exit_code(outcome: Outcome) -> int:
+    """0 kept, 1 broken, 2 the run does not count."""
+    return 1 if outcome.breaches else 2 if outcome.shortcomings else 0

@@ -1,0 +1,213 @@
+"""A campaign from its first start to its verdict."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+from ledger import History, Kept, kept, shown_charges
+
+from campaign.conductor import Conductor, Happened
+from campaign.evidence import gathered
+from campaign.keeper import Keeper
+from campaign.messages import Post
+from campaign.plan import Kind, Options, epilogue, kinds, lane
+from campaign.stacks import TROUBLE, Stack
+from campaign.verdict import Found, breaches, shortcomings
+from campaign.visitors import Visitor
+
+AT_MOST = 3.0
+"""How many times the planned minutes, and one minute, a campaign waits for what it still wants."""
+TROUBLE_PASSES_WITHIN = 25.0
+"""Seconds: readiness forgets by itself what it has not heard of for some time."""
+ASKED_ONE_BY_ONE = 2_000
+
+
+@dataclass
+class Progress:
+    """What a person may see of a campaign under way."""
+
+    options: Options
+    history: History
+    journal: Sequence[Happened]
+    began: float
+    wanted: int
+    stage: str = "load and faults"
+
+    @property
+    def happened(self) -> int:
+        return len({(each.fault.what, each.fault.where) for each in self.journal})
+
+
+@dataclass
+class Outcome:
+    """A campaign that is over."""
+
+    options: Options
+    found: Found
+    journal: Sequence[Happened]
+    recoveries: Mapping[str, Sequence[float]]
+    began: float
+    ended: float
+    breaches: Mapping[str, Sequence[object]]
+    shortcomings: Sequence[str]
+
+
+async def prove(options: Options, stack: Stack, watch: Callable[[Progress], None]) -> Outcome:
+    """Load and faults until there is enough of both; then peace, until nothing moves any more; then the ledger."""
+    async with httpx.AsyncClient(timeout=40, trust_env=False, limits=httpx.Limits(max_connections=200)) as http:
+        try:
+            return await Campaign(options, stack, http, watch).run()
+        finally:
+            for service in (each for instances in stack.services.values() for each in instances):
+                service.clean_up()
+
+
+class Campaign:
+    """`keepers` are those of each context's instances."""
+
+    def __init__(self, options: Options, stack: Stack, http: httpx.AsyncClient, watch: Callable[[Progress], None]) -> None:
+        self.options, self.stack, self._http, self._watch = options, stack, http, watch
+        self.history = History()
+        self.keepers = {context: [Keeper(each, self._dice(each.name)) for each in found] for context, found in stack.services.items()}
+        self._post = Post(stack.control, self.history, self._dice("post"))
+        self._kinds = kinds(options)
+        self._conductor = Conductor(stack.control, self.keepers, self._post, stack.deeds(self.keepers), self._dice("conductor"))
+        self._progress = Progress(options, self.history, self._conductor.journal, time.time(), len(self._wanted))
+
+    @property
+    def _wanted(self) -> list[Kind]:
+        return [kind for kinds_ in self._kinds.values() for kind in kinds_]
+
+    @property
+    def _all_keepers(self) -> list[Keeper]:
+        return [keeper for keepers in self.keepers.values() for keeper in keepers]
+
+    def _dice(self, whose: str) -> random.Random:
+        return random.Random(f"{self.options.seed} {whose}")  # noqa: S311 — a seeded plan
+
+    async def run(self) -> Outcome:
+        began = self._progress.began
+        async with _together(keeper.run() for keeper in self._all_keepers):
+            await self._start()
+            await self._load()
+            ended = time.time()
+            self._progress.stage = "waiting until all is quiet"
+            await self._all_up()
+            left = await self._quiet()
+            self._progress.stage = "ledger"
+            stored = await kept(self._http, *self._some_urls)
+            shown = await shown_charges(self._http, self._some_urls[1], list(self.history.started)[-ASKED_ONE_BY_ONE:])
+        return await self._judged(stored, shown, left, began, ended)
+
+    async def _judged(self, stored: Kept, shown: Mapping[str, Any], left: Mapping[str, Any], began: float, ended: float) -> Outcome:
+        ends = {keeper.service.name: await keeper.ended() for keeper in self._all_keepers}
+        letters = await asyncio.to_thread(self.stack.dead_letters)
+        evidence = gathered(
+            [keeper.service for keeper in self._all_keepers],
+            self.stack.control.folder / "held",
+            leases_outlive_processes=self.options.stack == "real",
+        )
+        found = Found(self.history, stored, shown, evidence, left, self._post.strangers_sent(), letters, ends)
+        return Outcome(
+            self.options,
+            found,
+            self._conductor.journal,
+            {keeper.service.name: keeper.recoveries for keeper in self._all_keepers},
+            began,
+            ended,
+            breaches(found),
+            shortcomings(self.history, self._wanted, self._conductor.journal),
+        )
+
+    async def _start(self) -> None:
+        for keeper in self._all_keepers:
+            keeper.service.start()
+        for keeper in self._all_keepers:
+            await keeper.service.ready()
+            keeper.up.set()
+
+    async def _load(self) -> None:
+        enough, waiting_room = asyncio.Event(), list[str]()
+        urls = tuple([each.url for each in self.stack.services[context]] for context in ("appointment", "financial"))
+        faults = [self._conductor.run(lane(name, found, self.options)) for name, found in self._kinds.items()]
+        async with asyncio.TaskGroup() as visitors:
+            for number in range(self.options.clients):
+                dice = self._dice(f"client {number}")
+                visitors.create_task(Visitor(self._http, urls, self.history, dice, self.options.pace).work(enough, waiting_room))  # type: ignore[arg-type]
+            async with _together(faults):
+                await self._until_enough()
+            await self._all_up()
+            self._progress.stage = "the same errors once more"
+            await asyncio.gather(*(self._conductor.run(epilogue(name, found, self.options)) for name, found in self._kinds.items()))
+            await self._conductor.gather_last_batches()
+            enough.set()
+
+    async def _until_enough(self) -> None:
+        begin, seconds = time.monotonic(), self.options.minutes * 60
+        while not self._is_enough(time.monotonic() - begin, seconds):
+            self._watch(self._progress)
+            await asyncio.sleep(0.2)
+
+    def _is_enough(self, passed: float, seconds: float) -> bool:
+        if passed > AT_MOST * seconds + 60:
+            return True
+        progress = self._progress
+        return (
+            passed >= seconds
+            and len(self.history.started) >= self.options.appointments
+            and len(progress.journal) >= self.options.faults
+            and progress.happened >= progress.wanted
+        )
+
+    async def _all_up(self) -> None:
+        for point in (self.stack.control.folder / "armed").iterdir():
+            self.stack.control.disarm(point.name)
+        await asyncio.sleep(0.1)
+        for keeper in self._all_keepers:
+            keeper.go_on()
+            await keeper.ready(within=60)
+
+    async def _quiet(self) -> Mapping[str, Any]:
+        """What is left on the way when nothing is, or nothing has moved for as long as patience lasts."""
+        finished = [each["id"] for each in (await kept(self._http, *self._some_urls)).appointments if each["end_date"] is not None]
+        moved, last = time.monotonic(), object()
+        while True:
+            self._watch(self._progress)
+            shown = await shown_charges(self._http, self._some_urls[1], finished)
+            finished = [id_ for id_, total in shown.items() if total is None]
+            left = await self.stack.left(self._http)
+            if not finished and not left:
+                return left
+            now = len(finished), left.get("unacknowledged")
+            moved, last = (moved, last) if now == last else (time.monotonic(), now)
+            if time.monotonic() - moved > (TROUBLE_PASSES_WITHIN if self._only_trouble(finished, left) else self.options.patience):
+                return left
+            await asyncio.sleep(0.2)
+
+    def _only_trouble(self, uncharged: Sequence[str], left: Mapping[str, Any]) -> bool:
+        return not uncharged and set(left) == {TROUBLE}
+
+    @property
+    def _some_urls(self) -> tuple[str, str]:
+        appointment, financial = (self.stack.services[context][0].url for context in ("appointment", "financial"))
+        return appointment, financial
+
+
+@asynccontextmanager
+async def _together(work: Iterable[Any]) -> AsyncIterator[None]:
+    """Inside, these go on; they are cancelled afterwards. What one of them raises is raised here."""
+    tasks = [asyncio.create_task(each) for each in work]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result

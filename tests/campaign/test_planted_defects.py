@@ -1,0 +1,67 @@
+"""The campaign can fail: a service with a deliberate defect is found out, within seconds."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from campaign.embedded import Embedded
+from campaign.plan import Options
+from campaign.real import RealServers, on_real_servers
+from campaign.report import verdict
+from campaign.run import Outcome, prove
+
+SHORT = Options(seed=5, minutes=0.05, appointments=60, pace=0.02, patience=1.5)
+KILLS = ("kill appointment *", "kill both *", "kill save.*")
+
+EMBEDDED: dict[str, tuple[str, dict[str, Any]]] = {
+    "acknowledge-before-saving": ("lost", {"only": KILLS}),
+    "success-on-an-unsafe-write": ("lost", {"only": ("error save.*", "fill publish.before")}),
+    "save-without-the-fact": ("lost", {"only": ()}),
+    "lease-ignored": ("handed over within a lease", {"only": ("refuse publish.before", "delay publish.before")}),
+    "confirm-clears-the-outbox": ("lost", {"only": ("delay publish.after",)}),
+    "confirm-before-publishing": ("lost", {"only": ("kill publish.before", "kill appointment *")}),
+    "publish-drops-one": ("lost", {"only": ("delay publish.*",)}),
+    "commit-before-charging": ("lost", {"only": ("kill charge.before", "kill financial *")}),
+    "place-without-the-logs-id": ("lost", {"only": ("replace event log",)}),
+    "charge-not-idempotent": ("charged as new more than once", {"only": ("tell again", "tell otherwise", "error charge.after")}),
+    "known-charges-called-new": ("charged as new more than once", {"only": ("tell again", "error acknowledge.before")}),
+    "dead-letters-forgotten": ("dead letters missing", {"only": ("tell garbage",)}),
+}
+
+
+REAL: dict[str, tuple[str, dict[str, Any]]] = {
+    "lease-ignored": ("handed over within a lease", {"only": ("delay publish.before",)}),
+    "one-partition-committed": ("left on the way", {"only": ()}),
+}
+
+
+@pytest.mark.parametrize("defect", EMBEDDED)
+async def test_on_the_embedded_stack_it_finds(defect: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected, chosen = EMBEDDED[defect]
+    options = replace(SHORT, defect=defect, **chosen)
+
+    outcome = await prove(options, Embedded(tmp_path, options), lambda _: None)
+
+    _tell(capsys, outcome)
+    assert expected in outcome.breaches
+
+
+@pytest.mark.parametrize("defect", REAL)
+async def test_on_the_real_stack_it_finds(defect: str, tmp_path: Path, below: RealServers, capsys: pytest.CaptureFixture[str]) -> None:
+    expected, chosen = REAL[defect]
+    options = replace(SHORT, stack="real", minutes=0.12, patience=6.0, defect=defect, **chosen)
+
+    with on_real_servers(tmp_path, options, below) as stack:
+        outcome = await prove(options, stack, lambda _: None)
+
+    _tell(capsys, outcome)
+    assert expected in outcome.breaches
+
+
+def _tell(capsys: pytest.CaptureFixture[str], outcome: Outcome) -> None:
+    found = ", ".join(f"{what}: {len(witnesses)}" for what, witnesses in outcome.breaches.items())
+    with capsys.disabled():
+        sys.stdout.write(f"\n{outcome.options.defect}: {verdict(outcome)} in {outcome.ended - outcome.began:.1f} s ({found})\n")

@@ -1,0 +1,63 @@
+"""Whether the promise was kept, and whether the run tried hard enough to say so."""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from ledger import History, Kept, judge, sums
+
+from campaign.conductor import Happened
+from campaign.evidence import Evidence
+from campaign.plan import Kind
+
+LEAST_SHARE = 0.5
+
+
+@dataclass
+class Found:
+    """All that there is to judge, once the services have been quiet and have ended."""
+
+    history: History
+    kept: Kept
+    shown: Mapping[str, Decimal | None]
+    evidence: Evidence
+    left: Mapping[str, Any]
+    strangers: Collection[str]
+    dead_letters: str
+    ends: Mapping[str, int]
+
+
+def breaches(found: Found) -> dict[str, Sequence[object]]:
+    """Each promise that was not kept, with its witnesses."""
+    charged, due = sums(found.kept)
+    untold = {each["id"] for each in found.kept.appointments} - found.history.started.keys()
+    all_of_them: dict[str, Collection[object]] = {
+        **judge(found.history, found.kept, found.shown).breaches,
+        "charged as new more than once": {id_ for id_, times in found.evidence.times_new.items() if times > 1},
+        "handed over within a lease": found.evidence.held_twice,
+        "published past a lease": found.evidence.late,
+        "left on the way": [f"{what}: {count}" for what, count in found.left.items()],
+        "dead letters missing": [each for each in found.strangers if each not in found.dead_letters],
+        "sums": [] if charged == due else [f"charged {charged}, due {due}"],
+        "nobody started": untold if len(untold) > found.history.outcomes["start", "unknown"] else [],
+        "tracebacks": found.evidence.tracebacks,
+        "exit codes": [f"{name}: {code}" for name, code in found.ends.items() if code],
+    }
+    return {what: sorted(witnesses, key=str) for what, witnesses in all_of_them.items() if witnesses}
+
+
+def share(history: History) -> float:
+    """Of all requests, how many were acknowledged."""
+    return history.count("acknowledged") / max(1, sum(history.outcomes.values()))
+
+
+def shortcomings(history: History, wanted: Collection[Kind], journal: Sequence[Happened]) -> list[str]:
+    """Why the run does not count."""
+    hits = Counter((each.fault.what, each.fault.where) for each in journal)
+    missed = [" ".join(kind) for kind in wanted if not hits[kind]]
+    reasons = [f"never happened: {', '.join(missed)}"] if missed else []
+    if share(history) < LEAST_SHARE:
+        reasons.append(f"only {share(history):.0%} of the requests were acknowledged")
+    return reasons

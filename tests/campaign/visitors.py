@@ -1,0 +1,42 @@
+"""The people of a campaign: those of `clients`, at a pace, at any of a service's instances, some of whom lose patience."""
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import httpx
+from clients import Client
+from ledger import History, Json
+
+LEAVES = 0.03
+"""Of the requests that change something, how many are left before their answer is there."""
+
+
+class Visitor(Client):
+    """Rests for `pace` seconds on average between two appointments; `urls` are those of both services' instances."""
+
+    between_tries = 0.1, 0.5
+
+    def __init__(
+        self, http: httpx.AsyncClient, urls: tuple[Sequence[str], Sequence[str]], history: History, dice: random.Random, pace: float
+    ) -> None:
+        self._urls, self._pace = urls, pace
+        super().__init__(http, urls[0][0], urls[1][0], history, dice)
+
+    async def work(self, until: asyncio.Event, waiting_room: list[str]) -> None:
+        while not until.is_set():
+            await asyncio.sleep(self._dice.uniform(0, 2 * self._pace))
+            appointment_id = waiting_room.pop(0) if len(waiting_room) > 20 and self._dice.random() < 0.5 else await self.start()
+            if appointment_id is None:
+                await asyncio.sleep(self._dice.uniform(*self.between_tries))
+            elif self._dice.random() < 0.3:  # it takes its time
+                waiting_room.append(appointment_id)
+            else:
+                await self._finish_in_some_way(appointment_id)
+
+    async def _outcome(self, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
+        self._appointment_url, self._financial_url = (self._dice.choice(each) for each in self._urls)
+        if method == "POST" and self._dice.random() < LEAVES:
+            more["timeout"] = httpx.Timeout(5, read=self._dice.uniform(0.0005, 0.01))
+        return await super()._outcome(method, url, **more)
