@@ -22,7 +22,7 @@ from clinic.domain.appointment.ports import Wanted
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging import Claimed, Message, Published
 from contracts.machines import IDS, Machine, Openable, anyone, given_up, ids, people, step
-from contracts.outbox_model import OutboxModel
+from contracts.outbox_model import OutboxModel, position
 from contracts.subject import Contract, Store
 
 LONG = 600.0
@@ -169,7 +169,15 @@ class AppointmentsMachine(Machine):
 
     async def _confirm(self, facts: Sequence[Message]) -> None:
         self.outbox.forget(facts)  # whatever may come again from now on
-        await self.store().confirm([Published(fact, f"log/{fact.id}", now()) for fact in facts])
+        await self.store().confirm([Published(fact, position(fact), now()) for fact in facts])
+
+    @step(id_=ids)
+    async def told(self, id_: UUID) -> None:
+        for fact, where in self.outbox.told.values():
+            telling = await self.store().told(fact)
+            assert telling is not None
+            assert (telling.position, telling.published_at is None) == (where, where is None)
+        assert await self.store().told(self._fact(id_)) is None
 
     @invariant()
     def knows_the_oldest(self) -> None:

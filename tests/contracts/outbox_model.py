@@ -7,6 +7,11 @@ from time import monotonic
 from clinic.domain.messaging import Claimed, Message
 
 
+def position(fact: Message) -> str:
+    """Where this fact is published, whenever it is."""
+    return f"log/{fact.id}"
+
+
 class OutboxModel:
     """The unpublished facts in the order of their saves, and until when somebody holds them.
 
@@ -17,6 +22,8 @@ class OutboxModel:
     def __init__(self, *, together: bool) -> None:
         self._together = together
         self.unpublished: dict[str, Message] = {}
+        self.told: dict[str, tuple[Message, str | None]] = {}
+        """Each fact that was ever saved, and where it was published."""
         self._saved: dict[str, tuple[datetime, datetime]] = {}
         self._held: dict[str, float] = {}
         self._handed: set[str] = set()
@@ -35,6 +42,7 @@ class OutboxModel:
 
     def keep(self, facts: Sequence[Message], since: datetime, till: datetime) -> None:
         self.unpublished |= {fact.id: fact for fact in facts}
+        self.told |= {fact.id: (fact, None) for fact in facts}
         self._saved |= {fact.id: (since, till) for fact in facts}
 
     def take(self, claimed: Sequence[Claimed]) -> None:
@@ -60,6 +68,8 @@ class OutboxModel:
             until = self._held.pop(fact.id, 0)
             if self.unpublished.pop(fact.id, None) and (fact.id in self._set_free or until <= moment):
                 self._may_repeat.add(fact.id)  # another relay may hold it by now, and confirming does not take it away
+            if fact.id in self.told:
+                self.told[fact.id] = fact, position(fact)
             if self._together:
                 self._set_free.update(each.id for each in self.unpublished.values() if each.subject == fact.subject)
 

@@ -36,8 +36,13 @@ CAUGHT_BY = {
     "StartsAtTheEnd": "test_what_was_published_before_the_first_subscription_opens_is_received",
 }
 HISTORIES = "test_any_history_of_calls_goes_as_a_simple_model_says"
-OF_DEAD_LETTERS = {"ForgetsTheFirstSight", "WaitsAnewWhenItArrivesAgain", "SettlesOverAnother"}
-CAUGHT_BY_HISTORIES = sorted(CAUGHT_BY.keys() - OF_DEAD_LETTERS)
+WITHOUT_HISTORIES = {
+    "ForgetsTheFirstSight",
+    "RestsOnTheFirstTelling",  # in a history no fact is saved twice
+    "SettlesOverAnother",
+    "WaitsAnewWhenItArrivesAgain",
+}
+CAUGHT_BY_HISTORIES = sorted(CAUGHT_BY.keys() - WITHOUT_HISTORIES)
 
 
 @pytest.fixture(scope="module")
