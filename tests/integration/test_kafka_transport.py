@@ -30,7 +30,7 @@ LEASE = 20.0
 class TestKafkaTransport(TransportContract):
     patience = 30
     largest = 900 * 1024
-    histories = settings(FEW, max_examples=6, stateful_step_count=25)
+    histories = settings(FEW, max_examples=12, stateful_step_count=25)
     servers: ClassVar[str] = ""
     protocol: ClassVar[str] = "classic"
 
