@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
 from threading import Event, Thread
-from time import monotonic, sleep
+from time import monotonic
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
@@ -22,13 +22,13 @@ from clinic.domain.messaging import Clock, Delivery, Notices, Origin, Subscripti
 
 BATCH: Final = 500
 POLL_EVERY: Final = 0.05
-"""Seconds between two signs of life to the client while a batch is held, or nothing comes."""
+"""Seconds between two signs of life to the client while nothing comes."""
+STAY_EVERY: Final = 0.5
+"""Seconds between two signs of life while a batch is held. The first one stops what the client fetches in advance."""
 LOOK_EVERY: Final = 2.0
 """Seconds between two looks whether the broker is there, while nothing comes."""
 ANSWER_WITHIN: Final = 5.0
 """Seconds that a broker may take for an answer."""
-COMMIT_EVERY: Final = 0.0005
-"""Seconds between two looks whether a commit is reported."""
 CLOSE_WITHIN: Final = 7.0
 NO_LONGER_OURS: Final = frozenset({
     KafkaError.FENCED_INSTANCE_ID,
@@ -38,8 +38,6 @@ NO_LONGER_OURS: Final = frozenset({
     KafkaError.UNKNOWN_MEMBER_ID,
 })  # fmt: skip
 """How the group says that another member has the partitions: it delivers again what is in them."""
-
-Offsets = frozenset[tuple[int, int]]
 
 
 class KafkaSubscription(Subscription):
@@ -130,7 +128,7 @@ class KafkaSubscription(Subscription):
     def _until_acknowledged(self, member: "_Member", held: "_Batch") -> None:
         member.look_ahead(self._loop)
         while not self._closing.is_set():
-            if not held.is_acknowledged_within(POLL_EVERY):
+            if not held.is_acknowledged_within(STAY_EVERY):
                 member.stay()
                 continue
             failure: ClinicError | None = Unavailable("Kafka does not say whether offsets are kept")
@@ -211,18 +209,12 @@ class _Member:
         self._ahead: _Batch | None = None
         self._topic, self._clock = kafka.topic, clock
         self._is_paused = False
-        self._early: list[Record] = []
-        self._commits: dict[Offsets, list[KafkaError]] = {}
+        self._committing: queue.SimpleQueue[ClinicError | None] | None = None
         # A member that dies is missed within seconds; with the other protocol, how soon is for the broker to say.
         classic = {"partition_assignment_strategy": "cooperative-sticky", "session_timeout_ms": 6000, "heartbeat_interval_ms": 1500}
         self._consumer = kafka.client(
             Consumer,
-            {
-                "auto.offset.reset": "earliest",
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "on_commit": self._committed,
-            },
+            {"auto.offset.reset": "earliest", "enable.auto.commit": False, "enable.auto.offset.store": False},
             group_id=kafka.group,
             group_protocol=kafka.protocol,
             socket_timeout_ms=int(ANSWER_WITHIN * 1000),
@@ -231,7 +223,8 @@ class _Member:
         self._consumer.subscribe([kafka.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
 
     def close(self) -> None:
-        self._consumer.close()
+        if self._committing is None:  # else the client takes no call: it is left behind, and the group misses it by itself
+            self._consumer.close()
 
     def look(self) -> None:
         """Raises `KafkaException` where the topic cannot be seen: nothing else says so while nothing comes."""
@@ -250,14 +243,16 @@ class _Member:
         self._ahead = self._read(loop, 0)
 
     def _read(self, loop: asyncio.AbstractEventLoop, within: float) -> _Batch | None:
-        early, self._early = self._early, []
-        first = self._consumer.poll(0 if early else within)
-        more = () if first is None else (first, *self._consumer.consume(BATCH - 1, 0))
-        records = [*early, *(record for record in more if _is_event(record))]
+        first = self._consumer.poll(within)
+        if first is None:
+            return None
+        records = [record for record in (first, *self._consumer.consume(BATCH - 1, 0)) if _is_event(record)]
         return _Batch(records, self._clock(), loop) if records else None
 
     def stay(self) -> None:
         """A sign of life while a batch is held: without it the group expels the member, and nothing new comes with it."""
+        if self._committing is not None:
+            return
         if not self._is_paused:
             self._consumer.pause(self._consumer.assignment())
             self._is_paused = True
@@ -269,22 +264,24 @@ class _Member:
         """None where the offsets are kept, or another member has the partitions."""
         if not (ends := held.next_offsets(self._topic)):
             return None
-        # To wait for the commit inside the client would be to wait for as long as a broker is silent, without a sign of life.
-        self._commits.clear()
-        self._consumer.commit(offsets=ends, asynchronous=True)
-        give_up = monotonic() + ANSWER_WITHIN
-        while (errors := self._commits.get(_offsets(ends))) is None:
-            if monotonic() > give_up:
-                return Unavailable(f"Kafka does not say within {ANSWER_WITHIN:.0f} s whether offsets are kept")
-            if (record := self._consumer.poll(0)) is None:
-                sleep(COMMIT_EVERY)
-            elif _is_event(record):
-                self._early.append(record)
-        unknown = [error for error in errors if error.code() not in NO_LONGER_OURS]
-        return Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}") if unknown else None
+        if self._committing is None:
+            # The client waits for as long as a broker is silent, and takes no other call meanwhile: a thread of its own.
+            self._committing = queue.SimpleQueue()
+            Thread(target=self._commit, args=(ends, self._committing), name="kafka-commit", daemon=True).start()
+        try:
+            failure = self._committing.get(timeout=ANSWER_WITHIN)
+        except queue.Empty:
+            return Unavailable(f"Kafka does not say within {ANSWER_WITHIN:.0f} s whether offsets are kept")
+        self._committing = None
+        return failure
 
-    def _committed(self, error: KafkaError | None, partitions: list[TopicPartition]) -> None:
-        self._commits[_offsets(partitions)] = [each for each in (error, *(partition.error for partition in partitions)) if each is not None]
+    def _commit(self, ends: list[TopicPartition], report: "queue.SimpleQueue[ClinicError | None]") -> None:
+        try:
+            errors = [each.error for each in self._consumer.commit(offsets=ends, asynchronous=False) or () if each.error]
+        except KafkaException as error:
+            errors = [error.args[0]]
+        unknown = [error for error in errors if error.code() not in NO_LONGER_OURS]
+        report.put(Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}") if unknown else None)
 
     def go_on(self) -> None:
         """The batch is done with."""
@@ -303,12 +300,7 @@ class _Member:
         for batch in (self.held, self._ahead):
             if batch:
                 batch.revoked |= revoked
-        self._early = [record for record in self._early if record.partition() not in revoked]
         consumer.incremental_unassign(partitions)
-
-
-def _offsets(partitions: Sequence[TopicPartition]) -> Offsets:
-    return frozenset((each.partition, each.offset) for each in partitions)
 
 
 def delivery(record: Record, now: datetime) -> Delivery:
