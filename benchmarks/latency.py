@@ -1,5 +1,5 @@
 # ruff: noqa: INP001 — a script's folder is no package
-"""How long a finish takes to become a charge, over two processes on SQLite at a steady rate.
+"""How long a finish takes to become a charge, over two processes at a steady rate, on SQLite or what the settings name.
 
     .venv/bin/python benchmarks/latency.py [seconds] [finishes a second]
 
@@ -34,7 +34,7 @@ class Client:
 
     async def ask(self, line: str, header: str = "X: y") -> bytes:
         """The answer's head and body. Ends the program where it is no success."""
-        connection = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self._port)
+        connection = self._kept() or await asyncio.open_connection("127.0.0.1", self._port)
         reader, writer = connection
         writer.write(f"{line} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 0\r\n{header}\r\n\r\n".encode())
         head = await reader.readuntil(b"\r\n\r\n")
@@ -42,6 +42,14 @@ class Client:
         answer = head + await reader.readexactly(length)
         self._idle.append(connection)
         return answer if head.startswith(b"HTTP/1.1 200") else sys.exit(answer.decode())
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection[0].at_eof():  # else the server has closed what nobody used for long
+                return connection
+            connection[1].close()
+        return None
 
     def close(self) -> None:
         for _, writer in self._idle:

@@ -1,6 +1,7 @@
 """The services on MongoDB and Kafka, in databases, topics and groups of a test's own; and servers that a test may take away."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from uuid import uuid4
 
 import httpx
 import servers
+from clients import Client
 from ledger import History, Json, judge, kept, read, shown_charges
 from processes import PROGRAM, Pair, Process, Service, eventually, free_ports
 from testcontainers.core.docker_client import DockerClient
@@ -156,3 +158,17 @@ async def notices(http: httpx.AsyncClient, service: Service, what: str) -> int:
     metrics = (await http.get(f"{service.url}/metrics")).raise_for_status().text
     found = [line for line in metrics.splitlines() if line.startswith(f'clinic_notices_total{{what="{what}"}}')]
     return int(float(found[0].split()[-1])) if found else 0
+
+
+@asynccontextmanager
+async def busy(http: httpx.AsyncClient, pair: Pair, history: History) -> AsyncIterator[None]:
+    """While inside, clients start, finish and look."""
+    enough = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for number in range(8):
+            dice = random.Random(number)  # noqa: S311 — a seeded plan
+            group.create_task(Client(http, pair.appointment.url, pair.financial.url, history, dice).work(enough, []))
+        try:
+            yield
+        finally:
+            enough.set()

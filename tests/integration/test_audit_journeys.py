@@ -1,12 +1,11 @@
 """`clinic audit` and `clinic trace` as processes of their own, beside services that run."""
 
-import asyncio
 import itertools
 import json
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, closing
+from collections.abc import Callable
+from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,7 @@ from uuid import UUID
 import httpx
 import pymongo
 import pytest
-from clients import Client
-from deployments import charged, finish, finish_many, on_real_servers
+from deployments import busy, charged, finish, finish_many, on_real_servers
 from ledger import History, due
 from processes import PROGRAM, Pair, Process, eventually
 
@@ -70,20 +68,6 @@ def stack(request: pytest.FixtureRequest, processes: list[Process], tmp_path: Pa
         return Stack(request.getfixturevalue("pair"), processes, remove_from_sqlite)
     mongo, kafka = request.getfixturevalue("mongo_replica_set"), request.getfixturevalue("kafka")
     return Stack(on_real_servers(tmp_path, processes, mongo, kafka), processes, remove_from_mongo)
-
-
-@asynccontextmanager
-async def busy(http: httpx.AsyncClient, pair: Pair, history: History) -> AsyncIterator[None]:
-    """While inside, clients start, finish and look."""
-    enough = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        for number in range(8):
-            dice = random.Random(number)  # noqa: S311 — a seeded plan
-            group.create_task(Client(http, pair.appointment.url, pair.financial.url, history, dice).work(enough, []))
-        try:
-            yield
-        finally:
-            enough.set()
 
 
 async def test_a_charge_that_was_removed_by_hand_is_found_and_restored_beside_the_services(stack: Stack, http: httpx.AsyncClient) -> None:
