@@ -43,12 +43,14 @@ logs: ## follow what it says
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
 .PHONY: check
-check: .venv/dev ## format, lint, types, import rules, unit tests: seconds, offline
+check: lint test-unit ## format, lint, types, import rules, unit tests: a minute, offline
+
+.PHONY: lint
+lint: .venv/dev ## format, lint, types, import rules
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest tests/unit
 
 .PHONY: test
 test: .venv/dev ## every test

@@ -161,13 +161,13 @@ async def notices(http: httpx.AsyncClient, service: Service, what: str) -> int:
 
 
 @asynccontextmanager
-async def busy(http: httpx.AsyncClient, pair: Pair, history: History) -> AsyncIterator[None]:
-    """While inside, clients start, finish and look."""
+async def busy(http: httpx.AsyncClient, desks: list[tuple[Service, Service]], history: History) -> AsyncIterator[None]:
+    """While inside, clients start, finish and look, each at its own pair of instances."""
     enough = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        for number in range(8):
+        for number, (appointment, financial) in enumerate(desks):
             dice = random.Random(number)  # noqa: S311 — a seeded plan
-            group.create_task(Client(http, pair.appointment.url, pair.financial.url, history, dice).work(enough, []))
+            group.create_task(Client(http, appointment.url, financial.url, history, dice).work(enough, []))
         try:
             yield
         finally:

@@ -119,7 +119,7 @@ class CommitsOnePartition(Broken):
         held = self._adapter._held  # noqa: SLF001 — broken on purpose, on the inside
         if held is not None:
             last = int(batch[-1].origin.position.split("/")[-2])
-            held.gone.update(set(range(100)) - {last})
+            held.revoked.update(set(range(100)) - {last})
         await self._adapter.acknowledge(batch)
 
 

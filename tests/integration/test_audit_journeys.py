@@ -94,7 +94,7 @@ async def test_an_audit_beside_a_busy_clinic_raises_no_false_alarm(stack: Stack,
     history = History()
     await charged(http, stack.pair, {(await finish(http, stack.pair))["id"]})
 
-    async with busy(http, stack.pair, history):
+    async with busy(http, [stack.pair.services] * 8, history):
         audits = [await stack.audit("--grace", GRACE) for _ in range(5)]
 
     assert [(code, found) for code, found, _ in audits] == [(0, [])] * len(audits)
@@ -108,7 +108,7 @@ async def test_a_repair_beside_a_busy_clinic_mends_what_was_removed_and_nothing_
     await charged(http, stack.pair, set(told))
     removed = sorted(told)[::3]
 
-    async with busy(http, stack.pair, History()):
+    async with busy(http, [stack.pair.services] * 8, History()):
         for each in removed:
             stack.remove_charge(each)
 

@@ -28,7 +28,7 @@ async def test_what_is_in_a_backup_taken_under_load_is_charged_exactly_once(
     restored, history = Pair(tmp_path / "restored", {}), History()
     processes += restored.services
     await pair.started()
-    async with busy(http, pair, history):
+    async with busy(http, [pair.services] * 8, history):
         await finished(history, 200)
         await asyncio.to_thread(back_up, pair.data, restored.data)
         await finished(history, len(history.finished) + 100)

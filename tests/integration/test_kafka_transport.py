@@ -160,6 +160,33 @@ async def test_a_value_that_the_client_does_not_take_is_named_and_not_repeated(i
     assert "hunter2" not in str(refused.value)
 
 
+async def test_a_rebalance_while_a_batch_is_held_neither_loses_a_message_nor_stalls(its: Kafka) -> None:
+    its = replace(its, partitions=4)
+    first, second = (KafkaSubscription(its, now, Noticed()) for _ in range(2))
+    messages = [a_message() for _ in range(40)]
+    async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher, opened(first):
+        await publisher.publish(messages)
+        held = await first.receive()
+        async with opened(second):
+            taken_over = await second.receive()  # not before the first has let go of some partitions, with the batch in its hands
+            await first.acknowledge(held)
+            await second.acknowledge(taken_over)
+            seen = {each.message.id for each in (*held, *taken_over)}
+            while seen != {each.id for each in messages}:
+                batch, subscription = await _whoever_receives(first, second)
+                seen |= {each.message.id for each in batch}
+                await subscription.acknowledge(batch)
+
+
+async def _whoever_receives(*members: KafkaSubscription) -> tuple[Sequence[Delivery], KafkaSubscription]:
+    receiving = {asyncio.create_task(each.receive()): each for each in members}
+    done_ones, waiting = await asyncio.wait(receiving, return_when=asyncio.FIRST_COMPLETED)
+    for each in waiting:
+        each.cancel()
+    done = done_ones.pop()
+    return done.result(), receiving[done]
+
+
 async def test_nothing_is_published_at_once(its: Kafka) -> None:
     async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
         assert await publisher.publish([]) == []

@@ -1,23 +1,20 @@
 """What a person does over HTTP while MongoDB, Kafka and instances of the services come and go."""
 
-import asyncio
 import json
-import random
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
 from typing import get_args
 
 import httpx
 import pytest
-from clients import Client
 from confluent_kafka.admin import AdminClient
 from deployments import (
     Outage,
     Server,
     another,
     breaches,
+    busy,
     charged,
     finish,
     finish_many,
@@ -29,7 +26,7 @@ from deployments import (
     start,
 )
 from ledger import History, due, kept, read
-from processes import Pair, Process, Service, eventually
+from processes import Pair, Process, eventually
 
 PATIENCE = 1.0
 """CLINIC_MONGO_TIMEOUT, in seconds."""
@@ -48,20 +45,6 @@ def mongo_of_ours() -> Iterator[Server]:
 def kafka_of_ours() -> Iterator[Server]:
     with own_kafka() as server:
         yield server
-
-
-@asynccontextmanager
-async def busy(http: httpx.AsyncClient, desks: list[tuple[Service, Service]], history: History) -> AsyncIterator[None]:
-    """While inside, clients start, finish and look, each at its own pair of instances."""
-    enough = asyncio.Event()
-    async with asyncio.TaskGroup() as group:
-        for number, (appointment, financial) in enumerate(desks):
-            dice = random.Random(number)  # noqa: S311 — a seeded plan
-            group.create_task(Client(http, appointment.url, financial.url, history, dice).work(enough, []))
-        try:
-            yield
-        finally:
-            enough.set()
 
 
 async def more_is_acknowledged(history: History, count: int, *, within: float = 20) -> None:
@@ -151,10 +134,11 @@ async def test_without_its_database_a_service_says_so_in_time_and_goes_on_by_its
     assert {service.exit_code for service in pair.services} == {None}
 
 
+@pytest.mark.parametrize("protocol", ["classic", "consumer"])
 async def test_of_two_and_three_instances_one_of_each_is_killed_under_load_and_the_others_take_over_within_seconds(
-    processes: list[Process], tmp_path: Path, mongo_replica_set: str, kafka: str, http: httpx.AsyncClient
+    processes: list[Process], tmp_path: Path, mongo_replica_set: str, kafka: str, http: httpx.AsyncClient, protocol: str
 ) -> None:
-    pair = on_real_servers(tmp_path, processes, mongo_replica_set, kafka)
+    pair = on_real_servers(tmp_path, processes, mongo_replica_set, kafka, CLINIC_KAFKA_PROTOCOL=protocol)
     appointments = [pair.appointment, another(pair, processes, "appointment", "appointment 2")]
     financials = [pair.financial, *(another(pair, processes, "financial", f"financial {number}") for number in (2, 3))]
     await pair.appointment.started()

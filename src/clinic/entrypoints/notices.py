@@ -57,6 +57,7 @@ def configure_logging(settings: Settings) -> None:
     )
     structlog.configure(
         processors=[
+            _printable,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *shape,
@@ -65,3 +66,11 @@ def configure_logging(settings: Settings) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
+
+
+def _printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A stranger's text must not steer the terminal of whoever reads the log."""
+    return {
+        name: each if not isinstance(each, str) or each.isprintable() else each.encode("unicode_escape").decode()
+        for name, each in event.items()
+    }
