@@ -30,7 +30,7 @@ from processes import Pair, Process, eventually
 
 PATIENCE = 1.0
 """CLINIC_MONGO_TIMEOUT, in seconds."""
-ANSWERED_WITHIN = 5 * PATIENCE
+ANSWERED_WITHIN = 3 * PATIENCE
 BACK_WITHIN = 40
 OUTAGES = get_args(Outage)
 

@@ -14,7 +14,7 @@ from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
-from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, decimal, money
+from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
@@ -69,10 +69,11 @@ class MongoAppointments(appointment.Appointments, Outbox):
         await self._database.check()
 
     async def add(self, appointment: Appointment) -> None:
-        await self._write(_Write(InsertOne({"_id": appointment.id, **_state(appointment), "added_at": self._clock()}), appointment))
+        insert = InsertOne({"_id": appointment.id, **_state(appointment), "added_at": self._clock()})
+        await self._database.in_time(self._write(_Write(insert, appointment)))
 
     async def get(self, appointment_id: UUID) -> Appointment:
-        return await self._load(appointment_id)
+        return await self._database.in_time(self._load(appointment_id))
 
     async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
         # Where the version has moved on, the upsert collides on _id, and that one operation of the group fails.
@@ -80,7 +81,8 @@ class MongoAppointments(appointment.Appointments, Outbox):
         saved = replace(appointment, version=appointment.version + 1)
         # The first save of an appointment has no facts before it that its own could overtake.
         at_once = bool(facts) and appointment.version == 1
-        return await self._write(_Write(UpdateOne(known, self._saving(saved, facts, at_once=at_once), upsert=True), saved, facts, at_once))
+        update = UpdateOne(known, self._saving(saved, facts, at_once=at_once), upsert=True)
+        return await self._database.in_time(self._write(_Write(update, saved, facts, at_once)))
 
     async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
         query: Document = {**ADDED} if after is None else {**ADDED, "_id": {"$lt": after}}
@@ -90,9 +92,8 @@ class MongoAppointments(appointment.Appointments, Outbox):
             query["patient_id"] = wanted.patient_id
         if wanted.finished is not None:
             query["end"] = {"$ne": None} if wanted.finished else None
-        with answered():
-            found = self._documents.find(query, {"outbox": False}).sort("_id", DESCENDING).limit(limit)
-            return [_appointment(document) async for document in found]
+        found = self._documents.find(query, {"outbox": False}).sort("_id", DESCENDING).limit(limit)
+        return [_appointment(document) for document in await self._database.in_time(every(found))]
 
     async def claim(self, limit: int) -> Sequence[Claimed]:
         while True:

@@ -9,7 +9,7 @@ from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, InsertOne
 
 from clinic.adapters.arrivals import Arrivals
-from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, decimal, money
+from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
@@ -54,7 +54,7 @@ class MongoCharges(financial.Charges):
         return added
 
     async def get(self, appointment_id: UUID) -> Charge:
-        for charge in await self._find([appointment_id]):
+        for charge in await self._database.in_time(self._find([appointment_id])):
             return charge
         raise NotFound(f"appointment {appointment_id} has no charge yet")
 
@@ -72,9 +72,8 @@ class MongoCharges(financial.Charges):
             query["charged_at"] = bounds
         if after is not None:
             query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
-        with answered():
-            found = self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
-            return [_charge(document) async for document in found]
+        found = self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+        return [_charge(document) for document in await self._database.in_time(every(found))]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
         query: Document = {} if after is None else {"_id": {"$lt": after}}

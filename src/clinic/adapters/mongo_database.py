@@ -3,14 +3,16 @@
 No transactions: the same on a standalone server, a replica set and a sharded cluster. Every write is majority and journaled.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from bson.decimal128 import Decimal128
 from pymongo import AsyncMongoClient, InsertOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
+from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from clinic.domain.errors import Misconfigured, Unavailable
@@ -19,17 +21,19 @@ from clinic.domain.money import Money
 Document = dict[str, Any]
 Collection = AsyncCollection[Document]
 
+T = TypeVar("T")
+
 NOT_ALLOWED: Final = 13
 
 
 class MongoDatabase:
     """A context's database; its client lives as long as the service does.
 
-    `timeout` bounds each call to a server that hangs, in seconds; a request waits for a few calls in a row at most.
+    `timeout` bounds each wait for a server that hangs, in seconds.
     """
 
     def __init__(self, url: str, name: str, timeout: float) -> None:
-        self._url, self._name, self._timeout = url, name, int(timeout * 1000)
+        self._url, self._name, self._seconds, self._timeout = url, name, timeout, int(timeout * 1000)
         self._client: AsyncMongoClient[Document] | None = None
 
     async def open(self) -> None:
@@ -72,6 +76,14 @@ class MongoDatabase:
         """Return when the primary answers. Raises `Unavailable`."""
         with answered():
             await self._opened[self._name].command("ping")
+
+    async def in_time(self, answer: Awaitable[T]) -> T:
+        """The answer. Raises `Unavailable` where it takes longer: what was asked goes on, and its outcome is unknown."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await asyncio.shield(answer)
+        except TimeoutError:
+            raise Unavailable(f"MongoDB does not answer within {self._seconds:g} s") from None
 
     def collection(self, name: str) -> Collection:
         return self._opened[self._name][name]
@@ -117,6 +129,12 @@ async def bulk(documents: Collection, requests: Sequence[InsertOne[Document] | U
         return (await documents.bulk_write(requests, ordered=False)).bulk_api_result
     except BulkWriteError as error:
         return error.details or {}
+
+
+async def every(found: AsyncCursor[Document]) -> list[Document]:
+    """All that a query finds. Raises `Unavailable`."""
+    with answered():
+        return await found.to_list()
 
 
 @lru_cache(maxsize=4096)
