@@ -694,6 +694,15 @@ class DeadLettersContract(Contract):
             assert list(await letters.page(wanted, 20)) == expected, wanted
             assert list(await letters.page(wanted, 2, "log/03")) == [each for each in expected if each.position > "log/03"][:2]
 
+    async def test_a_page_shows_the_letters_of_certain_messages(self, letters: DeadLetters) -> None:
+        kept = [a_letter(position=f"log/{number}", about=str(number % 2), message_id=f"id {number % 3}") for number in range(6)]
+        await letters.keep(kept)
+        of_two = WantedLetters(message_ids=("id 0", "id 2", "nobody's"))
+        assert [each.position for each in await letters.page(of_two, 10)] == ["log/0", "log/2", "log/3", "log/5"]
+        assert [each.position for each in await letters.page(of_two, 2, "log/2")] == ["log/3", "log/5"]
+        assert [each.position for each in await letters.page(replace(of_two, about="1"), 10)] == ["log/3", "log/5"]
+        assert list(await letters.page(WantedLetters(message_ids=()), 10)) == []
+
     async def test_a_letter_is_found_by_its_position(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=position) for position in ("topic/1/2", "topic/1/23", "topic/1")]
         await letters.keep(kept)

@@ -56,6 +56,7 @@ class SqliteDeadLetters(DeadLetters):
             ("state = ?", wanted.state),
             ('"group" = ?', wanted.group),
             ("about = ?", wanted.about),
+            (f"message_id IN ({marks(wanted.message_ids or ())})", wanted.message_ids),
             ("position > ?", after),
         ]
         return await self._file.read(partial(page, "dead_letters", "position", conditions, limit, _letter))

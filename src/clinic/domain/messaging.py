@@ -169,6 +169,8 @@ class WantedLetters(Struct, frozen=True):
     state: LetterState | None = None
     group: str | None = None
     about: str | None = None
+    message_ids: tuple[str, ...] | None = None
+    """The message is one of these."""
 
 
 class LetterGroup(Struct, frozen=True, kw_only=True):

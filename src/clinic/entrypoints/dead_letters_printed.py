@@ -12,6 +12,7 @@ from rich.text import Text
 
 from clinic.domain.financial.dead_letters import Outcome
 from clinic.domain.messaging import DeadLetter, LetterGroup
+from clinic.entrypoints.operating import plain
 from clinic.entrypoints.shown_letters import HEADER_SHOWN, HEADERS_SHOWN, ShownBytes, shown_bytes
 from clinic.entrypoints.wire import date
 
@@ -113,11 +114,6 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=hidden) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
-
-
-def plain(text: str) -> str:
-    """The text with all that a terminal might obey, and line ends, written out."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _times(count: int) -> str:
