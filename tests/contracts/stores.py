@@ -25,6 +25,7 @@ from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Pu
 from clinic.domain.money import Money
 from contracts.appointments_machine import AppointmentsMachine, is_wanted
 from contracts.charges_machine import ChargesMachine, is_charge_wanted
+from contracts.dead_letters_machine import DeadLettersMachine
 from contracts.subject import Contract, Store
 
 LONG = 600.0
@@ -626,6 +627,9 @@ class DeadLettersContract(Contract):
     async def letters(self, where: Path) -> AsyncIterator[DeadLetters]:
         async with self.opened(where) as letters:
             yield letters
+
+    def test_any_history_of_calls_goes_as_a_simple_model_says(self, where: Path) -> None:
+        self.goes_as_its_model(lambda: DeadLettersMachine(self, self.opened, where))
 
     async def test_each_is_kept_under_its_position(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=f"log/{number}", reason=f"reason {number}") for number in range(3)]
