@@ -175,7 +175,7 @@ class MemoryDeadLetters(DeadLetters):
             and (wanted.message_ids is None or each.message_id in wanted.message_ids)
             and each.position > after
         ]
-        return sorted(found, key=lambda each: each.position)[:limit]
+        return [each.listed() for each in sorted(found, key=lambda each: each.position)[:limit]]
 
     async def groups(self) -> Sequence[LetterGroup]:
         names = sorted({each.group for each in self._kept.values()})

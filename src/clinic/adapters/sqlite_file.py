@@ -213,12 +213,13 @@ def page(
     limit: int,
     read: Callable[[Row], T],
     connection: sqlite3.Connection,
+    columns: str = "*",
 ) -> Sequence[T]:
     """The conditions that are set, all of them; a value that is a tuple fills several marks."""
     wanted = [(condition, value) for condition, value in conditions if value is not None]
     where = " AND ".join(condition for condition, _ in wanted) or "true"
     values = [each for _, value in wanted for each in (value if isinstance(value, tuple) else (value,))]
-    query = f"SELECT * FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
+    query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
     return [read(row) for row in connection.execute(query, [*values, limit])]
 
 

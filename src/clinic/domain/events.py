@@ -87,7 +87,7 @@ def read(message: Message) -> AppointmentFinished | None:
         raise Unreadable("the message names no event type")
     if message.type != FINISHED_V1:
         if message.type == FINISHED or message.type.startswith(FINISHED + "."):
-            raise Unreadable(f"{message.type[:100]} is a version that is not known here: {FINISHED_V1} is")
+            raise Unreadable(f"{message.type[:100]!r} is a version that is not known here: {FINISHED_V1} is")
         return None
     try:
         data = _decoder.decode(message.data)

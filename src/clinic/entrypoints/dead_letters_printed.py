@@ -28,7 +28,7 @@ STYLES = {
 }
 
 
-def show_groups(groups: Sequence[LetterGroup]) -> None:
+def show_groups(groups: Sequence[LetterGroup], more: int) -> None:
     if not groups:
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -39,7 +39,7 @@ def show_groups(groups: Sequence[LetterGroup]) -> None:
     for each in groups:
         waiting = Text(str(each.waiting), STYLES["waiting"] if each.waiting else "dim")
         table.add_row(each.group, waiting, str(each.replayed), str(each.discarded), Text(plain(each.reason)))
-    _console().print(table, "")
+    _console().print(table, f"… and {more} more groups, of which fewer wait\n" if more else "")
 
 
 def show_letters(letters: Sequence[DeadLetter], after: str | None) -> None:
