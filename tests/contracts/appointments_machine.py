@@ -135,6 +135,19 @@ class AppointmentsMachine(Machine):
             self.kept[each.state.id] = each.outcome
             self.outbox.keep(each.facts, since, now())
 
+    @step(which=st.integers(0, 3))
+    async def tell_again(self, which: int) -> None:
+        """News that was published is saved once more, as a repair does."""
+        published = [fact for fact, where in self.outbox.told.values() if where]
+        if not published:
+            return
+        fact, since = published[which % len(published)], now()
+        state = self._state(UUID(fact.subject), 0)
+        self._settle(state, [Save(state, [fact], await self.store().save(state, fact))], since)
+        telling = await self.store().told(fact)
+        assert telling is not None
+        assert telling.published_at is None
+
     @step(limit=st.integers(1, 5))
     async def claim(self, limit: int) -> None:
         """Where nothing is to be handed over, it waits until something is saved."""

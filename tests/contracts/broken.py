@@ -156,7 +156,7 @@ class StartsAtTheEnd(MemorySubscription):
         return await super().receive()
 
 
-CAUGHT = settings(MANY, max_examples=50, derandomize=True, database=None, phases=[Phase.generate])
+CAUGHT = settings(MANY, max_examples=150, derandomize=True, database=None, phases=[Phase.generate])
 
 
 class BrokenAppointments(AppointmentsContract):
@@ -224,6 +224,8 @@ class TestConfusesTwoFacts(BrokenAppointments):
 
 
 class TestStartsOverAtEachPage(ChargesContract):
+    survives, patience, histories = False, 0.3, CAUGHT
+
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
         yield StartsOverAtEachPage()
@@ -246,6 +248,7 @@ class TestNeverWakes(ChargesContract):
 
 
 class BrokenDeadLetters(DeadLettersContract):
+    survives, always_answers, patience, histories = False, True, 0.3, CAUGHT
     kind: ClassVar[type[MemoryDeadLetters]]
 
     @asynccontextmanager

@@ -128,6 +128,15 @@ class ChargesMachine(Machine):
             found += page
         assert found == self._newest()
 
+    @step(limit=st.integers(1, 5), after=st.none() | ids)
+    async def by_appointment(self, limit: int, after: UUID | None) -> None:
+        expected = [self.kept[each] for each in sorted(self.kept, reverse=True) if after is None or each < after]
+        assert list(await self.charges().by_appointment(limit, after)) == expected[:limit]
+
+    @step()
+    async def count(self) -> None:
+        assert await self.charges().count() == len(self.kept)
+
     @step()
     async def die(self) -> None:
         await self.charges.reopen()

@@ -44,6 +44,7 @@ class OutboxModel:
         self.unpublished |= {fact.id: fact for fact in facts}
         self.told |= {fact.id: (fact, None) for fact in facts}
         self._saved |= {fact.id: (since, till) for fact in facts}
+        self._may_repeat.difference_update(fact.id for fact in facts)  # one that is saved again is handed over as any other
 
     def take(self, claimed: Sequence[Claimed]) -> None:
         moment = monotonic()

@@ -25,6 +25,7 @@ from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Pu
 from clinic.domain.money import Money
 from contracts.appointments_machine import AppointmentsMachine, is_wanted
 from contracts.charges_machine import ChargesMachine, is_charge_wanted
+from contracts.dead_letters_machine import DeadLettersMachine
 from contracts.subject import Contract, Store
 
 LONG = 600.0
@@ -627,10 +628,14 @@ class DeadLettersContract(Contract):
         async with self.opened(where) as letters:
             yield letters
 
+    def test_any_history_of_calls_goes_as_a_simple_model_says(self, where: Path) -> None:
+        self.goes_as_its_model(lambda: DeadLettersMachine(self, self.opened, where))
+
     async def test_each_is_kept_under_its_position(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=f"log/{number}", reason=f"reason {number}") for number in range(3)]
         await letters.keep(kept)
-        assert list(await letters.page(WantedLetters(), 10)) == kept
+        assert [await letters.get(each.position) for each in kept] == kept
+        assert list(await letters.page(WantedLetters(), 10)) == [each.listed() for each in kept]
 
     async def test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts(self, letters: DeadLetters) -> None:
         await letters.keep([a_letter()])
@@ -670,11 +675,13 @@ class DeadLettersContract(Contract):
     async def test_whatever_arrived_is_kept_as_it_was(self, letters: DeadLetters, odd: dict[str, object]) -> None:
         letter: DeadLetter = a_letter(**odd)
         await letters.keep([letter])
-        assert list(await letters.page(WantedLetters(), 10)) == [letter]
+        assert await letters.get(letter.position) == letter
+        assert list(await letters.page(WantedLetters(), 10)) == [letter.listed()]
 
     async def test_a_page_shows_letters_by_position_from_behind_a_given_one(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=f"log/{number}") for number in "13579"]
         await letters.keep(kept[::-1])
+        kept = [each.listed() for each in kept]
         assert list(await letters.page(WantedLetters(), 2)) == kept[:2]
         assert list(await letters.page(WantedLetters(), 2, "log/3")) == kept[2:4]
         assert list(await letters.page(WantedLetters(), 10, "log/4")) == kept[2:]
@@ -689,10 +696,21 @@ class DeadLettersContract(Contract):
         for state, group, about in product((None, "waiting", "discarded"), (None, "one"), (None, "another", "nobody")):
             wanted = WantedLetters(state, group, about)  # type: ignore[arg-type]
             expected = [
-                each for each in kept if state in (None, each.state) and group in (None, each.group) and about in (None, each.about)
+                each.listed()
+                for each in kept
+                if state in (None, each.state) and group in (None, each.group) and about in (None, each.about)
             ]
             assert list(await letters.page(wanted, 20)) == expected, wanted
             assert list(await letters.page(wanted, 2, "log/03")) == [each for each in expected if each.position > "log/03"][:2]
+
+    async def test_a_page_shows_the_letters_of_certain_messages(self, letters: DeadLetters) -> None:
+        kept = [a_letter(position=f"log/{number}", about=str(number % 2), message_id=f"id {number % 3}") for number in range(6)]
+        await letters.keep(kept)
+        of_two = WantedLetters(message_ids=("id 0", "id 2", "nobody's"))
+        assert [each.position for each in await letters.page(of_two, 10)] == ["log/0", "log/2", "log/3", "log/5"]
+        assert [each.position for each in await letters.page(of_two, 2, "log/2")] == ["log/3", "log/5"]
+        assert [each.position for each in await letters.page(replace(of_two, about="1"), 10)] == ["log/3", "log/5"]
+        assert list(await letters.page(WantedLetters(message_ids=()), 10)) == []
 
     async def test_a_letter_is_found_by_its_position(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=position) for position in ("topic/1/2", "topic/1/23", "topic/1")]
@@ -796,5 +814,5 @@ class DeadLettersContract(Contract):
             await letters.keep([letter := a_letter()])
             await letters.settle(letter, a_handling())
         async with self.opened(where) as letters:
-            kept = a_letter(state="replayed", handled=(a_handling(),))
+            kept = a_letter(state="replayed", handled=(a_handling(),)).listed()
             assert list(await letters.page(WantedLetters(), 10)) == ([kept] if self.survives else [])

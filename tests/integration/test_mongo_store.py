@@ -142,7 +142,7 @@ class TestMongoDeadLetters(OnMongo, DeadLettersContract):
         await database.visit()
         letters = MongoDeadLetters(database)
         await letters.keep([letter := a_letter()])
-        assert list(await letters.page(WantedLetters("waiting"), 10)) == [letter]
+        assert list(await letters.page(WantedLetters("waiting"), 10)) == [letter.listed()]
         assert [each.waiting for each in await letters.groups()] == [1]
         await database.close()
 

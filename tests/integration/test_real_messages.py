@@ -108,7 +108,9 @@ def unreadable() -> dict[str, Written]:
     """What cannot be read, by the reason that a person is told."""
     noise = bytes(range(256)) * 4
     return {
-        "clinic.appointment.finished.v2 is a version that is not known here": binary(headers=attributes("clinic.appointment.finished.v2")),
+        "'clinic.appointment.finished.v2' is a version that is not known here": binary(
+            headers=attributes("clinic.appointment.finished.v2")
+        ),
         "the message names no event type": Written(noise, key=b"\xff\xfe"),
         "the message names no event type ": binary(headers=attributes(None)),
         "the message names no event type  ": Written(b"{", [("content-type", b"application/cloudevents+json")]),

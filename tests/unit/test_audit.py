@@ -1,9 +1,9 @@
 """The audit and its repair, on the memory stores."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import pytest
 from builders import TWO_O_CLOCK, Noticed, StandingClock, a_handling, a_letter, an_appointment, an_origin, running
@@ -12,14 +12,14 @@ from msgspec.structs import replace
 from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.use_cases import FindFinished, ListFinished, TellAgain
-from clinic.domain.events import AppointmentFinished, read
+from clinic.domain.events import AppointmentFinished, own_ids, read
 from clinic.domain.financial.audit import PAGE, SOME, AuditCharges, Finished
 from clinic.domain.financial.findings import Finding
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.repair import Repair, RepairCharges
 from clinic.domain.financial.use_cases import ChargeAppointments
-from clinic.domain.messaging import Published, Told
+from clinic.domain.messaging import DeadLetter, Published, Told, WantedLetters
 from clinic.domain.money import Money
 
 GRACE = timedelta(seconds=60)
@@ -74,7 +74,7 @@ class World:
     async def repair(self, within: float = SHORT) -> list[Repair]:
         """What becomes of everything that an audit finds."""
         findings, _, _ = await self.audit()
-        pairs = [pair async for pair in RepairCharges(self.charges, self.letters)(findings, self.finished, within)]
+        pairs = [pair async for pair in RepairCharges(self.charges, self.letters)(in_one_stretch(findings), self.finished, within)]
         assert [finding for finding, _ in pairs] == findings
         return [repair for _, repair in pairs]
 
@@ -100,7 +100,13 @@ def world() -> World:
 
 
 def a_waiting_letter(about: Appointment, **changes: Any) -> Any:
-    return a_letter(position="log/1", about=str(about.id), reason="it is beyond all money", **changes)
+    """Of its own news."""
+    usual = {"position": "log/1", "message_id": own_ids(about.id)[1], "reason": "it is beyond all money"}
+    return a_letter(about=str(about.id), **(usual | changes))
+
+
+async def in_one_stretch(findings: Sequence[Finding]) -> AsyncIterator[Sequence[Finding]]:
+    yield findings
 
 
 async def test_where_each_finished_appointment_has_its_charge_nothing_is_found(world: World) -> None:
@@ -153,11 +159,58 @@ async def test_a_missing_one_whose_own_news_was_discarded_stays_discarded(world:
     assert "discarded by anna: a test" in finding.explanation
 
 
-@pytest.mark.parametrize("state", ["discarded", "replayed"])
-async def test_a_letter_that_is_done_with_stands_in_nobodys_way(world: World, state: str) -> None:
-    await world.letters.keep([a_waiting_letter(await world.finish(), state=state, handled=(a_handling(),))])
+@pytest.mark.parametrize("changes", [{"message_id": "of another", "state": "discarded"}, {"state": "replayed"}], ids=["another's", "own"])
+async def test_a_letter_that_is_done_with_stands_in_nobodys_way(world: World, changes: dict[str, Any]) -> None:
+    await world.letters.keep([a_waiting_letter(await world.finish(), handled=(a_handling(),), **changes)])
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "tell again"
+
+
+async def test_a_letter_of_somebody_else_is_named_and_keeps_nothing_from_being_told(world: World) -> None:
+    lost = await world.finish()
+    await world.letters.keep([a_waiting_letter(lost, message_id="of another")])
+    ((finding,), _, _) = await world.audit()
+    assert finding.remedy == "tell again"
+    assert "the dead letter at log/1 is about it, too, and is not its own news" in finding.explanation
+    async with running(world.services()):
+        (repair,) = await world.repair(within=LONG)
+    assert repair.outcome == "charged"
+
+
+@pytest.mark.parametrize("state", ["waiting", "discarded"])
+async def test_its_own_letter_is_seen_behind_any_number_of_others(world: World, state: str) -> None:
+    lost = await world.finish()
+    others = [a_waiting_letter(lost, position=f"log/{number:03}", message_id=f"other {number}", state=state) for number in range(50)]
+    own = a_waiting_letter(lost, position="log/9", state=state, handled=(a_handling(what="discarded"),))
+    await world.letters.keep([*others, own])
+    ((finding,), _, _) = await world.audit()
+    assert finding.remedy == "replay"
+    assert "log/9" in finding.explanation
+
+
+@pytest.mark.parametrize("version", ["clinic.appointment.finished", "clinic.appointment.finished.v2", "clinic.appointment.finished.v9"])
+async def test_its_own_news_in_a_version_that_is_not_known_here_waits_for_a_person(world: World, version: str) -> None:
+    lost = await world.finish()
+    await world.letters.keep([a_waiting_letter(lost, message_id=str(uuid5(lost.id, version)))])
+    ((finding,), _, _) = await world.audit()
+    assert finding.remedy == "replay"
+
+
+class ReplaysMeanwhile(MemoryDeadLetters):
+    """Right before a list of letters comes, somebody has replayed the letter: the charge is there."""
+
+    charge: Callable[[], Awaitable[None]]
+
+    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        await self.charge()
+        return await super().page(wanted, limit, after)
+
+
+async def test_what_is_replayed_while_the_audit_reads_is_not_missing(world: World) -> None:
+    world.letters = letters = ReplaysMeanwhile()
+    lost = await world.finish()
+    letters.charge = lambda: world.charge(lost)
+    assert await world.audit(timedelta(0)) == ([], 1, 0)
 
 
 async def test_a_charge_of_an_appointment_that_is_not_finished_or_not_known_is_orphaned(world: World) -> None:
@@ -325,6 +378,20 @@ async def test_where_nothing_comes_a_repair_tells_the_rest_without_waiting(world
     assert charges.waits == SOME
 
 
+async def test_where_nothing_comes_the_next_stretches_are_not_waited_for_either(world: World) -> None:
+    world.charges = charges = CountsWaiters()
+    await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(3 * SOME)))
+    findings, _, _ = await world.audit()
+
+    async def stretches() -> AsyncIterator[Sequence[Finding]]:
+        for first in range(0, len(findings), SOME):
+            yield findings[first : first + SOME]
+
+    repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(charges, world.letters)(stretches(), world.finished, SHORT)
+    assert [repair.outcome async for _, repair in repaired] == ["told again"] * 3 * SOME
+    assert charges.waits == SOME
+
+
 async def test_a_repair_leaves_alone_what_waits_or_needs_a_person(world: World) -> None:
     await world.letters.keep([a_waiting_letter(await world.finish())])
     await world.charge(an_appointment(end=TWO_O_CLOCK))
@@ -361,7 +428,9 @@ async def test_what_is_gone_when_it_should_be_told_is_left_alone(world: World) -
     await world.finish()
     findings, _, _ = await world.audit()
     elsewhere = World().finished
-    repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(world.charges, world.letters)(findings, elsewhere, SHORT)
+    repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(world.charges, world.letters)(
+        in_one_stretch(findings), elsewhere, SHORT
+    )
     ((_, repair),) = [pair async for pair in repaired]
     assert repair.outcome == "left alone"
     assert "there is no appointment" in repair.explanation

@@ -9,6 +9,7 @@ import pytest
 from builders import a_letter, an_appointment
 from folders import Folder, a_folder
 
+from clinic.domain.events import own_ids
 from clinic.domain.money import Money
 from clinic.entrypoints import cli
 from clinic.entrypoints.audit_command import Found, Summary
@@ -79,7 +80,7 @@ def test_a_repair_changes_no_charge_and_removes_none(folder: Folder) -> None:
 
 def test_a_dead_letter_is_named_with_its_command_and_what_strangers_wrote_is_not_obeyed(folder: Folder) -> None:
     folder.finish(ONE)
-    letter = a_letter(position="log/1", about=str(ONE.id), reason="bad \x1b[2J [red]news")
+    letter = a_letter(position="log/1", about=str(ONE.id), message_id=own_ids(ONE.id)[1], reason="bad \x1b[2J [red]news")
     folder.run(lambda _, accounting: accounting.dead_letters().keep([letter]))
     printed = folder.command("audit", "--repair", code=3)
     assert "`clinic dead-letters replay log/1`" in " ".join(printed.split())

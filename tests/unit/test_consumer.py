@@ -27,8 +27,8 @@ from builders import (
 from clinic.adapters.memory_store import MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.delivery import KEPT_OF_A_VALUE, Consumer, fingerprint
-from clinic.domain.errors import Unavailable
-from clinic.domain.events import FINISHED_V1, AppointmentFinished, read, seal
+from clinic.domain.errors import Unavailable, Unreadable
+from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, read, seal
 from clinic.domain.financial.ports import Wanted
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
@@ -144,7 +144,8 @@ async def test_a_dead_letter_holds_all_that_came() -> None:
     await world.publish(UNREADABLE)
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (letter,) = await world.letters.page(WantedLetters(), 10)
+    (listed,) = await world.letters.page(WantedLetters(), 10)
+    letter = await world.letters.get(listed.position)
     assert (letter.key, letter.value, letter.length) == (UNREADABLE.key.encode(), b"{", 1)
     assert ("ce_id", b"unreadable") in letter.headers
     assert letter.sha256 == hashlib.sha256(b"{").hexdigest()
@@ -183,6 +184,16 @@ def test_reasons_that_differ_in_what_varies_make_one_group(one: str, other: str)
     assert fingerprint(one) == fingerprint(other)
 
 
+@pytest.mark.parametrize("odd", ["v2", "v2'", 'v2"', "v2'\"'", "v'2' \"x\"", "v2\\'", "v2\n'\""])
+def test_versions_that_are_not_known_make_one_group_whatever_they_are_called(odd: str) -> None:
+    groups = set[str]()
+    for each in ("vX", odd):
+        with pytest.raises(Unreadable) as unreadable:
+            read(a_message(type=f"{FINISHED}.{each}"))
+        groups.add(fingerprint(str(unreadable.value)))
+    assert len(groups) == 1
+
+
 def test_reasons_of_different_kinds_make_different_groups() -> None:
     reasons = [
         "the price is missing",
@@ -200,7 +211,8 @@ async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_al
     await world.publish(a_message(data=value))
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (letter,) = await world.letters.page(WantedLetters(), 10)
+    (listed,) = await world.letters.page(WantedLetters(), 10)
+    letter = await world.letters.get(listed.position)
     assert KEPT_OF_A_VALUE == 1024 * 1024
     assert (letter.value, letter.length, letter.sha256) == (value[:-1], len(value), hashlib.sha256(value).hexdigest())
 
@@ -264,7 +276,8 @@ async def test_a_letter_that_arrives_again_gains_attempts_and_keeps_its_first_si
     world.clock.move(hours=1)
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (letter,) = await world.letters.page(WantedLetters(), 10)
+    (listed,) = await world.letters.page(WantedLetters(), 10)
+    letter = await world.letters.get(listed.position)
     assert (letter.attempts, letter.first_seen, letter.last_seen) == (2, ONE_O_CLOCK, TWO_O_CLOCK)
 
 

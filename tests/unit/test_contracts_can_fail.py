@@ -36,19 +36,12 @@ CAUGHT_BY = {
     "StartsAtTheEnd": "test_what_was_published_before_the_first_subscription_opens_is_received",
 }
 HISTORIES = "test_any_history_of_calls_goes_as_a_simple_model_says"
-WITHOUT_HISTORIES = {
-    "ForgetsTheFirstSight",
-    "RestsOnTheFirstTelling",  # in a history no fact is saved twice
-    "SettlesOverAnother",
-    "WaitsAnewWhenItArrivesAgain",
-}
-CAUGHT_BY_HISTORIES = sorted(CAUGHT_BY.keys() - WITHOUT_HISTORIES)
 
 
 @pytest.fixture(scope="module")
 def failures() -> dict[str, str]:
     """What the suites say of the broken adapters: the reason, by adapter and test."""
-    caught = [*CAUGHT_BY.items(), *((adapter, HISTORIES) for adapter in CAUGHT_BY_HISTORIES)]
+    caught = [*CAUGHT_BY.items(), *((adapter, HISTORIES) for adapter in CAUGHT_BY)]
     tests = [f"{BROKEN}::Test{adapter}::{test}" for adapter, test in caught]
     command = [sys.executable, "-m", "pytest", "-rf", "--tb=no", "-p", "no:cacheprovider", *tests]
     wide = os.environ | {"COLUMNS": "1000"}  # a narrow report cuts the reasons off
@@ -61,7 +54,7 @@ def test_each_broken_promise_is_caught_by_its_own_test(failures: dict[str, str],
     assert_caught(failures[f"{adapter}.{test}"])
 
 
-@pytest.mark.parametrize("adapter", CAUGHT_BY_HISTORIES)
+@pytest.mark.parametrize("adapter", sorted(CAUGHT_BY))
 def test_each_broken_promise_is_caught_by_a_history_that_goes_another_way(failures: dict[str, str], adapter: str) -> None:
     assert_caught(failures[f"{adapter}.{HISTORIES}"])
 

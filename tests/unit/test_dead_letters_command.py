@@ -66,7 +66,10 @@ class Folder:
         return [json.loads(line) for line in self.command(*words, "--json", code=code).splitlines()]
 
     def kept(self) -> list[DeadLetter]:
-        return list(self.run(lambda letters, _: letters.page(WantedLetters(), 100)))
+        async def whole(letters: SqliteDeadLetters, _: SqliteCharges) -> list[DeadLetter]:
+            return [await letters.get(each.position) for each in await letters.page(WantedLetters(), 100)]
+
+        return list(self.run(whole))
 
     def totals(self) -> list[str]:
         return [str(charge.total) for charge in self.run(lambda _, charges: charges.page(Wanted(), 100))]
@@ -125,6 +128,18 @@ def test_the_list_goes_on_behind_its_limit(folder: Folder) -> None:
     (second,) = folder.json("list", "--limit", "1", "--after", first["next"])
     assert [each["position"] for each in first["items"] + second["items"]] == ["log/1", "log/2"]
     assert second["next"] is None
+
+
+def test_of_many_groups_the_largest_are_shown_and_the_others_counted(folder: Folder) -> None:
+    many = [a_letter(position=f"log/many/{number:03}", group=f"g{number:03}", state="discarded") for number in range(150)]
+    folder.run(lambda letters, _: letters.keep(many))
+    (listed,) = folder.json("list", "--groups")
+    assert (len(listed["groups"]), listed["more_groups"]) == (100, 52)
+    assert [each["group"] for each in listed["groups"]][:2] == ["bad", "mended"]
+    printed = folder.command("list", "--groups")
+    assert "… and 52 more groups" in printed
+    assert "g097" in printed
+    assert "g098" not in printed
 
 
 def test_one_is_shown_with_its_message_and_who_did_what(folder: Folder) -> None:
@@ -228,6 +243,8 @@ def test_discarding_notes_the_reason_and_keeps_all(folder: Folder) -> None:
         ["discard", "--reason", "a test"],
         ["list", "--limit", "0"],
         ["list", "--limit", "x"],
+        ["list", "--limit", "101"],
+        ["list", "--limit", "9" * 5000],
         ["list", "--state", "lost"],
         ["show"],
     ],

@@ -88,8 +88,12 @@ async def test_a_visitor_makes_no_file_and_changes_no_schema(tmp_path: Path) -> 
     assert is_empty(tmp_path)
     async with opened(SqliteFile(tmp_path / "notes.db", NOTES)):
         pass
-    with pytest.raises(Misconfigured, match="schema 1"):
+    with pytest.raises(Misconfigured, match="schema 1, and 2 is needed: start its service anew"):
         await SqliteFile(tmp_path / "notes.db", NOTES, WHEN).visit()
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, WHEN)):
+        pass
+    with pytest.raises(Misconfigured, match=r"newer version of this program \(schema 2\): run that one"):
+        await SqliteFile(tmp_path / "notes.db", NOTES).visit()
 
 
 async def test_what_is_no_database_does_not_answer(tmp_path: Path) -> None:

@@ -78,7 +78,9 @@ async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Pat
         await SqliteCharges(file).add([charge := a_charge()])
         await file.write(lambda connection: connection.executemany(as_it_was, rows))
     async with opened(SqliteFile(path, CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)) as file:
-        first, second, third = await SqliteDeadLetters(file).page(WantedLetters(state="waiting"), 10)
+        letters = SqliteDeadLetters(file)
+        waiting = await letters.page(WantedLetters(state="waiting"), 10)
+        first, second, third = [await letters.get(each.position) for each in waiting]
         groups = await SqliteDeadLetters(file).groups()
         assert await SqliteCharges(file).get(charge.appointment_id) == charge
     assert (first.about, first.type, first.headers) == (message.subject, message.type, tuple(cloudevents.headers(message)))
@@ -88,6 +90,25 @@ async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Pat
     assert (third.about, third.value) == ("\N{REPLACEMENT CHARACTER} key", b"?" * 2**20)
     assert sorted(each.waiting for each in groups) == [1, 2]
     assert first.group == third.group != second.group
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index", "by"),
+    [
+        (WantedLetters("waiting"), "dead_letters_in_a_state", "state=? AND position>?"),
+        (WantedLetters(group="bad"), "dead_letters_of_a_group", "group=? AND position>?"),
+        (WantedLetters("waiting", "bad"), "dead_letters_in_a_state_of_a_group", "state=? AND group=? AND position>?"),
+        (WantedLetters(about="one"), "dead_letters_about", "about=? AND position>?"),
+        (WantedLetters("waiting", about="one", message_ids=("1", "2")), "dead_letters_about", "about=? AND position>?"),
+    ],
+)
+async def test_a_list_of_dead_letters_reads_an_index_in_its_order(tmp_path: Path, wanted: WantedLetters, index: str, by: str) -> None:
+    queries: list[str] = []
+    async with opened(letters_file(tmp_path)) as file:
+        await file.read(lambda connection: connection.set_trace_callback(queries.append))
+        await SqliteDeadLetters(file).page(wanted, 10, "log/1")
+        plan = await file.read(lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall())
+    assert [row[3] for row in plan] == [f"SEARCH dead_letters USING INDEX {index} ({by})"]
 
 
 class ForgetfulFile(SqliteFile):

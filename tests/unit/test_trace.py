@@ -5,14 +5,18 @@ from uuid import uuid4
 
 import pytest
 from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, an_origin
+from msgspec.structs import replace
 
 from clinic.adapters.memory_store import MemoryCharges, MemoryDeadLetters
 from clinic.domain.errors import NotFound
+from clinic.domain.events import own_ids
 from clinic.domain.financial.trace import TraceCharge
 from clinic.domain.messaging import Step
 
 ABOUT = uuid4()
-LETTER = a_letter(about=str(ABOUT), published_at=ONE_O_CLOCK, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK, attempts=3)
+LETTER = a_letter(
+    about=str(ABOUT), message_id=own_ids(ABOUT)[1], published_at=ONE_O_CLOCK, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK, attempts=3
+)
 AT_THREE = TWO_O_CLOCK + timedelta(hours=1)
 SET_ASIDE = [
     Step(what="published", at=ONE_O_CLOCK, position="log/1"),
@@ -44,7 +48,7 @@ async def test_a_letter_that_waits_needs_a_person_and_tells_the_command() -> Non
 
 async def test_one_of_several_letters_that_waits_is_enough() -> None:
     letters = MemoryDeadLetters()
-    await letters.keep([LETTER, a_letter(position="log/2", about=str(ABOUT))])
+    await letters.keep([LETTER, replace(LETTER, position="log/2")])
     await letters.settle(LETTER, a_handling(what="discarded", note="a test"))
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
     assert trace.waits_for == "a person"
@@ -78,6 +82,25 @@ async def test_a_replay_without_a_charge_is_no_end() -> None:
     await letters.keep([LETTER])
     await letters.settle(LETTER, a_handling())
     assert (await TraceCharge(MemoryCharges(), letters)(ABOUT)).waits_for is None
+
+
+@pytest.mark.parametrize("state", ["waiting", "discarded", "replayed"])
+async def test_a_letter_of_somebody_else_is_shown_and_is_no_end(state: str) -> None:
+    letters = MemoryDeadLetters()
+    await letters.keep([replace(LETTER, message_id="of another", state=state)])
+    trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
+    assert trace.steps == SET_ASIDE
+    assert trace.waits_for is None
+    assert ("log/1 is about it, too" in trace.explanation) == (state == "waiting")
+
+
+async def test_its_own_letter_is_found_among_many_others() -> None:
+    letters = MemoryDeadLetters()
+    await letters.keep([replace(LETTER, position=f"log/1/{number:02}", message_id=str(number)) for number in range(50)])
+    await letters.keep([replace(LETTER, position="log/9")])
+    trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
+    assert trace.waits_for == "a person"
+    assert "log/9" in {step.position for step in trace.steps}
 
 
 async def test_nothing_is_known_of_what_never_arrived() -> None:

@@ -10,13 +10,16 @@ from uuid import UUID
 import pytest
 from builders import TWO_O_CLOCK, a_handling, a_letter, an_appointment, an_origin
 from folders import Folder, a_folder
+from msgspec.structs import replace
 
 from clinic.domain.appointment.model import Appointment
+from clinic.domain.events import own_ids
 from clinic.entrypoints.operating import json_schema
 from clinic.entrypoints.trace_command import Traced
 
 SCHEMA = Path(__file__).parent / "schemas" / "trace.json"
 ONE = an_appointment(id=UUID(int=1))
+OWN = own_ids(ONE.id)[1]
 SOON = TWO_O_CLOCK + timedelta(milliseconds=250)
 
 
@@ -78,7 +81,7 @@ def test_what_is_published_and_not_charged_waits_to_be_received(folder: Folder) 
 
 def test_what_is_set_aside_waits_for_a_person_and_names_the_command(folder: Folder) -> None:
     folder.finish(ONE)
-    letter = a_letter(about=str(ONE.id), published_at=TWO_O_CLOCK, first_seen=SOON, attempts=2, reason="it \x1b[2J")
+    letter = a_letter(about=str(ONE.id), message_id=OWN, published_at=TWO_O_CLOCK, first_seen=SOON, attempts=2, reason="it \x1b[2J")
     failed = a_handling(what="failed again", note="still not")
     folder.run(lambda _, accounting: accounting.dead_letters().keep([letter]))
     folder.run(lambda _, accounting: accounting.dead_letters().settle(letter, failed))
@@ -92,6 +95,21 @@ def test_what_is_set_aside_waits_for_a_person_and_names_the_command(folder: Fold
     printed = folder.command("trace", str(ONE.id))
     assert "It waits for a person: set aside" in printed
     assert "\x1b" not in printed
+
+
+@pytest.mark.parametrize("state", ["waiting", "discarded"])
+def test_a_letter_of_somebody_else_hides_nothing_of_what_it_waits_for(folder: Folder, state: str) -> None:
+    letter = a_letter(about=str(ONE.id), state=state, handled=(a_handling(what="discarded"),))
+    folder.run(lambda _, accounting: accounting.dead_letters().keep([letter]))
+    assert traced(folder)["waits_for"] == "unknown"
+    other = an_appointment(id=UUID(int=2))
+    folder.run(lambda _, accounting: accounting.dead_letters().keep([replace(letter, position="log/7", about=str(other.id))]))
+    folder.finish(other)
+    document = traced(folder, other)
+    assert document["waits_for"] == "to be received"
+    assert ("log/7 is about it, too" in document["explanation"]) == (state == "waiting")
+    folder.run(_told)
+    assert traced(folder)["waits_for"] == "to be published"
 
 
 def test_a_publication_that_both_contexts_know_is_shown_once_and_another_on_its_own(folder: Folder) -> None:

@@ -172,9 +172,10 @@ class MemoryDeadLetters(DeadLetters):
             if wanted.state in (None, each.state)
             and wanted.group in (None, each.group)
             and wanted.about in (None, each.about)
+            and (wanted.message_ids is None or each.message_id in wanted.message_ids)
             and each.position > after
         ]
-        return sorted(found, key=lambda each: each.position)[:limit]
+        return [each.listed() for each in sorted(found, key=lambda each: each.position)[:limit]]
 
     async def groups(self) -> Sequence[LetterGroup]:
         names = sorted({each.group for each in self._kept.values()})

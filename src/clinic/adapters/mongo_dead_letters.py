@@ -48,10 +48,12 @@ class MongoDeadLetters(DeadLetters):
 
     async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
         query: Document = {name: value for name, value in asdict(wanted).items() if value is not None}
+        if wanted.message_ids is not None:
+            query["message_id"] = {"$in": query.pop("message_ids")}
         with answered():
             await self._bring_up_to_date()
-            found = self._documents.find({**query, "_id": {"$gt": after}}).sort("_id", ASCENDING).limit(limit)
-            return [_letter(document) async for document in found]
+            found = self._documents.find({**query, "_id": {"$gt": after}}, {"value": False}).sort("_id", ASCENDING).limit(limit)
+            return [_letter({**document, "value": None}) async for document in found]
 
     async def groups(self) -> Sequence[LetterGroup]:
         with answered():

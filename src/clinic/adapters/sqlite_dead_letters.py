@@ -29,10 +29,15 @@ ALTER TABLE dead_letters ADD COLUMN handled BLOB NOT NULL DEFAULT '[]';
 UPDATE dead_letters SET published_at = first_seen, "group" = fingerprint(reason),
     about = about_of(key, headers, value), type = type_of(key, headers, value);
 CREATE INDEX dead_letters_in_a_state ON dead_letters (state, position);
+CREATE INDEX dead_letters_in_a_state_of_a_group ON dead_letters (state, "group", position);
 CREATE INDEX dead_letters_about ON dead_letters (about, position);
 CREATE INDEX dead_letters_of_a_group ON dead_letters ("group", position, state, first_seen, last_seen, reason);
 """
 """The index of the groups holds all that the list of groups shows: it reads no letter, however large."""
+
+LISTED: Final = """position, message_id, key, headers, NULL, length, sha256, reason, attempts, first_seen, last_seen,
+    about, type, published_at, "group", state, handled"""
+"""The columns in their order, without the value."""
 
 _encoder = msgspec.msgpack.Encoder()
 _headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes | None], ...])
@@ -56,9 +61,10 @@ class SqliteDeadLetters(DeadLetters):
             ("state = ?", wanted.state),
             ('"group" = ?', wanted.group),
             ("about = ?", wanted.about),
+            (f"message_id IN ({marks(wanted.message_ids or ())})", wanted.message_ids),
             ("position > ?", after),
         ]
-        return await self._file.read(partial(page, "dead_letters", "position", conditions, limit, _letter))
+        return await self._file.read(partial(page, "dead_letters", "position", conditions, limit, _letter, columns=LISTED))
 
     async def groups(self) -> Sequence[LetterGroup]:
         return await self._file.read(_groups)

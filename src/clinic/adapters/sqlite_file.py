@@ -69,14 +69,16 @@ class SqliteFile:
             raise
 
     async def visit(self) -> None:
-        """Open it beside the process that serves it. Raises `Misconfigured` where that process never ran in this version."""
+        """Open it beside the process that serves it. Raises `Misconfigured` where that process never ran in this version, or is newer."""
         if not self.path.exists():
             raise Misconfigured(f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once")
         self._writer, self._reader = _Thread(self.path), _Thread(self.path)
         (found,) = await self.read(lambda connection: connection.execute("PRAGMA user_version").fetchone())
         if found != self._version:
             await self.close()
-            raise Misconfigured(f"{self.path} has schema {found}, and {self._version} is needed: start its service anew")
+            newer = f"{self.path} was written by a newer version of this program (schema {found}): run that one"
+            older = f"{self.path} has schema {found}, and {self._version} is needed: start its service anew"
+            raise Misconfigured(newer if found > self._version else older)
 
     async def close(self) -> None:
         """Ends the work under way, then lets go of the file. A second call does nothing."""
@@ -211,12 +213,13 @@ def page(
     limit: int,
     read: Callable[[Row], T],
     connection: sqlite3.Connection,
+    columns: str = "*",
 ) -> Sequence[T]:
     """The conditions that are set, all of them; a value that is a tuple fills several marks."""
     wanted = [(condition, value) for condition, value in conditions if value is not None]
     where = " AND ".join(condition for condition, _ in wanted) or "true"
     values = [each for _, value in wanted for each in (value if isinstance(value, tuple) else (value,))]
-    query = f"SELECT * FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
+    query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
     return [read(row) for row in connection.execute(query, [*values, limit])]
 
 

@@ -39,10 +39,11 @@ HEARD_OF_WITHIN = 15.0
 """Seconds after which trouble that does not come again is over: longer than the longest pause and a server's time to answer."""
 KEPT_OF_A_NAME = 200
 VARIES = re.compile(
-    r"""[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|'[^']*'|"[^"]*"|\d[\d:.,TZ+-]*""",
-    re.IGNORECASE,
+    r"""[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|'.*'|".*"|\d[\d:.,TZ+-]*""",
+    re.IGNORECASE | re.DOTALL,
 )
-"""What differs between two reasons of one kind: ids, quoted texts, numbers, dates."""
+"""What differs between two reasons of one kind: ids, numbers, dates, and all from the first quote to the last one like it: what
+strangers wrote may have quotes of its own."""
 
 
 def growing_pauses(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:

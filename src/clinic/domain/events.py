@@ -15,6 +15,8 @@ from clinic.domain.money import Money
 SOURCE: Final = "clinic/appointment"
 FINISHED: Final = "clinic.appointment.finished"
 FINISHED_V1: Final = FINISHED + ".v1"
+VERSIONS: Final = (FINISHED, *(f"{FINISHED}.v{number}" for number in range(1, 10)))
+"""Under which types the news of an appointment can come, also from newer code than this."""
 
 
 class AppointmentFinished(Struct, frozen=True, kw_only=True):
@@ -31,6 +33,11 @@ class AppointmentFinished(Struct, frozen=True, kw_only=True):
     def id(self) -> UUID:
         """The same whenever the fact is told again: UUIDv5 (RFC 9562) of the appointment's id and the event's type."""
         return uuid5(self.appointment_id, FINISHED_V1)
+
+
+def own_ids(appointment_id: UUID) -> tuple[str, ...]:
+    """The ids of an appointment's own events, in every version: whatever else is about it comes from somebody else."""
+    return tuple(str(uuid5(appointment_id, version)) for version in VERSIONS)
 
 
 class _FinishedV1(Struct, kw_only=True):
@@ -80,7 +87,7 @@ def read(message: Message) -> AppointmentFinished | None:
         raise Unreadable("the message names no event type")
     if message.type != FINISHED_V1:
         if message.type == FINISHED or message.type.startswith(FINISHED + "."):
-            raise Unreadable(f"{message.type[:100]} is a version that is not known here: {FINISHED_V1} is")
+            raise Unreadable(f"{message.type[:100]!r} is a version that is not known here: {FINISHED_V1} is")
         return None
     try:
         data = _decoder.decode(message.data)

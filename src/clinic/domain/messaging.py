@@ -158,6 +158,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     state: LetterState = "waiting"
     handled: tuple[Handling, ...] = ()
 
+    def listed(self) -> "DeadLetter":
+        """As a list shows it: without the value, however large."""
+        return replace(self, value=None)
+
     def settled(self, handling: Handling) -> "DeadLetter":
         """As it is after this handling."""
         return replace(self, state=FOLLOWS.get(handling.what, self.state), handled=(*self.handled, handling))
@@ -169,6 +173,8 @@ class WantedLetters(Struct, frozen=True):
     state: LetterState | None = None
     group: str | None = None
     about: str | None = None
+    message_ids: tuple[str, ...] | None = None
+    """The message is one of these."""
 
 
 class LetterGroup(Struct, frozen=True, kw_only=True):
@@ -262,7 +268,7 @@ class DeadLetters(Protocol):
 
     @abstractmethod
     async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        """Up to `limit` of the wanted letters by position, from behind `after`."""
+        """Up to `limit` of the wanted letters by position, from behind `after`; each without its value, which `get` shows."""
 
     @abstractmethod
     async def groups(self) -> Sequence[LetterGroup]:

@@ -20,8 +20,7 @@ from clinic.domain.financial.findings import Finding
 from clinic.domain.financial.repair import Repair
 from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.dead_letters_printed import plain
-from clinic.entrypoints.operating import as_json, seconds, visiting
+from clinic.entrypoints.operating import as_json, plain, seconds, visiting
 from clinic.entrypoints.settings import Settings
 
 FINDINGS = 3
@@ -75,7 +74,7 @@ def add_to(commands: Any) -> None:
         "audit", help="find finished appointments without their charge, and mend them", description=ABOUT, epilog=EXIT_CODES
     )
     audit.add_argument("--repair", action="store_true", help="tell the news of what is missing again")
-    grace = "what was finished, told or charged less than so many seconds ago is in flight, and only counted (default: 60)"
+    grace = "what was finished, told or charged less than so many seconds ago by this machine's clock is in flight, only counted (60)"
     audit.add_argument("--grace", type=seconds, default=60.0, metavar="SECONDS", help=grace)
     wait = "how long a repair waits for the charges, in seconds; 0: it does not (default: 10)"
     audit.add_argument("--wait", type=seconds, default=10.0, metavar="SECONDS", help=wait)
@@ -100,29 +99,34 @@ async def audit(
     async with visiting(front_desk, accounting):
         with _progress() as progress:
             bar = progress.add_task("", total=await compare.size())
-            async for stretch in compare(finished, grace):
-                counted += Counter(compared=stretch.appointments, in_flight=stretch.in_flight)
-                progress.advance(bar, stretch.appointments)
-                if stretch.findings:
-                    progress.stop()
-                    async for finding, repair in _repaired(accounting, finished, stretch.findings, wait):
-                        report.found(finding, repair)
-                        counted[finding.kind] += 1
-                        counted["charged" if repair and repair.outcome == "charged" else "remaining"] += 1
-                    progress.start()
+
+            async def stretches() -> AsyncIterator[Sequence[Finding]]:
+                async for stretch in compare(finished, grace):
+                    counted.update(compared=stretch.appointments, in_flight=stretch.in_flight)
+                    progress.advance(bar, stretch.appointments)
+                    if stretch.findings:
+                        progress.stop()
+                        yield stretch.findings
+                        progress.start()
+
+            async for finding, repair in _repaired(accounting, finished, stretches(), wait):
+                report.found(finding, repair)
+                counted[finding.kind] += 1
+                counted["charged" if repair and repair.outcome == "charged" else "remaining"] += 1
     summary = Summary(**{name: counted[name] for name in Summary.__struct_fields__})
     report.ended(summary)
     return FINDINGS if summary.remaining else 0
 
 
 async def _repaired(
-    accounting: FinancialContainer, finished: Finished, findings: Sequence[Finding], wait: float | None
+    accounting: FinancialContainer, finished: Finished, stretches: AsyncIterator[Sequence[Finding]], wait: float | None
 ) -> AsyncIterator[tuple[Finding, Repair | None]]:
     if wait is None:
-        for finding in findings:
-            yield finding, None
+        async for findings in stretches:
+            for finding in findings:
+                yield finding, None
     else:
-        async for pair in accounting.repair_charges()(findings, finished, wait):
+        async for pair in accounting.repair_charges()(stretches, finished, wait):
             yield pair
 
 

@@ -42,6 +42,8 @@ from clinic.entrypoints.shown_letters import (
 
 AT_ONCE = 100
 """Letters that a request handles at most."""
+MOST_GROUPS = 100
+"""Groups that are shown at most."""
 
 STATES = get_args(LetterState)
 InState = Annotated[str | None, QueryParameter(name="state", enum=STATES, description="Only those in this state.")]
@@ -96,9 +98,10 @@ class LetterPage(Struct, frozen=True):
 
 
 class LetterGroups(Struct, frozen=True):
-    """All groups of dead letters, those first of which the most wait."""
+    """Groups of dead letters, those first of which the most wait; `more` counts those that are not shown."""
 
     items: list[ShownGroup]
+    more: Count
 
 
 class Handled(Struct, frozen=True):
@@ -145,7 +148,8 @@ def routes(token: str) -> list[BaseRouteHandler]:
     @get("/dead-letters/groups/", summary="List the groups of dead letters", responses=PROBLEMS, **described)
     async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> LetterGroups:
         """Letters whose reasons differ only in ids, numbers, dates and the like; the group of which the most wait comes first."""
-        return LetterGroups([shown_group(each) for each in await group_dead_letters()])
+        found = await group_dead_letters()
+        return LetterGroups([shown_group(each) for each in found[:MOST_GROUPS]], len(found[MOST_GROUPS:]))
 
     @get("/dead-letters/{position:path}", summary="Show a dead letter", responses=OF_ONE, **described)
     async def find_letter(position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]) -> WholeLetter:

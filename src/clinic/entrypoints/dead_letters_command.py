@@ -25,14 +25,20 @@ from clinic.entrypoints.shown_letters import ShownGroup, ShownLetter, shown_grou
 
 SOME_FAILED = 3
 USUAL_LIMIT = 20
+MOST_LETTERS = 100
+MOST_GROUPS = 100
 
 Action = Callable[[FinancialContainer, argparse.Namespace], Awaitable[int]]
 
 
 class LetterList(Struct, frozen=True):
-    """What `list --json` writes: all groups, and the wanted letters; give `next` to --after for more, unless it is null."""
+    """What `list --json` writes: the groups, and the wanted letters; give `next` to --after for more, unless it is null.
+
+    The groups are the 100 of which the most wait; `more_groups` counts the others.
+    """
 
     groups: list[ShownGroup]
+    more_groups: int
     items: list[ShownLetter]
     next: str | None
 
@@ -55,7 +61,7 @@ def _add_list(actions: Any) -> None:
     )
     parser.add_argument("--group", help="only this group: letters with the same reason but for ids, numbers and dates")
     parser.add_argument("--about", metavar="ID", help="only those about this appointment")
-    parser.add_argument("--limit", type=_at_least_one, default=USUAL_LIMIT, metavar="N", help=f"so many at most ({USUAL_LIMIT})")
+    parser.add_argument("--limit", type=_number, default=USUAL_LIMIT, metavar="N", help=f"so many, {MOST_LETTERS} at most ({USUAL_LIMIT})")
     parser.add_argument("--after", default="", metavar="POSITION", help="only those behind this position")
     parser.add_argument("--groups", action="store_true", help="only the groups")
 
@@ -94,9 +100,9 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="say what would come of it, and change nothing")
 
 
-def _at_least_one(text: str) -> int:
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+def _number(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and len(text) < len(str(MOST_LETTERS * 10)) and 1 <= int(text) <= MOST_LETTERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_LETTERS}: --after goes on behind a list's end")
     return int(text)
 
 
@@ -115,16 +121,17 @@ async def _beside_the_service(container: FinancialContainer, chosen: argparse.Na
 
 
 async def _list(container: FinancialContainer, chosen: argparse.Namespace) -> int:
-    groups = await container.group_dead_letters()()
+    found_groups = await container.group_dead_letters()()
+    groups, more_groups = found_groups[:MOST_GROUPS], len(found_groups[MOST_GROUPS:])
     wanted = WantedLetters(None if chosen.state == "all" else chosen.state, chosen.group, chosen.about)
     found = [] if chosen.groups else await container.list_dead_letters()(wanted, chosen.limit + 1, chosen.after)
     shown = found[: chosen.limit]
     after = shown[-1].position if len(found) > len(shown) else None
     if chosen.json:
-        _write_json(LetterList([shown_group(each) for each in groups], [shown_letter(each) for each in shown], after))
+        _write_json(LetterList([shown_group(each) for each in groups], more_groups, [shown_letter(each) for each in shown], after))
         return 0
     if chosen.groups or (chosen.group is None and chosen.about is None):
-        printed.show_groups(groups)
+        printed.show_groups(groups, more_groups)
     if not chosen.groups:
         printed.show_letters(shown, after)
     return 0

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from clinic.domain.financial.dead_letters import Outcome
 from clinic.domain.messaging import DeadLetter, LetterGroup
+from clinic.entrypoints.operating import plain
 from clinic.entrypoints.shown_letters import HEADER_SHOWN, HEADERS_SHOWN, ShownBytes, shown_bytes
 from clinic.entrypoints.wire import date
 
@@ -27,7 +28,7 @@ STYLES = {
 }
 
 
-def show_groups(groups: Sequence[LetterGroup]) -> None:
+def show_groups(groups: Sequence[LetterGroup], more: int) -> None:
     if not groups:
         return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
@@ -38,7 +39,7 @@ def show_groups(groups: Sequence[LetterGroup]) -> None:
     for each in groups:
         waiting = Text(str(each.waiting), STYLES["waiting"] if each.waiting else "dim")
         table.add_row(each.group, waiting, str(each.replayed), str(each.discarded), Text(plain(each.reason)))
-    _console().print(table, "")
+    _console().print(table, f"… and {more} more groups, of which fewer wait\n" if more else "")
 
 
 def show_letters(letters: Sequence[DeadLetter], after: str | None) -> None:
@@ -113,11 +114,6 @@ def progress(total: int) -> Iterator[Callable[[], None]]:
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, disable=hidden) as bar:
         task = bar.add_task("", total=total)
         yield lambda: bar.advance(task)
-
-
-def plain(text: str) -> str:
-    """The text with all that a terminal might obey, and line ends, written out."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
 def _times(count: int) -> str:

@@ -17,8 +17,7 @@ from rich.text import Text
 from clinic.domain.errors import Misconfigured, NotFound, Unavailable
 from clinic.domain.messaging import Step, Trace
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.dead_letters_printed import plain
-from clinic.entrypoints.operating import as_json, visiting
+from clinic.entrypoints.operating import as_json, plain, visiting
 from clinic.entrypoints.settings import Settings
 
 ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time and the wait before it, and what it
@@ -135,7 +134,10 @@ def _waiting(appointment: Answer, financial: Answer) -> tuple[WaitsFor, str]:
     for name, answer in (("appointment", appointment), ("financial", financial)):
         if isinstance(answer, Unreadable):
             return "unknown", f"the {name} context cannot be read"
-    return "to be received", "does the financial service run? Where it does, `clinic audit --repair` tells the news again"
+    also = f"; {financial.explanation}" if isinstance(financial, Trace) else ""
+    if appointment is None:
+        return "unknown", f"no finished appointment is known by this id{also}"
+    return "to be received", f"does the financial service run? Where it does, `clinic audit --repair` tells the news again{also}"
 
 
 def _show(traced: Traced) -> None:

@@ -11,18 +11,17 @@ from msgspec import Struct
 from clinic.domain.errors import NotFound
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.findings import Finding, missing, orphaned, wrong
+from clinic.domain.financial.letters_about import letters_about
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
 from clinic.domain.financial.pricing import Pricing
-from clinic.domain.messaging import Clock, DeadLetter, DeadLetters, Telling, WantedLetters
+from clinic.domain.messaging import Clock, DeadLetters, Telling
 
 Listed = TypeVar("Listed", AppointmentFinished, Charge)
 
 PAGE: Final = 1000
 SOME: Final = 100
 """How many are looked at again at a time."""
-MOST_LETTERS: Final = 20
-"""How many dead letters about one appointment are looked at; each may have 1 MiB."""
 SECOND: Final = timedelta(seconds=1)
 
 
@@ -80,12 +79,13 @@ class AuditCharges:
 
     async def _judge(self, appointment_id: UUID, finished: Finished, grace: timedelta) -> Finding | Literal["in flight"] | None:
         fact, told = await finished.find(appointment_id) or (None, None)
-        charge = await self._charge(appointment_id)
+        letters = await letters_about(appointment_id, self._dead_letters)
+        charge = await self._charge(appointment_id)  # the last: a letter that is replayed meanwhile has its charge by now
         finding: Finding | None = None
         if fact and charge:
             finding = wrong(fact, charge)
         elif fact:
-            finding = missing(fact, told, await letter_about(fact, self._dead_letters), self._pricing)
+            finding = missing(fact, told, letters, self._pricing)
         elif charge:
             finding = orphaned(charge)
         return "in flight" if finding and self._is_younger(grace, fact, told, charge) else finding
@@ -103,15 +103,6 @@ class AuditCharges:
             or (told is not None and (told.published_at or told.saved_at) > since)
             or (charge is not None and charge.charged_at > since)
         )
-
-
-async def letter_about(fact: AppointmentFinished, dead_letters: DeadLetters) -> DeadLetter | None:
-    """The dead letter that keeps an appointment from its charge: one that waits, or its own news, discarded. Raises `Unavailable`."""
-    about = str(fact.appointment_id)
-    for letter in await dead_letters.page(WantedLetters(state="waiting", about=about), 1):
-        return letter
-    discarded = await dead_letters.page(WantedLetters(state="discarded", about=about), MOST_LETTERS)
-    return next((each for each in discarded if each.message_id == str(fact.id)), None)
 
 
 async def _side_by_side(

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from clinic.domain.errors import Conflict, NotFound, Refused, Unreadable
 from clinic.domain.events import AppointmentFinished
@@ -17,7 +18,7 @@ Read = Callable[[Message], AppointmentFinished | None]
 Charging = Callable[[Sequence[Told[AppointmentFinished]]], Awaitable[Sequence[Charged]]]
 
 PAGE = 20
-"""Letters in memory at once; each may have 1 MiB."""
+"""Letters in memory at once, one of them with its value."""
 
 
 class Chosen(Struct, frozen=True):
@@ -56,7 +57,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
 
 class ListDeadLetters:
-    """Show the dead letters by position, a page at a time."""
+    """Show the dead letters by position, a page at a time, without their values."""
 
     def __init__(self, letters: DeadLetters) -> None:
         self._letters = letters
@@ -108,7 +109,8 @@ class ReplayDeadLetters:
     async def __call__(self, chosen: Chosen, by: str, *, dry_run: bool = False) -> AsyncIterator[Outcome]:
         _require(by, "who replays")
         async for letter in _letters(self._letters, chosen):
-            outcome = await self._attempt(letter, self._foresee if dry_run else self._charge)
+            whole = replace(letter, value=(await self._letters.get(letter.position)).value)
+            outcome = await self._attempt(whole, self._foresee if dry_run else self._charge)
             yield outcome if dry_run else await self._note(letter, outcome, by)
 
     async def _attempt(self, letter: DeadLetter, charging: Charging) -> Outcome:

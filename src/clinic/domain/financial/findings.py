@@ -9,6 +9,7 @@ from msgspec.structs import fields
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.events import AppointmentFinished
+from clinic.domain.financial.letters_about import LettersAbout
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES, Pricing
 from clinic.domain.messaging import DeadLetter, Telling, Told
@@ -31,11 +32,11 @@ class Finding(Struct, frozen=True, kw_only=True):
     explanation: str
 
 
-def missing(fact: AppointmentFinished, told: Telling | None, letter: DeadLetter | None, pricing: Pricing) -> Finding:
-    """It is finished and not charged; `letter` stands in between, if any does. `pricing` is the policy of today."""
+def missing(fact: AppointmentFinished, told: Telling | None, letters: LettersAbout, pricing: Pricing) -> Finding:
+    """It is finished and not charged; `letters.own` stands in between, if any does. `pricing` is the policy of today."""
     remedy: Literal["tell again", "replay", "publication"]
-    if letter:
-        remedy, explanation = "replay", set_aside(letter)
+    if letters.own:
+        remedy, explanation = "replay", set_aside(letters.own)
     elif told is None:
         remedy, explanation = "tell again", f"finished {shown(fact.end)}, and the news of it was never told"
     elif told.published_at is None:
@@ -44,6 +45,8 @@ def missing(fact: AppointmentFinished, told: Telling | None, letter: DeadLetter 
     else:
         published = f"published {shown(told.published_at)} at {told.position}"
         remedy, explanation = "tell again", f"finished {shown(fact.end)}, {published}, and not charged"
+    if letters.strange and not letters.own:
+        explanation += f"; {of_another(letters.strange)}"
     return Finding(
         kind="missing",
         appointment_id=fact.appointment_id,
@@ -115,6 +118,11 @@ def set_aside(letter: DeadLetter) -> str:
         last = letter.handled[-1]
         return f"its dead letter was discarded by {last.by}: {last.note}; {replay} charges it all the same"
     return f"set aside: {letter.reason}; {replay} tries again"
+
+
+def of_another(letter: DeadLetter) -> str:
+    """What a person should know of a letter that is about an appointment and not its own news."""
+    return f"the dead letter at {letter.position} is about it, too, and is not its own news"
 
 
 def shown(moment: datetime) -> str:

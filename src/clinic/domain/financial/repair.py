@@ -7,8 +7,9 @@ from typing import Literal
 from msgspec import Struct
 
 from clinic.domain.errors import NotFound, Refused
-from clinic.domain.financial.audit import SOME, Finished, letter_about
+from clinic.domain.financial.audit import SOME, Finished
 from clinic.domain.financial.findings import Finding, set_aside, shown
+from clinic.domain.financial.letters_about import letters_about
 from clinic.domain.financial.ports import Charges
 from clinic.domain.messaging import DeadLetters
 from clinic.domain.money import Money
@@ -25,16 +26,18 @@ class Repair(Struct, frozen=True):
 class RepairCharges:
     """Tell the news of what is missing again, and wait so many seconds for its charges; all else is left alone.
 
-    Some are told at a time. Where nothing came for all of them, the rest is told and not waited for.
+    The findings come in stretches, of which some are told at a time. Where nothing came for all of these, the rest of all
+    stretches is told and not waited for.
     Raises `Unavailable`: repeating it is safe.
     """
 
     def __init__(self, charges: Charges, dead_letters: DeadLetters) -> None:
         self._charges, self._dead_letters = charges, dead_letters
 
-    async def __call__(self, findings: Sequence[Finding], finished: Finished, within: float) -> AsyncIterator[tuple[Finding, Repair]]:
-        for first in range(0, len(findings), SOME):
-            some = findings[first : first + SOME]
+    async def __call__(
+        self, stretches: AsyncIterator[Sequence[Finding]], finished: Finished, within: float
+    ) -> AsyncIterator[tuple[Finding, Repair]]:
+        async for some in _some_at_a_time(stretches):
             repairs = await asyncio.gather(*(self._repair(each, finished, within) for each in some))
             for pair in zip(some, repairs, strict=True):
                 yield pair
@@ -59,7 +62,7 @@ class RepairCharges:
 
     async def _not_charged(self, finding: Finding, finished: Finished) -> Repair:
         found = await finished.find(finding.appointment_id)
-        letter = found and await letter_about(found[0], self._dead_letters)
+        letter = (await letters_about(finding.appointment_id, self._dead_letters)).own
         if letter:
             return Repair("set aside", f"told again, and {set_aside(letter)}")
         told = found and found[1]
@@ -67,6 +70,12 @@ class RepairCharges:
             where = f"published {shown(told.published_at)} at {told.position}"
             return Repair("told again", f"told again, {where}, not charged yet: does the financial service run?")
         return Repair("told again", "told again, not published yet: does the appointment service run?")
+
+
+async def _some_at_a_time(stretches: AsyncIterator[Sequence[Finding]]) -> AsyncIterator[Sequence[Finding]]:
+    async for findings in stretches:
+        for first in range(0, len(findings), SOME):
+            yield findings[first : first + SOME]
 
 
 _LEFT_ALONE = {

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from clinic.domain.errors import NotFound
-from clinic.domain.financial.audit import MOST_LETTERS
-from clinic.domain.financial.findings import set_aside
+from clinic.domain.financial.findings import of_another, set_aside
+from clinic.domain.financial.letters_about import LettersAbout, all_about, letters_about
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
-from clinic.domain.messaging import DeadLetter, DeadLetters, Step, Trace, WantedLetters
+from clinic.domain.messaging import DeadLetter, DeadLetters, Step, Trace
 
 
 class TraceCharge:
@@ -18,26 +18,23 @@ class TraceCharge:
         self._charges, self._dead_letters = charges, dead_letters
 
     async def __call__(self, appointment_id: UUID) -> Trace:
-        letters = await self._dead_letters.page(WantedLetters(about=str(appointment_id)), MOST_LETTERS)
+        letters = await all_about(appointment_id, self._dead_letters)
+        about = await letters_about(appointment_id, self._dead_letters)
         steps = [step for each in letters for step in _of_letter(each)]
         try:
             charge = await self._charges.get(appointment_id)
         except NotFound:
             if not letters:
                 raise
-            return _uncharged(_in_order(steps), letters)
+            return _uncharged(_in_order(steps), about)
         steps += _of_charge(charge)
         return Trace(_in_order(steps), "nothing", f"charged {charge.total}")
 
 
-def _uncharged(steps: Sequence[Step], letters: Sequence[DeadLetter]) -> Trace:
-    for letter in letters:
-        if letter.state == "waiting":
-            return Trace(steps, "a person", set_aside(letter))
-    for letter in letters:
-        if letter.state == "discarded":
-            return Trace(steps, "nothing", set_aside(letter))
-    return Trace(steps, None, "its dead letter was replayed")
+def _uncharged(steps: Sequence[Step], about: LettersAbout) -> Trace:
+    if about.own:
+        return Trace(steps, "a person" if about.own.state == "waiting" else "nothing", set_aside(about.own))
+    return Trace(steps, None, of_another(about.strange) if about.strange else "no dead letter about it waits")
 
 
 def _in_order(steps: Sequence[Step]) -> Sequence[Step]:

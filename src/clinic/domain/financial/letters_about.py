@@ -1,0 +1,46 @@
+"""Which dead letter stands between an appointment and its charge, and which only speak of it."""
+
+from collections.abc import Sequence
+from typing import Final
+from uuid import UUID
+
+from msgspec import Struct
+
+from clinic.domain.events import own_ids
+from clinic.domain.messaging import DeadLetter, DeadLetters, LetterState, WantedLetters
+
+MOST_LETTERS: Final = 20
+"""How many dead letters about one appointment are shown of its own news, and as many of all."""
+
+
+class LettersAbout(Struct, frozen=True):
+    """Dead letters about an appointment.
+
+    `own`: its own news, in whatever version, known by the event's id, which follows from the appointment's id and the event's
+    type; one that waits, or else one that was discarded. `strange`: one of somebody else that waits; it keeps nothing from
+    being told or charged.
+    """
+
+    own: DeadLetter | None = None
+    strange: DeadLetter | None = None
+
+
+async def letters_about(appointment_id: UUID, dead_letters: DeadLetters) -> LettersAbout:
+    """What may stand between this appointment and its charge. Raises `Unavailable`."""
+    own = await _own(appointment_id, dead_letters, "waiting") or await _own(appointment_id, dead_letters, "discarded")
+    waiting = await dead_letters.page(WantedLetters("waiting", about=str(appointment_id)), MOST_LETTERS)
+    ids = own_ids(appointment_id)
+    return LettersAbout(own, next((each for each in waiting if each.message_id not in ids), None))
+
+
+async def all_about(appointment_id: UUID, dead_letters: DeadLetters) -> Sequence[DeadLetter]:
+    """Its own letters in every state, and others, in the order of their positions. Raises `Unavailable`."""
+    about = str(appointment_id)
+    own = await dead_letters.page(WantedLetters(about=about, message_ids=own_ids(appointment_id)), MOST_LETTERS)
+    others = await dead_letters.page(WantedLetters(about=about), MOST_LETTERS)
+    return sorted({each.position: each for each in (*own, *others)}.values(), key=lambda each: each.position)
+
+
+async def _own(appointment_id: UUID, dead_letters: DeadLetters, state: LetterState) -> DeadLetter | None:
+    wanted = WantedLetters(state, about=str(appointment_id), message_ids=own_ids(appointment_id))
+    return next(iter(await dead_letters.page(wanted, 1)), None)

@@ -1,0 +1,167 @@
+"""Any history of dead letters, beside a model: a dict of them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from functools import partial
+from operator import attrgetter
+from pathlib import Path
+
+from builders import ONE_O_CLOCK, a_handling, a_letter
+from hypothesis import strategies as st
+from hypothesis.stateful import initialize
+from msgspec.structs import asdict, replace
+
+from clinic.domain.errors import Conflict, NotFound
+from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
+from contracts.machines import Machine, Openable, step
+from contracts.subject import Contract
+
+POSITIONS = ["log/0/1", "log/0/12", "log/0/2", "log/1/1"]
+positions = st.sampled_from(POSITIONS)
+groups = st.sampled_from(["mended", "bad"])
+abouts = st.sampled_from(["one", "another"])
+message_ids = st.sampled_from(["1", "2", "3"])
+times = st.sampled_from([ONE_O_CLOCK + timedelta(milliseconds=number) for number in range(3)])
+wanted = st.builds(
+    WantedLetters,
+    state=st.sampled_from([None, "waiting", "replayed", "discarded"]),
+    group=st.none() | groups,
+    about=st.none() | abouts,
+    message_ids=st.none() | st.lists(message_ids, max_size=2).map(tuple),
+)
+handlings = st.builds(a_handling, what=st.sampled_from(["replayed", "failed again", "discarded"]), by=st.sampled_from(["anna", "bob"]))
+
+
+@st.composite
+def letters(draw: st.DrawFn) -> DeadLetter:
+    position, group, seen = draw(positions), draw(groups), draw(times)
+    return a_letter(
+        position=position,
+        about=draw(abouts),
+        message_id=draw(message_ids),
+        group=group,
+        reason=f"{group} {draw(st.integers(1, 3))}",
+        attempts=draw(st.integers(1, 3)),
+        first_seen=seen,
+        last_seen=seen,
+    )
+
+
+batches = st.lists(letters(), min_size=1, max_size=4)
+
+
+class DeadLettersMachine(Machine):
+    """Its model is `kept`."""
+
+    def __init__(self, suite: Contract, opened: Callable[[Path], AbstractAsyncContextManager[DeadLetters]], where: Path) -> None:
+        super().__init__(suite, where)
+        self.kept: dict[str, DeadLetter] = {}
+        self.letters = Openable(partial(opened, self.where))
+
+    @initialize()
+    def begin(self) -> None:
+        self.start()
+
+    async def open(self) -> None:
+        await self.letters.open()
+
+    async def close(self) -> None:
+        await self.letters.close()
+
+    @step(batch=batches)
+    async def keep(self, batch: Sequence[DeadLetter]) -> None:
+        await self.letters().keep(batch)
+        for each in batch:
+            known = self.kept.get(each.position)
+            self.kept[each.position] = seen_again(known, each) if known else each
+
+    @step(position=positions)
+    async def get(self, position: str) -> None:
+        await self._is_as_kept(position)
+
+    @step(which=wanted, limit=st.integers(1, 5), after=st.just("") | positions)
+    async def page(self, which: WantedLetters, limit: int, after: str) -> None:
+        expected = [each.listed() for each in self._in_order() if is_letter_wanted(each, which) and each.position > after]
+        assert list(await self.letters().page(which, limit, after)) == expected[:limit]
+
+    @step()
+    async def groups(self) -> None:
+        found = await self.letters().groups()
+        assert [each.group for each in found] == sorted({each.group for each in self.kept.values()})
+        for each in found:
+            is_group_of(each, [letter for letter in self.kept.values() if letter.group == each.group])
+
+    @step(position=positions, handling=handlings)
+    async def settle(self, position: str, handling: Handling) -> None:
+        letter = self.kept.get(position)
+        try:
+            await self.letters().settle(letter or a_letter(position=position), handling)
+        except NotFound:
+            assert letter is None
+        else:
+            assert letter is not None
+            self.kept[position] = letter.settled(handling)
+
+    @step(position=positions, handling=handlings)
+    async def settle_as_it_was_before(self, position: str, handling: Handling) -> None:
+        """Somebody has handled it since this was read."""
+        letter = self.kept.get(position)
+        if letter is None or not letter.handled:
+            return
+        before = replace(letter, handled=letter.handled[:-1], state="waiting")
+        try:
+            await self.letters().settle(before, handling)
+        except Conflict:
+            await self._is_as_kept(position)
+        else:
+            raise AssertionError("it overwrote what somebody else did")
+
+    @step()
+    async def die(self) -> None:
+        await self.letters.reopen()
+        if not self.suite.survives:
+            self.kept.clear()
+
+    async def ends(self) -> None:
+        """Every letter that was ever kept is there, with all that people did with it."""
+        for position in POSITIONS:
+            await self._is_as_kept(position)
+        assert list(await self.letters().page(WantedLetters(), 1000)) == [each.listed() for each in self._in_order()]
+
+    async def _is_as_kept(self, position: str) -> None:
+        try:
+            assert await self.letters().get(position) == self.kept.get(position)
+        except NotFound:
+            assert position not in self.kept
+
+    def _in_order(self) -> list[DeadLetter]:
+        return sorted(self.kept.values(), key=attrgetter("position"))
+
+
+def seen_again(known: DeadLetter, letter: DeadLetter) -> DeadLetter:
+    attempts = known.attempts + letter.attempts
+    return replace(known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen)
+
+
+def is_letter_wanted(letter: DeadLetter, wanted: WantedLetters) -> bool:
+    return (
+        wanted.state in (None, letter.state)
+        and wanted.group in (None, letter.group)
+        and wanted.about in (None, letter.about)
+        and (wanted.message_ids is None or letter.message_id in wanted.message_ids)
+    )
+
+
+def is_group_of(group: LetterGroup, letters: Sequence[DeadLetter]) -> None:
+    assert group.reason in {each.reason for each in letters}
+    states = [each.state for each in letters]
+    assert asdict(group) == {
+        "group": group.group,
+        "waiting": states.count("waiting"),
+        "replayed": states.count("replayed"),
+        "discarded": states.count("discarded"),
+        "reason": group.reason,
+        "first_seen": min(each.first_seen for each in letters),
+        "last_seen": max(each.last_seen for each in letters),
+    }
