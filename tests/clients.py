@@ -7,6 +7,7 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 from ledger import History, Json, read
 
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
@@ -89,9 +90,16 @@ class Client:
         except httpx.TransportError:
             return UNKNOWN, None
         if answer.is_success:
-            return ACKNOWLEDGED, read(answer)
+            return self._read(answer)
         changes = method == "POST"
         expected = {httpx.codes.SERVICE_UNAVAILABLE} if changes else {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.NOT_FOUND}
         if answer.status_code not in expected:
             self._history.surprises.add(f"{method} {url}: {answer.status_code} {answer.text}")
         return UNKNOWN if changes else REFUSED, None
+
+    def _read(self, answer: httpx.Response) -> tuple[str, Json | None]:
+        try:
+            return ACKNOWLEDGED, read(answer)
+        except msgspec.DecodeError as error:
+            self._history.surprises.add(f"{answer.request.method} {answer.url}: {answer.status_code}, and no JSON: {error}")
+            return UNKNOWN, None

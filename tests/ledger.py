@@ -42,8 +42,11 @@ class History:
     """When an acknowledged finish was first heard of, in seconds since 1970."""
     surprises: set[str] = field(default_factory=set)
     """Answers that no service may give."""
+    behaviours: Counter[str] = field(default_factory=Counter)
+    """What people did besides asking once and waiting for the answer."""
 
     def acknowledged_finish(self, appointment: Json) -> None:
+        self.behaviours["finished again"] += appointment["id"] in self.finished
         first = self.finished.setdefault(appointment["id"], appointment)
         self.answered_at.setdefault(appointment["id"], time.time())
         if first != appointment or self.started.get(appointment["id"], first) | {"end_date": first["end_date"]} != first:

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from time import monotonic
 
@@ -12,6 +12,10 @@ from processes import ENDS_WITHIN, Service
 
 LOOK_EVERY = 0.02
 PRICES = ("200.00", "133.33", "99.99", "0.01", "12345.67")
+
+
+class DidNotComeBack(Exception):
+    """A service that does not answer, or does not end."""
 
 
 class Keeper:
@@ -74,21 +78,34 @@ class Keeper:
         if self.service.exit_code is None:
             self.service.send(number)
 
-    async def ready(self, *, within: float) -> None:
-        """Return once it says that it is ready, whatever it has to be started again for meanwhile."""
-        async with asyncio.timeout(within):
-            while True:
-                await self.up.wait()
-                with suppress(AssertionError):  # it has just ended
-                    return await self.service.ready(within=within)
-                await asyncio.sleep(LOOK_EVERY)
+    async def back(self, *, within: float) -> None:
+        """Return once it answers. Raises `DidNotComeBack`."""
+        with self._missed_after(within):
+            await asyncio.wait_for(self.up.wait(), within)
 
-    async def ended(self) -> int:
-        """Ask it to end for good; its exit code."""
+    async def ready(self, *, within: float) -> None:
+        """Return once it says that it is ready, whatever it has to be started again for meanwhile. Raises `DidNotComeBack`."""
+        with self._missed_after(within):
+            async with asyncio.timeout(within):
+                while True:
+                    await self.up.wait()
+                    with suppress(AssertionError):  # it has just ended
+                        return await self.service.ready(within=within)
+                    await asyncio.sleep(LOOK_EVERY)
+
+    @contextmanager
+    def _missed_after(self, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise DidNotComeBack(f"{self.service.name} is not there after {seconds:.0f} s") from None
+
+    async def ended(self) -> int | str:
+        """Ask it to end for good; its exit code, or what it did instead."""
         if self.service.exit_code is not None:
             return self.service.exit_code
         try:
             return await self.service.stopped()
         except AssertionError:
             self.service.clean_up()
-            raise AssertionError(f"{self.service.name} did not end within {ENDS_WITHIN:.0f} s of being asked to") from None
+            return f"did not end within {ENDS_WITHIN:.0f} s of being asked to"

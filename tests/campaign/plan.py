@@ -15,6 +15,7 @@ Kind = tuple[str, str]
 """What happens, and where."""
 
 ANY_MOMENT: Final = "at any moment"
+NO_FAULT: Final = "nothing"
 FILLED: Final = {"appointment": ("add.before", "publish.before", "confirm.before"), "financial": ("charge.before", "dead-letter.before")}
 """Where a disk is full all of a sudden."""
 CUT: Final = ("add", "save", "confirm", "charge", "dead-letter")
@@ -91,6 +92,17 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
     return {lane: [kind for kind in each if _is_wanted(kind, options.only)] for lane, each in found.items()}
 
 
+def patterns(text: str) -> tuple[str, ...]:
+    """Those of `Options.only`, from a line."""
+    return () if text == NO_FAULT else tuple(pattern.strip() for pattern in text.split(","))
+
+
+def unmatched(options: Options) -> list[str]:
+    """The wanted patterns that no fault of this stack meets."""
+    all_ = [kind for each in kinds(Options(stack=options.stack)).values() for kind in each]
+    return [repr(pattern) for pattern in options.only if not any(_is_wanted(kind, [pattern]) for kind in all_)]
+
+
 def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
     """The faults of a lane, without end. Empty where none is wanted."""
     dice = random.Random(f"{options.seed} {name}")  # noqa: S311 — a seeded plan
@@ -116,7 +128,7 @@ def _first_round(wanted: Sequence[Kind], dice: random.Random) -> list[Kind]:
 
 
 def _is_wanted(kind: Kind, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(" ".join(kind), pattern.strip()) for pattern in patterns)
+    return any(fnmatch(" ".join(kind), pattern) for pattern in patterns)
 
 
 def _seconds(what: str, lease: float, dice: random.Random) -> float:
