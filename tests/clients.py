@@ -12,6 +12,8 @@ from ledger import History, Json, read
 
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
+GONE_AT_ONCE = (AttributeError,)
+"""What anyio raises where the other end dies while a connection is made: it asks for the peer of a socket that is gone."""
 TRIES = 200
 """How often somebody who wants to know asks again: for some twenty seconds of closed doors."""
 
@@ -87,7 +89,7 @@ class Client:
             answer = await self._http.request(method, url, **more)
         except NEVER_SENT:
             return REFUSED, None
-        except httpx.TransportError:
+        except (httpx.TransportError, *GONE_AT_ONCE):
             return UNKNOWN, None
         if answer.is_success:
             return self._read(answer)

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from time import monotonic
@@ -11,7 +11,11 @@ import httpx
 from processes import ENDS_WITHIN, Service
 
 LOOK_EVERY = 0.02
-PRICES = ("200.00", "133.33", "99.99", "0.01", "12345.67")
+CHANGES = {
+    "CLINIC_HOURLY_PRICE": ("200.00", "133.33", "99.99", "0.01", "12345.67"),
+    "CLINIC_PRICING": ("hours-begun", "whole-hours", "pro-rata", "pro-rata"),
+}
+"""What somebody sets otherwise before a restart; pro-rata most often, as there is something to round."""
 
 
 class DidNotComeBack(Exception):
@@ -19,14 +23,19 @@ class DidNotComeBack(Exception):
 
 
 class Keeper:
-    """Keeps one service running. `up` is set while it answers; `recoveries` are the seconds from an end to the next answer."""
+    """Keeps one service running, with some settings changed at each restart, but for the `fixed` ones.
 
-    def __init__(self, service: Service, dice: random.Random) -> None:
+    `up` is set while it answers; `recoveries` are the seconds from an end to the next answer.
+    """
+
+    def __init__(self, service: Service, dice: random.Random, fixed: Collection[str] = ()) -> None:
         self.service, self._dice = service, dice
         self.up = asyncio.Event()
         self.recoveries: list[float] = []
         self.ends: list[int] = []
-        self._kept_down = False
+        """The exit codes of a service that nobody asked to end, nor killed."""
+        self._kept_down = self._asked = False
+        self._changes = {name: values for name, values in CHANGES.items() if name not in fixed}
 
     async def run(self) -> None:
         """Never returns; cancel it."""
@@ -39,11 +48,13 @@ class Keeper:
     async def _start_again(self, http: httpx.AsyncClient) -> None:
         ended = monotonic()
         self.up.clear()
-        self.ends.append(self.service.exit_code or 0)
+        if not self._asked and self.service.exit_code != -SIGKILL:
+            self.ends.append(self.service.exit_code or 0)
+        self._asked = False
         await asyncio.sleep(self._dice.uniform(0.0, 0.2))
         if self._kept_down:
             return
-        self.service.environment["CLINIC_HOURLY_PRICE"] = self._dice.choice(PRICES)
+        self.service.environment |= {name: self._dice.choice(values) for name, values in self._changes.items()}
         self.service.start()
         while self.service.exit_code is None:
             with suppress(httpx.TransportError):
@@ -56,7 +67,7 @@ class Keeper:
     @asynccontextmanager
     async def kept_down(self) -> AsyncIterator[None]:
         """Inside, it has ended as asked to, and stays down."""
-        self._kept_down = True
+        self._kept_down = self._asked = True
         self.up.clear()
         try:
             with suppress(ProcessLookupError):

@@ -1,6 +1,7 @@
 """What goes wrong, in which order: the same for the same seed. Each kind once, in a shuffled order, then again and again."""
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from itertools import count, product
@@ -23,6 +24,10 @@ CUT: Final = ("add", "save", "confirm", "charge", "dead-letter")
 SERVERS: Final = ("mongo", "kafka")
 ANSWERED_TWICE: Final = ("kill", "error")
 """What the first round begins with: the two that every boundary must stand."""
+
+OUTLIVES_ITS_LEASE: Final = ("freeze", "hand-over.after")
+"""A relay that wakes up too late."""
+CLOCKS: Final = (-5400, -61, -1, 1, 59, 3595, 7200)
 
 REST: Final = 0.6
 """Seconds of peace between two faults of a lane, at most."""
@@ -106,10 +111,10 @@ def unmatched(options: Options) -> list[str]:
 def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
     """The faults of a lane, without end. Empty where none is wanted."""
     dice = random.Random(f"{options.seed} {name}")  # noqa: S311 — a seeded plan
-    numbers, order, rest = count(1), _first_round(wanted, dice), REST
+    numbers, order, rest, clocks = count(1), _first_round(wanted, dice), REST, defaultdict[str, float](float)
     while order:
         for what, where in order:
-            seconds = _seconds(what, options.lease, dice)
+            seconds = clocks[where] = _seconds(what, where, options.lease, dice, clocks[where])
             yield Fault(next(numbers), name, what, where, round(seconds, 2), round(dice.uniform(rest / 10, rest), 2))
         order, rest = dice.sample(wanted, len(wanted)), REST_OF_SERVERS if name == "servers" else REST
 
@@ -131,9 +136,11 @@ def _is_wanted(kind: Kind, patterns: Sequence[str]) -> bool:
     return any(fnmatch(" ".join(kind), pattern) for pattern in patterns)
 
 
-def _seconds(what: str, lease: float, dice: random.Random) -> float:
+def _seconds(what: str, where: str, lease: float, dice: random.Random, before: float) -> float:
+    if (what, where) == OUTLIVES_ITS_LEASE:
+        return lease * 1.2
     if what in ("freeze", "pause"):
         return lease * dice.choice((0.1, 0.4, 1.2))  # shorter than a lease, and longer
     if what == "clock":
-        return dice.choice((-5400, -61, -1, 0, 1, 59, 3595, 7200))
+        return dice.choice([step for step in CLOCKS if step != before])
     return lease * dice.uniform(0.1, 0.9)

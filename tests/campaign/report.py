@@ -111,12 +111,15 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "published / already charged / differing": " / ".join(
             str(found.evidence.noticed[what]) for what in ("published", "already charged", "differs from its charge")
         ),
-        "strangers' messages / dead letters missing": f"{len(found.strangers)} / {len(outcome.breaches.get('dead letters missing', []))}",
+        "strangers' messages / dead letters": f"{len(found.strangers)} / {len(found.dead_letters)}",
         "time to charge: median, slowest": f"{waits[len(waits) // 2]:.3f} s, {waits[-1]:.2f} s",
         "slowest recovery of a service": f"{max(recoveries):.2f} s",
         **{f"people who {what}": history.behaviours[what] for what in BEHAVIOURS},
         **{f"{what}": len(outcome.breaches.get(what, [])) for what in ("lost", "doubled", "wrong", "changed", "unfounded")},
-        "charged as new more than once": len(outcome.breaches.get("charged as new more than once", [])),
+        **{
+            what: len(outcome.breaches.get(what, []))
+            for what in ("dead letters missing or wrong", "charged as new more than once", "charged otherwise")
+        },
     }
 
 

@@ -14,9 +14,9 @@ from ledger import History, Kept, kept, shown_charges
 from campaign.conductor import Conductor, Happened
 from campaign.evidence import gathered
 from campaign.keeper import DidNotComeBack, Keeper
-from campaign.messages import Post
+from campaign.messages import Letter, Post
 from campaign.plan import Kind, Options, epilogue, kinds, lane
-from campaign.stacks import TROUBLE, Stack
+from campaign.stacks import TROUBLE, Stack, fixed
 from campaign.verdict import Found, breaches, shortcomings
 from campaign.visitors import Visitor
 
@@ -92,7 +92,8 @@ class Ledger:
     kept: Kept = field(default_factory=lambda: Kept([], []))
     shown: Mapping[str, Any] = field(default_factory=dict)
     left: Mapping[str, Any] = field(default_factory=dict)
-    dead_letters: str = ""
+    dead_letters: Sequence[Letter] = ()
+    audit: Sequence[str] = ()
 
 
 class Campaign:
@@ -101,7 +102,9 @@ class Campaign:
     def __init__(self, options: Options, stack: Stack, http: httpx.AsyncClient, watch: Callable[[Progress], None]) -> None:
         self.options, self.stack, self._http, self._watch = options, stack, http, watch
         self.history = History()
-        self.keepers = {context: [Keeper(each, self._dice(each.name)) for each in found] for context, found in stack.services.items()}
+        self.keepers = {
+            context: [Keeper(each, self._dice(each.name), fixed(options)) for each in found] for context, found in stack.services.items()
+        }
         self._post = Post(stack.control, self.history, self._dice("post"))
         self._kinds = kinds(options)
         self._conductor = Conductor(stack.control, self.keepers, self._post, stack.deeds(self.keepers), self._dice("conductor"))
@@ -138,7 +141,7 @@ class Campaign:
             self._progress.stage = "ledger"
             stored = await kept(self._http, *self._some_urls)
             shown = await shown_charges(self._http, self._some_urls[1], list(self.history.started)[-ASKED_ONE_BY_ONE:])
-            return Ledger(stored, shown, left, await asyncio.to_thread(self.stack.dead_letters))
+            return Ledger(stored, shown, left, await asyncio.to_thread(self.stack.dead_letters), await self.stack.audited())
 
     async def _judged(self, ledger: Ledger, failure: str | None) -> Outcome:
         began, ended = self._progress.began, self._ended or time.time()
@@ -150,7 +153,20 @@ class Campaign:
             leases_outlive_processes=self.options.stack == "real",
         )
         strangers = self._post.strangers_sent()
-        found = Found(self.history, ledger.kept, ledger.shown, evidence, ledger.left, strangers, ledger.dead_letters, ends, failure)
+        found = Found(
+            self.history,
+            ledger.kept,
+            ledger.shown,
+            evidence,
+            ledger.left,
+            strangers,
+            ledger.dead_letters,
+            ends,
+            self._post.told_otherwise,
+            failure,
+            ledger.audit,
+            self._by_itself,
+        )
         return Outcome(
             self.options,
             found,
@@ -234,6 +250,10 @@ class Campaign:
 
     def _only_trouble(self, uncharged: Sequence[str], left: Mapping[str, Any]) -> bool:
         return not uncharged and set(left) == {TROUBLE}
+
+    @property
+    def _by_itself(self) -> list[str]:
+        return [f"{keeper.service.name}: {code}" for keeper in self._all_keepers for code in keeper.ends]
 
     @property
     def _some_urls(self) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from ledger import History, Kept, judge, sums
 
 from campaign.conductor import Happened
 from campaign.evidence import Evidence
+from campaign.messages import Letter, Stranger
 from campaign.plan import Kind, Options
 from campaign.visitors import BEHAVIOURS
 
@@ -25,11 +26,16 @@ class Found:
     shown: Mapping[str, Decimal | None]
     evidence: Evidence
     left: Mapping[str, Any]
-    strangers: Collection[str]
-    dead_letters: str
+    strangers: Collection[Stranger]
+    dead_letters: Sequence[Letter]
     ends: Mapping[str, int | str]
+    told_otherwise: Collection[str] = ()
+    """The appointments of which the campaign itself told another price and end."""
     failure: str | None = None
     """What kept the campaign from its end: then the ledger is not to be had."""
+    audit: Sequence[str] = ()
+    """What `clinic audit` said, unless all was well."""
+    ended_by_themselves: Sequence[str] = ()
 
 
 def breaches(found: Found) -> dict[str, Sequence[object]]:
@@ -40,7 +46,9 @@ def breaches(found: Found) -> dict[str, Sequence[object]]:
         "handed over within a lease": found.evidence.held_twice,
         "published past a lease": found.evidence.late,
         "tracebacks": found.evidence.tracebacks,
-        "exit codes": [f"{name}: {code}" for name, code in found.ends.items() if code],
+        "ended by themselves": found.ended_by_themselves,
+        "charged otherwise": found.evidence.differing.difference(found.told_otherwise),
+        "exit codes": [f"{name}: {code}" for name, code in found.ends.items() if code and not found.failure],
     }
     return {what: sorted(witnesses, key=str) for what, witnesses in all_of_them.items() if witnesses}
 
@@ -51,7 +59,8 @@ def _of_the_ledger(found: Found) -> dict[str, Collection[object]]:
     return {
         **judge(found.history, found.kept, found.shown).breaches,
         "left on the way": [f"{what}: {count}" for what, count in found.left.items()],
-        "dead letters missing": [each for each in found.strangers if each not in found.dead_letters],
+        "dead letters missing or wrong": [each for each in found.strangers if not each.is_kept(found.dead_letters)],
+        "audit": found.audit,
         "sums": [] if charged == due else [f"charged {charged}, due {due}"],
         "nobody started": untold if len(untold) > found.history.outcomes["start", "unknown"] else [],
     }

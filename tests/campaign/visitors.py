@@ -11,7 +11,7 @@ from ledger import History, Json
 
 LEAVES = 0.03
 """Of the requests that change something, how many are left before their answer is there."""
-AT_ONCE = 0.2
+AT_ONCE = 0.5
 """Of the appointments, how many two people finish at the same moment."""
 BEHAVIOURS = ("left before the answer", "finished again", "finished twice at once")
 """What the people of every campaign do at times."""
