@@ -43,7 +43,7 @@ REAL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-AT_ONCE = 2
+AT_ONCE = 3
 TOGETHER = [list(EMBEDDED)[first : first + AT_ONCE] for first in range(0, len(EMBEDDED), AT_ONCE)]
 
 
