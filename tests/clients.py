@@ -7,10 +7,13 @@ from typing import Any
 from uuid import uuid4
 
 import httpx
+import msgspec
 from ledger import History, Json, read
 
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
+GONE_AT_ONCE = (AttributeError,)
+"""What anyio raises where the other end dies while a connection is made: it asks for the peer of a socket that is gone."""
 TRIES = 200
 """How often somebody who wants to know asks again: for some twenty seconds of closed doors."""
 
@@ -86,12 +89,19 @@ class Client:
             answer = await self._http.request(method, url, **more)
         except NEVER_SENT:
             return REFUSED, None
-        except httpx.TransportError:
+        except (httpx.TransportError, *GONE_AT_ONCE):
             return UNKNOWN, None
         if answer.is_success:
-            return ACKNOWLEDGED, read(answer)
+            return self._read(answer)
         changes = method == "POST"
         expected = {httpx.codes.SERVICE_UNAVAILABLE} if changes else {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.NOT_FOUND}
         if answer.status_code not in expected:
             self._history.surprises.add(f"{method} {url}: {answer.status_code} {answer.text}")
         return UNKNOWN if changes else REFUSED, None
+
+    def _read(self, answer: httpx.Response) -> tuple[str, Json | None]:
+        try:
+            return ACKNOWLEDGED, read(answer)
+        except msgspec.DecodeError as error:
+            self._history.surprises.add(f"{answer.request.method} {answer.url}: {answer.status_code}, and no JSON: {error}")
+            return UNKNOWN, None

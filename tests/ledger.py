@@ -3,11 +3,11 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal
-from typing import Any
+from decimal import ROUND_HALF_UP, Decimal
+from typing import Any, Final
 
 import httpx
 import msgspec
@@ -22,10 +22,19 @@ def read(answer: httpx.Response) -> Any:
     return _decoder.decode(answer.content)
 
 
-def due(appointment: Mapping[str, Any]) -> Decimal:
-    """What a finished appointment costs: its price for every hour that has begun, reckoned from its printed dates alone."""
+BILLED: Final[Mapping[str, Callable[[int], int]]] = {
+    "hours-begun": lambda seconds: seconds - seconds % 3600 + 3600,
+    "whole-hours": lambda seconds: max(seconds - seconds % 3600, 3600),
+    "pro-rata": lambda seconds: max(seconds, 3600),
+}
+"""The seconds that each policy bills, in words of this ledger's own."""
+
+
+def due(appointment: Mapping[str, Any], pricing: str = "hours-begun") -> Decimal:
+    """What a finished appointment costs under a policy, half a cent rounded up, reckoned from its printed dates alone."""
     elapsed = datetime.fromisoformat(appointment["end_date"]) - datetime.fromisoformat(appointment["start_date"])
-    return Decimal(appointment["price"]) * (1 + elapsed.days * 24 + elapsed.seconds // 3600)
+    exact = Decimal(appointment["price"]) * BILLED[pricing](elapsed.days * 86_400 + elapsed.seconds) / 3600
+    return exact.quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
 @dataclass
@@ -42,8 +51,11 @@ class History:
     """When an acknowledged finish was first heard of, in seconds since 1970."""
     surprises: set[str] = field(default_factory=set)
     """Answers that no service may give."""
+    behaviours: Counter[str] = field(default_factory=Counter)
+    """What people did besides asking once and waiting for the answer."""
 
     def acknowledged_finish(self, appointment: Json) -> None:
+        self.behaviours["finished again"] += appointment["id"] in self.finished
         first = self.finished.setdefault(appointment["id"], appointment)
         self.answered_at.setdefault(appointment["id"], time.time())
         if first != appointment or self.started.get(appointment["id"], first) | {"end_date": first["end_date"]} != first:
@@ -95,9 +107,11 @@ async def shown_charges(http: httpx.AsyncClient, url: str, ids: list[str]) -> di
 
 
 def sums(found: Kept) -> tuple[Decimal, Decimal]:
-    """What all charges come to, and what all finished appointments cost."""
+    """What all charges come to, and what all finished appointments cost, each under the policy that its charge names."""
     finished = [each for each in found.appointments if each["end_date"] is not None]
-    return sum((Decimal(each["total_price"]) for each in found.charges), Decimal(0)), sum((due(each) for each in finished), Decimal(0))
+    policies = {each["appointment_id"]: _pricing(each) for each in found.charges}
+    cost = (due(each, policies.get(each["id"], "hours-begun")) for each in finished)
+    return sum((Decimal(each["total_price"]) for each in found.charges), Decimal(0)), sum(cost, Decimal(0))
 
 
 @dataclass
@@ -129,7 +143,11 @@ def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) ->
     return Verdict(
         lost=(history.finished.keys() | finished.keys()) - times_charged.keys() | (told.keys() - appointments.keys()),
         doubled={id_ for id_, times in times_charged.items() if times > 1},
-        wrong={id_ for id_, total in totals.items() if id_ in finished and total != due(history.finished.get(id_, finished[id_]))}
+        wrong={
+            id_
+            for id_, total in totals.items()
+            if id_ in finished and total != due(history.finished.get(id_, finished[id_]), _pricing(charges[id_]))
+        }
         | {id_ for id_, each in charges.items() if id_ in finished and _explained(each) != _explained(finished[id_])}
         | {id_ for id_, total in shown.items() if total != totals.get(id_)},
         changed=history.changed
@@ -139,6 +157,10 @@ def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) ->
         unfounded=(times_charged.keys() - finished.keys()) | nobody_finished,
         surprising=history.surprises,
     )
+
+
+def _pricing(charge: Json) -> str:
+    return str(charge.get("pricing", "hours-begun"))
 
 
 def _explained(record: Json) -> tuple[Any, ...]:

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from rich.console import Console
 
 from campaign import report
+from campaign.defects import DEFECTS
 from campaign.embedded import Embedded
-from campaign.plan import USUAL, Options
+from campaign.plan import NO_FAULT, USUAL, Options, patterns, unmatched
 from campaign.plot import draw
 from campaign.real import on_real_servers, real_servers
 from campaign.run import Outcome, prove
@@ -20,9 +21,14 @@ from campaign.run import Outcome, prove
 
 def main() -> int:
     """Run a campaign as it is asked for, show and keep what came of it."""
-    chosen = vars(_parser().parse_args())
+    parser = _parser()
+    chosen = vars(parser.parse_args())
     folder = Path(chosen.pop("folder"))
     options = replace(USUAL[chosen["stack"]], **{name: value for name, value in chosen.items() if value is not None})
+    if unknown := unmatched(options):
+        parser.error(
+            f"no fault of the {options.stack} stack is called {', '.join(unknown)}: see tests/campaign/plan.py, or try '* save.after'"
+        )
     folder = (folder / f"{options.stack}-{options.seed}").absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -55,15 +61,15 @@ def _parser() -> argparse.ArgumentParser:
         "appointments": "at least so many",
         "clients": "people at the front desk",
         "pace": "seconds that each of them rests between two appointments",
-        "lease": "seconds",
+        "lease": "seconds for which a relay holds what it was handed",
         "patience": "seconds without a new charge, at the end, after which what is missing counts as lost",
-        "defect": "plant one: see tests/campaign/defects.py",
     }
     for name, text in helps.items():
         usual = getattr(USUAL["embedded"], name)
         parser.add_argument(f"--{name}", type=type(usual), help=text)
     parser.add_argument("--stack", choices=["embedded", "real"], default="embedded")
-    parser.add_argument("--only", type=lambda text: tuple(text.split(",")), help="faults, such as 'kill *,* save.after'")
+    parser.add_argument("--defect", choices=["none", *DEFECTS], help="plant one: see tests/campaign/defects.py")
+    parser.add_argument("--only", type=patterns, help=f"faults, such as 'kill *,* save.after'; '{NO_FAULT}': none at all")
     parser.add_argument("--folder", default="var/prove", help="where the history and the picture go")
     return parser
 

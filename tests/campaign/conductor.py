@@ -110,7 +110,7 @@ class Conductor:
 
     async def _any_moment(self, fault: Fault) -> Struck:
         keeper = self._dice.choice(self._keepers[fault.lane])
-        await asyncio.wait_for(keeper.up.wait(), UP_WITHIN)
+        await keeper.back(within=UP_WITHIN)
         self._strike(fault, keeper)
         struck = Struck(keeper.service.name)
         await self._overcome(fault, keeper)
@@ -139,7 +139,7 @@ class Conductor:
                 keeper.go_on()
         elif fault.what == "kill" and self._dice.random() > AGAIN_WHILE_IT_RECOVERS:
             await asyncio.sleep(0.1)  # until its keeper has seen it
-            await asyncio.wait_for(keeper.up.wait(), UP_WITHIN)
+            await keeper.back(within=UP_WITHIN)
         elif fault.what in ("delay", "fill"):
             await asyncio.sleep(fault.seconds)
 

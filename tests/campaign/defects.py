@@ -6,16 +6,19 @@ Each stands above the fault points, where an adapter's own mistakes would be: wh
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from math import inf
 from time import monotonic
 from typing import Any, Final, NamedTuple
+from uuid import UUID
 
 from msgspec.structs import replace
 
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.errors import ClinicError, Unavailable
+from clinic.domain.errors import ClinicError, Conflict, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Added
 from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Message, Published
+from clinic.domain.money import Money
 
 
 class Broken:
@@ -44,6 +47,25 @@ class SwallowsAnUnsafeWrite(Broken):
         with suppress(Unavailable):
             return await self._adapter.save(appointment, *facts)  # type: ignore[no-any-return]
         return appointment
+
+
+class AnswersAConflictWithSuccess(Broken):
+    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+        with suppress(Conflict):
+            return await self._adapter.save(appointment, *facts)  # type: ignore[no-any-return]
+        return appointment
+
+
+class ForgetsTheEnd(Broken):
+    """So that it is finished anew, with another end, whenever somebody asks for that again."""
+
+    async def get(self, appointment_id: UUID) -> Appointment:
+        return replace(await self._adapter.get(appointment_id), end=None)  # type: ignore[no-any-return]
+
+
+class ForgetsWhenItsLeaseEnds(Broken):
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        return [Claimed(each.message, inf) for each in await self._adapter.claim(limit)]
 
 
 class LosesTheFact(Broken):
@@ -132,6 +154,12 @@ class ChargesAgain(Broken):
         return await self._adapter.add(charges)  # type: ignore[no-any-return]
 
 
+class RoundsDown(Broken):
+    async def add(self, charges: Sequence[Charge]) -> Added:
+        totals = [Money.of_cents(int(each.price.cents * each.hours)) for each in charges]
+        return await self._adapter.add([replace(each, total=total) for each, total in zip(charges, totals, strict=True)])  # type: ignore[no-any-return]
+
+
 class SaysNewOfWhatIsKnown(Broken):
     async def add(self, charges: Sequence[Charge]) -> Added:
         await self._adapter.add(charges)
@@ -149,11 +177,17 @@ class Defect(NamedTuple):
     port: str
     adapter: Callable[[Any, Any], Any]
     settings: Mapping[str, str] = {}
+    is_seen: bool = True
+    """Whether the witness sees what it makes of the port's answers; else it knows better."""
 
 
 DEFECTS: Final = {
     "acknowledge-before-saving": Defect("appointments", AcknowledgesBeforeSaving),
     "success-on-an-unsafe-write": Defect("appointments", SwallowsAnUnsafeWrite),
+    "conflict-is-success": Defect("appointments", AnswersAConflictWithSuccess),
+    "end-changes-on-repeat": Defect("appointments", ForgetsTheEnd),
+    "publishes-past-its-lease": Defect("appointments", ForgetsWhenItsLeaseEnds, is_seen=False),
+    "wrong-rounding": Defect("charges", RoundsDown, {"CLINIC_PRICING": "pro-rata", "CLINIC_HOURLY_PRICE": "133.33"}),
     "save-without-the-fact": Defect("appointments", LosesTheFact),
     "lease-ignored": Defect("appointments", IgnoresItsLease, {"CLINIC_LEASE": "0.1"}),
     "confirm-clears-the-outbox": Defect("appointments", ForgetsTheWholeOutbox),

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from processes import eventually
 
-from campaign.conductor import Deed, Struck
+from campaign.conductor import UP_WITHIN, Deed, Struck
 from campaign.keeper import Keeper
+from campaign.messages import Letter
 from campaign.plan import Fault, Options
 from campaign.points import Control
 from campaign.stacks import Stack, services
@@ -42,15 +43,16 @@ class Embedded(Stack):
             if path.suffix != ".lock":
                 path.unlink()
 
-    def dead_letters(self) -> str:
+    def dead_letters(self) -> list[Letter]:
         with closing(read_only(self.data / "financial.db")) as kept:
-            return "\n".join(repr(row) for row in kept.execute("SELECT * FROM dead_letters"))
+            return [Letter(*row) for row in kept.execute("SELECT message_id, length, sha256, reason FROM dead_letters")]
 
     def deeds(self, keepers: Mapping[str, list[Keeper]]) -> Mapping[str, Deed]:
         (keeper,) = keepers["appointment"]
 
         async def replace(_fault: Fault) -> Struck | None:
             """By the README's rules: what the log holds is charged, and its service is stopped."""
+            await keeper.back(within=UP_WITHIN)  # else nobody would ever be served between two of these
             async with keeper.kept_down():
                 with suppress(AssertionError):
                     await eventually(self._is_drained, within=DRAINED_WITHIN, every=0.05)

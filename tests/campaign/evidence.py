@@ -13,7 +13,8 @@ from processes import Service
 
 LONGEST = 3_000
 """Characters of a traceback."""
-OF_A_CHARGE = ("charged", "already charged", "differs from its charge")
+DIFFERS = "differs from its charge"
+OF_A_CHARGE = ("charged", "already charged", DIFFERS)
 
 
 @dataclass
@@ -25,6 +26,8 @@ class Evidence:
     times_new: Counter[str] = field(default_factory=Counter)
     """How often each appointment's charge was recorded as new."""
     noticed: Counter[str] = field(default_factory=Counter)
+    differing: set[str] = field(default_factory=set)
+    """The appointments of which something else was heard than what was charged."""
     tracebacks: list[str] = field(default_factory=list)
     held_twice: set[str] = field(default_factory=set)
     """Facts that were handed to a relay while another still held them."""
@@ -69,6 +72,7 @@ def _read(evidence: Evidence, line: str) -> None:
         at, id_ = _seconds(entry), entry["appointment_id"]
         evidence.charged_at[id_] = min(at, evidence.charged_at.get(id_, at))
         evidence.times_new[id_] += what == "charged"
+        evidence.differing |= {id_} if what == DIFFERS else set()
 
 
 def _seconds(entry: Mapping[str, Any]) -> float:

@@ -2,8 +2,8 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from time import monotonic
 
@@ -11,18 +11,31 @@ import httpx
 from processes import ENDS_WITHIN, Service
 
 LOOK_EVERY = 0.02
-PRICES = ("200.00", "133.33", "99.99", "0.01", "12345.67")
+CHANGES = {
+    "CLINIC_HOURLY_PRICE": ("200.00", "133.33", "99.99", "0.01", "12345.67"),
+    "CLINIC_PRICING": ("hours-begun", "whole-hours", "pro-rata", "pro-rata"),
+}
+"""What somebody sets otherwise before a restart; pro-rata most often, as there is something to round."""
+
+
+class DidNotComeBack(Exception):
+    """A service that does not answer, or does not end."""
 
 
 class Keeper:
-    """Keeps one service running. `up` is set while it answers; `recoveries` are the seconds from an end to the next answer."""
+    """Keeps one service running, with some settings changed at each restart, but for the `fixed` ones.
 
-    def __init__(self, service: Service, dice: random.Random) -> None:
+    `up` is set while it answers; `recoveries` are the seconds from an end to the next answer.
+    """
+
+    def __init__(self, service: Service, dice: random.Random, fixed: Collection[str] = ()) -> None:
         self.service, self._dice = service, dice
         self.up = asyncio.Event()
         self.recoveries: list[float] = []
         self.ends: list[int] = []
-        self._kept_down = False
+        """The exit codes of a service that nobody asked to end, nor killed."""
+        self._kept_down = self._asked = False
+        self._changes = {name: values for name, values in CHANGES.items() if name not in fixed}
 
     async def run(self) -> None:
         """Never returns; cancel it."""
@@ -35,11 +48,13 @@ class Keeper:
     async def _start_again(self, http: httpx.AsyncClient) -> None:
         ended = monotonic()
         self.up.clear()
-        self.ends.append(self.service.exit_code or 0)
+        if not self._asked and self.service.exit_code != -SIGKILL:
+            self.ends.append(self.service.exit_code or 0)
+        self._asked = False
         await asyncio.sleep(self._dice.uniform(0.0, 0.2))
         if self._kept_down:
             return
-        self.service.environment["CLINIC_HOURLY_PRICE"] = self._dice.choice(PRICES)
+        self.service.environment |= {name: self._dice.choice(values) for name, values in self._changes.items()}
         self.service.start()
         while self.service.exit_code is None:
             with suppress(httpx.TransportError):
@@ -52,7 +67,7 @@ class Keeper:
     @asynccontextmanager
     async def kept_down(self) -> AsyncIterator[None]:
         """Inside, it has ended as asked to, and stays down."""
-        self._kept_down = True
+        self._kept_down = self._asked = True
         self.up.clear()
         try:
             with suppress(ProcessLookupError):
@@ -74,21 +89,34 @@ class Keeper:
         if self.service.exit_code is None:
             self.service.send(number)
 
-    async def ready(self, *, within: float) -> None:
-        """Return once it says that it is ready, whatever it has to be started again for meanwhile."""
-        async with asyncio.timeout(within):
-            while True:
-                await self.up.wait()
-                with suppress(AssertionError):  # it has just ended
-                    return await self.service.ready(within=within)
-                await asyncio.sleep(LOOK_EVERY)
+    async def back(self, *, within: float) -> None:
+        """Return once it answers. Raises `DidNotComeBack`."""
+        with self._missed_after(within):
+            await asyncio.wait_for(self.up.wait(), within)
 
-    async def ended(self) -> int:
-        """Ask it to end for good; its exit code."""
+    async def ready(self, *, within: float) -> None:
+        """Return once it says that it is ready, whatever it has to be started again for meanwhile. Raises `DidNotComeBack`."""
+        with self._missed_after(within):
+            async with asyncio.timeout(within):
+                while True:
+                    await self.up.wait()
+                    with suppress(AssertionError):  # it has just ended
+                        return await self.service.ready(within=within)
+                    await asyncio.sleep(LOOK_EVERY)
+
+    @contextmanager
+    def _missed_after(self, seconds: float) -> Iterator[None]:
+        try:
+            yield
+        except TimeoutError:
+            raise DidNotComeBack(f"{self.service.name} is not there after {seconds:.0f} s") from None
+
+    async def ended(self) -> int | str:
+        """Ask it to end for good; its exit code, or what it did instead."""
         if self.service.exit_code is not None:
             return self.service.exit_code
         try:
             return await self.service.stopped()
         except AssertionError:
             self.service.clean_up()
-            raise AssertionError(f"{self.service.name} did not end within {ENDS_WITHIN:.0f} s of being asked to") from None
+            return f"did not end within {ENDS_WITHIN:.0f} s of being asked to"

@@ -5,6 +5,7 @@ asked for, and a witness of what the relay is handed.
 """
 
 import asyncio
+import random
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from uuid import UUID
 
 import msgspec
 from dependency_injector.providers import Object, Selector, Singleton
@@ -19,11 +21,14 @@ from dependency_injector.providers import Object, Selector, Singleton
 from campaign.defects import DEFECTS, Defect
 from campaign.points import AtPoints, Points
 from campaign.witness import Witness, WitnessOfClaims, WitnessOfPublications
+from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError
 from clinic.domain.messaging import Message, Published
 from clinic.entrypoints import cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer, now
 
+LONGEST: Final = 5 * 3600
+"""Seconds that an appointment may have lasted when it begins."""
 NO_LIMIT: Final = 4_294_967_294
 PORTS: Final = (
     (AppointmentContainer, "appointments", "file", {"add": "add", "save": "save", "claim": "hand-over", "confirm": "confirm"}),
@@ -50,10 +55,32 @@ class WithPost:
     async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
         for letter in sorted((self._folder / "post").glob("[0-9]*")):
             with suppress(ClinicError, FileNotFoundError):  # it stays in the post, or another instance was quicker
-                await self._publisher.publish(_messages.decode(letter.read_bytes()))
+                messages = _messages.decode(letter.read_bytes())
+                _note_a_try(self._folder / "tries" / letter.name)
+                await self._publisher.publish(messages)
                 letter.rename(self._folder / "sent" / letter.name)
         published: Sequence[Published] = await self._publisher.publish(batch)
         return published
+
+
+class Hesitant:
+    """Appointments that take their time to be read, so that of two who finish one at once both decide before either saves."""
+
+    def __init__(self, appointments: Any, dice: random.Random) -> None:
+        self._appointments, self._dice = appointments, dice
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._appointments, name)
+
+    async def get(self, appointment_id: UUID) -> Appointment:
+        appointment: Appointment = await self._appointments.get(appointment_id)
+        await asyncio.sleep(self._dice.uniform(0, 0.02))
+        return appointment
+
+
+def _note_a_try(path: Path) -> None:
+    with path.open("ab") as tries:
+        tries.write(b".")
 
 
 def stepped(clock: Path) -> datetime:
@@ -62,6 +89,16 @@ def stepped(clock: Path) -> datetime:
         return now() + timedelta(seconds=float(clock.read_text()))
     except FileNotFoundError:
         return now()
+
+
+def jittered(clock: Path, dice: random.Random) -> datetime:
+    """That time, so that two decisions at the same moment differ in their second."""
+    return stepped(clock) + timedelta(milliseconds=dice.randrange(1200))
+
+
+def long_ago(clock: Path, dice: random.Random) -> datetime:
+    """That time, or some hours before it, so that an appointment that has just begun is a long one."""
+    return stepped(clock) - timedelta(seconds=dice.choice((0, dice.randrange(LONGEST))))
 
 
 async def fill(file: Any, seconds: float) -> None:
@@ -84,6 +121,9 @@ def main() -> int:
     points, witness = Points(folder, service), Witness(folder / "held" / service)
     for container, context in ((AppointmentContainer, "appointment"), (FinancialContainer, "financial")):
         container.clock.override(Object(partial(stepped, folder / f"clock.{context}")))
+    dice = random.Random(f"{folder.name} {service}")  # noqa: S311 — odd times, not secrets
+    for name, clock in (("start_appointment", long_ago), ("finish_appointment", jittered)):
+        _set_clock(AppointmentContainer, name, partial(clock, folder / "clock.appointment", dice))
     for container, name, file, calls in PORTS:
         _wrap(container, name, file, partial(_wrapped, name, calls, points, defect, witness))
     return cli.main(sys.argv[4:]) if sys.stdin.readline() else 0  # at the end of the campaign nobody gives the word
@@ -92,12 +132,26 @@ def main() -> int:
 def _wrapped(name: str, calls: dict[str, str], points: Points, defect: Defect | None, witness: Witness, adapter: Any, file: Any) -> Any:
     if name == "publisher":
         adapter = WithPost(adapter, points.folder)
-    adapter = AtPoints(adapter, calls, points, partial(fill, file))
-    if defect is not None and defect.port == name:
-        adapter = defect.adapter(adapter, file)
     if name == "appointments":
-        return WitnessOfClaims(adapter, witness)
-    return WitnessOfPublications(adapter, witness) if name == "publisher" else adapter
+        adapter = Hesitant(adapter, random.Random(points.folder.name))  # noqa: S311 — odd times, not secrets
+    adapter = AtPoints(adapter, calls, points, partial(fill, file))
+    broken = defect.adapter if defect is not None and defect.port == name else lambda adapter, _: adapter
+    if defect is None or defect.is_seen:
+        return WITNESSES.get(name, _unwatched)(broken(adapter, file), witness)
+    return broken(WITNESSES.get(name, _unwatched)(adapter, witness), file)
+
+
+def _unwatched(adapter: Any, _: Witness) -> Any:
+    return adapter
+
+
+WITNESSES: Final[dict[str, Callable[[Any, Witness], Any]]] = {"appointments": WitnessOfClaims, "publisher": WitnessOfPublications}
+
+
+def _set_clock(container: Any, name: str, clock: Callable[[], datetime]) -> None:
+    shipped = getattr(container, name)
+    ports = [Object(clock) if port is container.clock else port for port in shipped.args]
+    shipped.override(Singleton(shipped.cls, *ports))
 
 
 def _wrap(container: Any, name: str, file: str, wrap: Callable[[Any, Any], Any]) -> None:

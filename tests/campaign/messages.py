@@ -1,10 +1,13 @@
 """What strangers and repetitions put on the topic: things that nobody can read, old facts again, and facts that contradict."""
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from hashlib import sha256
 from itertools import count
+from pathlib import Path
+from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
@@ -16,8 +19,38 @@ from clinic.domain.events import FINISHED, AppointmentFinished, seal
 from clinic.domain.messaging import Message
 from clinic.domain.money import Money
 
+TOO_MUCH = "is no amount of money"
 STRANGER = "stranger-"
 """How the ids of what must become a dead letter begin."""
+
+
+class Letter(NamedTuple):
+    """What is kept of a message that no retry can save."""
+
+    message_id: str
+    length: int
+    sha256: str
+    reason: str
+
+
+class Stranger(NamedTuple):
+    """What must become a dead letter: once for each time that it may have been published."""
+
+    message_id: str
+    reason: str
+    """A part of what must be said of it."""
+    data: bytes
+    tries: int
+
+    def is_kept(self, letters: Sequence[Letter]) -> bool:
+        """Whether that is so, word for word."""
+        own = [each for each in letters if each.message_id == self.message_id]
+        alike = [each for each in own if (each.length, each.sha256) == (len(self.data), sha256(self.data).hexdigest())]
+        return 1 <= len(own) <= self.tries and own == [each for each in alike if self.reason in each.reason]
+
+
+def _tries(path: Path) -> int:
+    return path.stat().st_size
 
 
 class Post:
@@ -26,6 +59,8 @@ class Post:
     def __init__(self, control: Control, history: History, dice: random.Random) -> None:
         self._control, self._history, self._dice = control, history, dice
         self._numbers = count(1)
+        self._reasons: dict[str, str] = {}
+        self.told_otherwise: set[str] = set()
 
     def send(self, what: str) -> str | None:
         """The name of what was posted; None where there is nothing to tell again as yet."""
@@ -39,37 +74,56 @@ class Post:
     def is_sent(self, name: str) -> bool:
         return (self._control.folder / "sent" / name).exists()
 
-    def strangers_sent(self) -> set[str]:
-        """The ids of all that was published and cannot be read."""
-        sent = [msgspec.json.decode(path.read_bytes(), type=list[Message]) for path in (self._control.folder / "sent").iterdir()]
-        return {message.id for messages in sent for message in messages if message.id.startswith(STRANGER)}
+    def strangers_sent(self) -> list[Stranger]:
+        """All that was published and cannot become a charge."""
+        return [
+            Stranger(message.id, self._reasons[message.id], message.data or b"", _tries(self._control.folder / "tries" / path.name))
+            for path in (self._control.folder / "sent").iterdir()
+            for message in msgspec.json.decode(path.read_bytes(), type=list[Message])
+            if message.id in self._reasons
+        ]
 
     def _garbage(self) -> Sequence[Message]:
-        """Unreadable, each in its own way, under the keys of appointments that others wait for."""
+        """What cannot be read, and what can be but not charged, under keys that others wait for, beside facts that are right."""
+        wrong = dict(self._dice.sample(list(self._unreadable()), 2)) | {TOO_MUCH: self._beyond_all_money()}
+        strangers = [(reason, replace(each, id=f"{STRANGER}{uuid4()}")) for reason, each in wrong.items()]
+        self._reasons |= {each.id: reason for reason, each in strangers}
+        messages = [each for _, each in strangers] + list(self._again())
+        self._dice.shuffle(messages)
+        return messages
+
+    def _beyond_all_money(self) -> Message:
+        """Each of its parts is possible; what it comes to is not."""
+        start = datetime.fromisoformat("2020-01-01T13:00:00+00:00")
+        return seal(_fact(str(uuid4()), start, 50 * 3600, Money("9999999999999.99")))
+
+    def _unreadable(self) -> Iterator[tuple[str, Message]]:
         known = list(self._history.started) or [str(uuid4())]
         fact = seal(_fact(self._dice.choice(known), datetime.fromisoformat("2020-01-01T13:00:00+00:00"), 60, Money("1.00")))
         data = fact.data or b""
-        wrong = [
-            replace(fact, data=data[: len(data) // 2]),
-            replace(fact, data=b"\xff\xfe\x00"),
-            replace(fact, data=b"null"),
-            replace(fact, type=f"{FINISHED}.v99"),
-            replace(fact, data=data.replace(b"1.00", b"-1.00")),
-        ]
-        return [replace(each, id=f"{STRANGER}{uuid4()}") for each in self._dice.sample(wrong, 2)]
+        yield "truncated", replace(fact, data=data[: len(data) // 2])
+        yield "malformed", replace(fact, data=b"\xff\xfe\x00")
+        yield "got `null`", replace(fact, data=b"null")
+        yield "a version that is not known here", replace(fact, type=f"{FINISHED}.v99")
+        yield "'-1.00' is no amount of money", replace(fact, data=data.replace(b"1.00", b"-1.00"))
 
     def _again(self) -> Sequence[Message]:
         """Facts of long ago and of just now, in no order."""
         finished = list(self._history.finished.values())
         chosen = self._dice.sample(finished, min(5, len(finished))) + finished[-3:]
         self._dice.shuffle(chosen)
-        return [seal(_told(each)) for each in chosen]
+        return [self._at_times_anew(seal(_told(each))) for each in chosen]
 
     def _otherwise(self) -> Sequence[Message]:
         """Appointments that have a charge, at another price and with another end."""
         seen = [self._history.finished[each] for each in self._history.seen if each in self._history.finished]
-        chosen = self._dice.sample(seen, min(3, len(seen)))
-        return [seal(replace(_told(each), price=Money("1.23"), end=_told(each).end + timedelta(hours=5))) for each in chosen]
+        chosen = [_told(each) for each in self._dice.sample(seen, min(3, len(seen)))]
+        self.told_otherwise |= {str(each.appointment_id) for each in chosen}
+        return [self._at_times_anew(seal(replace(each, price=Money("1.23"), end=each.end + timedelta(hours=5)))) for each in chosen]
+
+    def _at_times_anew(self, fact: Message) -> Message:
+        """Under an event id that nobody knows, for a fact that is known by its appointment."""
+        return replace(fact, id=str(uuid4())) if self._dice.random() < 0.5 else fact
 
 
 def _told(appointment: Json) -> AppointmentFinished:

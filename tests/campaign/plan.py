@@ -1,6 +1,7 @@
 """What goes wrong, in which order: the same for the same seed. Each kind once, in a shuffled order, then again and again."""
 
 import random
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatch
 from itertools import count, product
@@ -15,6 +16,7 @@ Kind = tuple[str, str]
 """What happens, and where."""
 
 ANY_MOMENT: Final = "at any moment"
+NO_FAULT: Final = "nothing"
 FILLED: Final = {"appointment": ("add.before", "publish.before", "confirm.before"), "financial": ("charge.before", "dead-letter.before")}
 """Where a disk is full all of a sudden."""
 CUT: Final = ("add", "save", "confirm", "charge", "dead-letter")
@@ -22,6 +24,10 @@ CUT: Final = ("add", "save", "confirm", "charge", "dead-letter")
 SERVERS: Final = ("mongo", "kafka")
 ANSWERED_TWICE: Final = ("kill", "error")
 """What the first round begins with: the two that every boundary must stand."""
+
+OUTLIVES_ITS_LEASE: Final = ("freeze", "hand-over.after")
+"""A relay that wakes up too late."""
+CLOCKS: Final = (-5400, -61, -1, 1, 59, 3595, 7200)
 
 REST: Final = 0.6
 """Seconds of peace between two faults of a lane, at most."""
@@ -91,13 +97,24 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
     return {lane: [kind for kind in each if _is_wanted(kind, options.only)] for lane, each in found.items()}
 
 
+def patterns(text: str) -> tuple[str, ...]:
+    """Those of `Options.only`, from a line."""
+    return () if text == NO_FAULT else tuple(pattern.strip() for pattern in text.split(","))
+
+
+def unmatched(options: Options) -> list[str]:
+    """The wanted patterns that no fault of this stack meets."""
+    all_ = [kind for each in kinds(Options(stack=options.stack)).values() for kind in each]
+    return [repr(pattern) for pattern in options.only if not any(_is_wanted(kind, [pattern]) for kind in all_)]
+
+
 def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
     """The faults of a lane, without end. Empty where none is wanted."""
     dice = random.Random(f"{options.seed} {name}")  # noqa: S311 — a seeded plan
-    numbers, order, rest = count(1), _first_round(wanted, dice), REST
+    numbers, order, rest, clocks = count(1), _first_round(wanted, dice), REST, defaultdict[str, float](float)
     while order:
         for what, where in order:
-            seconds = _seconds(what, options.lease, dice)
+            seconds = clocks[where] = _seconds(what, where, options.lease, dice, clocks[where])
             yield Fault(next(numbers), name, what, where, round(seconds, 2), round(dice.uniform(rest / 10, rest), 2))
         order, rest = dice.sample(wanted, len(wanted)), REST_OF_SERVERS if name == "servers" else REST
 
@@ -116,12 +133,14 @@ def _first_round(wanted: Sequence[Kind], dice: random.Random) -> list[Kind]:
 
 
 def _is_wanted(kind: Kind, patterns: Sequence[str]) -> bool:
-    return any(fnmatch(" ".join(kind), pattern.strip()) for pattern in patterns)
+    return any(fnmatch(" ".join(kind), pattern) for pattern in patterns)
 
 
-def _seconds(what: str, lease: float, dice: random.Random) -> float:
+def _seconds(what: str, where: str, lease: float, dice: random.Random, before: float) -> float:
+    if (what, where) == OUTLIVES_ITS_LEASE:
+        return lease * 1.2
     if what in ("freeze", "pause"):
         return lease * dice.choice((0.1, 0.4, 1.2))  # shorter than a lease, and longer
     if what == "clock":
-        return dice.choice((-5400, -61, -1, 0, 1, 59, 3595, 7200))
+        return dice.choice([step for step in CLOCKS if step != before])
     return lease * dice.uniform(0.1, 0.9)

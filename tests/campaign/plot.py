@@ -58,7 +58,8 @@ def draw(outcome: Outcome, path: Path) -> Path:
         figure, (above, below) = plt.subplots(
             2, 1, figsize=(12, 6.6), dpi=150, sharex=True, height_ratios=(3.4, 1.25), layout="constrained"
         )
-        _waits(above, [(at - outcome.began, wait) for at, wait in waits])
+        if waits:
+            _waits(above, [(at - outcome.began, wait) for at, wait in waits])
         _faults(below, outcome.journal, outcome.began, outcome.ended)
         _titles(above, outcome, len(waits))
         below.set_xlim(0, outcome.ended - outcome.began)
@@ -110,7 +111,8 @@ def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) 
     axes.xaxis.set_major_locator(MultipleLocator(_between_ticks(ended - began)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02}"))
     axes.set_xlabel("minutes since the campaign began")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=max(1, len(names)), frameon=False, handletextpad=0.2)
+    if names:
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=max(1, len(names)), frameon=False, handletextpad=0.2)
     _bare(axes)
 
 

@@ -93,7 +93,7 @@ class Control:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("armed", "hit", "post", "sent", "held"):
+        for name in ("armed", "hit", "post", "tries", "sent", "held"):
             (folder / name).mkdir(parents=True)
 
     def arm(self, point: str, armed: Armed) -> None:

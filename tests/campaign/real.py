@@ -17,6 +17,7 @@ from proxy import Proxy, proxied
 
 from campaign.conductor import Deed, Struck
 from campaign.keeper import Keeper
+from campaign.messages import Letter
 from campaign.plan import Fault, Options
 from campaign.points import Control
 from campaign.stacks import Stack, services
@@ -99,9 +100,10 @@ class Real(Stack):
         finally:
             consumer.close()
 
-    def dead_letters(self) -> str:
+    def dead_letters(self) -> list[Letter]:
         with pymongo.MongoClient[dict[str, Any]](self._below.mongo.address) as client:
-            return "\n".join(str(letter) for letter in client[f"{self._name}_financial"]["dead_letters"].find())
+            found = client[f"{self._name}_financial"]["dead_letters"].find({}, Letter._fields)
+            return [Letter(*(each[name] for name in Letter._fields)) for each in found]
 
     def deeds(self, keepers: Mapping[str, list[Keeper]]) -> Mapping[str, Deed]:  # noqa: ARG002 — servers go without warning
         return dict.fromkeys(OUTAGES, self._away) | {"cut": self._cut}

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import msgspec
@@ -13,10 +14,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from campaign.plan import Kind, Options
+from campaign.plan import NO_FAULT, USUAL, Kind, Options
 from campaign.points import POINTS
 from campaign.run import Outcome, Progress
 from campaign.verdict import share
+from campaign.visitors import BEHAVIOURS
 
 SHOWN = 3
 """Witnesses of a breach that are printed; the file has all."""
@@ -109,11 +111,15 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "published / already charged / differing": " / ".join(
             str(found.evidence.noticed[what]) for what in ("published", "already charged", "differs from its charge")
         ),
-        "strangers' messages / dead letters missing": f"{len(found.strangers)} / {len(outcome.breaches.get('dead letters missing', []))}",
+        "strangers' messages / dead letters": f"{len(found.strangers)} / {len(found.dead_letters)}",
         "time to charge: median, slowest": f"{waits[len(waits) // 2]:.3f} s, {waits[-1]:.2f} s",
         "slowest recovery of a service": f"{max(recoveries):.2f} s",
+        **{f"people who {what}": history.behaviours[what] for what in BEHAVIOURS},
         **{f"{what}": len(outcome.breaches.get(what, [])) for what in ("lost", "doubled", "wrong", "changed", "unfounded")},
-        "charged as new more than once": len(outcome.breaches.get("charged as new more than once", [])),
+        **{
+            what: len(outcome.breaches.get(what, []))
+            for what in ("dead letters missing or wrong", "charged as new more than once", "charged otherwise")
+        },
     }
 
 
@@ -150,8 +156,12 @@ def write(outcome: Outcome, folder: Path) -> Path:
 
 def command(options: Options) -> str:
     """What to type to run it again."""
-    only = "" if options.only == ("*",) else f" ONLY='{','.join(options.only)}'"
-    return f"make prove STACK={options.stack} SEED={options.seed} MINUTES={options.minutes:g}{only}"
+    usual = USUAL[options.stack]
+    differing = {name: value for name in options.__struct_fields__ if (value := getattr(options, name)) != getattr(usual, name)}
+    if "only" in differing:
+        differing["only"] = ",".join(options.only) or NO_FAULT
+    chosen = {"stack": options.stack, "seed": options.seed} | differing
+    return " ".join(["make prove", *(f"{name.upper()}={quote(str(value))}" for name, value in chosen.items())])
 
 
 def exit_code(outcome: Outcome) -> int:

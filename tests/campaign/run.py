@@ -5,7 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -13,10 +13,10 @@ from ledger import History, Kept, kept, shown_charges
 
 from campaign.conductor import Conductor, Happened
 from campaign.evidence import gathered
-from campaign.keeper import Keeper
-from campaign.messages import Post
+from campaign.keeper import DidNotComeBack, Keeper
+from campaign.messages import Letter, Post
 from campaign.plan import Kind, Options, epilogue, kinds, lane
-from campaign.stacks import TROUBLE, Stack
+from campaign.stacks import TROUBLE, Stack, fixed
 from campaign.verdict import Found, breaches, shortcomings
 from campaign.visitors import Visitor
 
@@ -24,6 +24,10 @@ AT_MOST = 3.0
 """How many times the planned minutes, and one minute, a campaign waits for what it still wants."""
 TROUBLE_PASSES_WITHIN = 25.0
 """Seconds: readiness forgets by itself what it has not heard of for some time."""
+LEFT_WITHIN = 120.0
+"""Seconds after which the last of those who ask has an answer, once all is up."""
+QUIET_WITHIN = 300.0
+"""Seconds after which nothing is on its way any more, however steadily it moves."""
 ASKED_ONE_BY_ONE = 2_000
 
 
@@ -67,16 +71,44 @@ async def prove(options: Options, stack: Stack, watch: Callable[[Progress], None
                 service.clean_up()
 
 
+class Still:
+    """For how long nothing has become less than it ever was."""
+
+    def __init__(self) -> None:
+        self._least: list[int] | None = None
+        self._moved = time.monotonic()
+
+    def seconds(self, *counts: int) -> float:
+        least = list(map(min, self._least or counts, counts))
+        if least != self._least:
+            self._least, self._moved = least, time.monotonic()
+        return time.monotonic() - self._moved
+
+
+@dataclass
+class Ledger:
+    """What the services show and keep once all is quiet."""
+
+    kept: Kept = field(default_factory=lambda: Kept([], []))
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    left: Mapping[str, Any] = field(default_factory=dict)
+    dead_letters: Sequence[Letter] = ()
+    audit: Sequence[str] = ()
+
+
 class Campaign:
     """`keepers` are those of each context's instances."""
 
     def __init__(self, options: Options, stack: Stack, http: httpx.AsyncClient, watch: Callable[[Progress], None]) -> None:
         self.options, self.stack, self._http, self._watch = options, stack, http, watch
         self.history = History()
-        self.keepers = {context: [Keeper(each, self._dice(each.name)) for each in found] for context, found in stack.services.items()}
+        self.keepers = {
+            context: [Keeper(each, self._dice(each.name), fixed(options)) for each in found] for context, found in stack.services.items()
+        }
         self._post = Post(stack.control, self.history, self._dice("post"))
         self._kinds = kinds(options)
         self._conductor = Conductor(stack.control, self.keepers, self._post, stack.deeds(self.keepers), self._dice("conductor"))
+        self._ended: float | None = None
         self._progress = Progress(options, self.history, self._conductor.journal, time.time(), len(self._wanted))
 
     @property
@@ -91,28 +123,50 @@ class Campaign:
         return random.Random(f"{self.options.seed} {whose}")  # noqa: S311 — a seeded plan
 
     async def run(self) -> Outcome:
-        began = self._progress.began
+        found, failure = Ledger(), None
+        try:
+            found = await self._found()
+        except Exception as error:  # noqa: BLE001 — whatever a service does, the campaign tells of it
+            failure = f"{self._progress.stage}: {'; '.join(_said(error))}"
+        return await self._judged(found, failure)
+
+    async def _found(self) -> Ledger:
         async with _together(keeper.run() for keeper in self._all_keepers):
             await self._start()
             await self._load()
-            ended = time.time()
+            self._ended = time.time()
             self._progress.stage = "waiting until all is quiet"
             await self._all_up()
             left = await self._quiet()
             self._progress.stage = "ledger"
             stored = await kept(self._http, *self._some_urls)
             shown = await shown_charges(self._http, self._some_urls[1], list(self.history.started)[-ASKED_ONE_BY_ONE:])
-        return await self._judged(stored, shown, left, began, ended)
+            return Ledger(stored, shown, left, await asyncio.to_thread(self.stack.dead_letters), await self.stack.audited())
 
-    async def _judged(self, stored: Kept, shown: Mapping[str, Any], left: Mapping[str, Any], began: float, ended: float) -> Outcome:
-        ends = {keeper.service.name: await keeper.ended() for keeper in self._all_keepers}
-        letters = await asyncio.to_thread(self.stack.dead_letters)
+    async def _judged(self, ledger: Ledger, failure: str | None) -> Outcome:
+        began, ended = self._progress.began, self._ended or time.time()
+        codes = await asyncio.gather(*(keeper.ended() for keeper in self._all_keepers))
+        ends = {keeper.service.name: code for keeper, code in zip(self._all_keepers, codes, strict=True)}
         evidence = gathered(
             [keeper.service for keeper in self._all_keepers],
             self.stack.control.folder / "held",
             leases_outlive_processes=self.options.stack == "real",
         )
-        found = Found(self.history, stored, shown, evidence, left, self._post.strangers_sent(), letters, ends)
+        strangers = self._post.strangers_sent()
+        found = Found(
+            self.history,
+            ledger.kept,
+            ledger.shown,
+            evidence,
+            ledger.left,
+            strangers,
+            ledger.dead_letters,
+            ends,
+            self._post.told_otherwise,
+            failure,
+            ledger.audit,
+            self._by_itself,
+        )
         return Outcome(
             self.options,
             found,
@@ -121,7 +175,7 @@ class Campaign:
             began,
             ended,
             breaches(found),
-            shortcomings(self.history, self._wanted, self._conductor.journal),
+            shortcomings(self.history, self.options, self._wanted, self._conductor.journal, ended - began),
         )
 
     async def _start(self) -> None:
@@ -133,23 +187,29 @@ class Campaign:
 
     async def _load(self) -> None:
         enough, waiting_room = asyncio.Event(), list[str]()
-        urls = tuple([each.url for each in self.stack.services[context]] for context in ("appointment", "financial"))
+        urls = self._urls("appointment"), self._urls("financial")
         faults = [self._conductor.run(lane(name, found, self.options)) for name, found in self._kinds.items()]
-        async with asyncio.TaskGroup() as visitors:
-            for number in range(self.options.clients):
-                dice = self._dice(f"client {number}")
-                visitors.create_task(Visitor(self._http, urls, self.history, dice, self.options.pace).work(enough, waiting_room))  # type: ignore[arg-type]
-            async with _together(faults):
-                await self._until_enough()
+        async with asyncio.TaskGroup() as group:
+            visitors = [Visitor(self._http, urls, self.history, dice, self.options.pace) for dice in map(self._dice, self._clients)]
+            visits = [group.create_task(visitor.work(enough, waiting_room)) for visitor in visitors]
+            async with _together(faults) as lanes:
+                await self._until_enough(lanes)
             await self._all_up()
             self._progress.stage = "the same errors once more"
             await asyncio.gather(*(self._conductor.run(epilogue(name, found, self.options)) for name, found in self._kinds.items()))
             await self._conductor.gather_last_batches()
             enough.set()
+            await self._all_left(visits)
 
-    async def _until_enough(self) -> None:
+    async def _all_left(self, visits: Sequence[asyncio.Task[None]]) -> None:
+        _, still_there = await asyncio.wait(visits, timeout=LEFT_WITHIN)
+        if still_there:
+            raise DidNotComeBack(f"{len(still_there)} people still wait for answers after {LEFT_WITHIN:.0f} s")
+
+    async def _until_enough(self, lanes: Sequence[asyncio.Task[None]]) -> None:
+        """Until then, or until something that was to come back did not."""
         begin, seconds = time.monotonic(), self.options.minutes * 60
-        while not self._is_enough(time.monotonic() - begin, seconds):
+        while not self._is_enough(time.monotonic() - begin, seconds) and not any(_failed(each) for each in lanes):
             self._watch(self._progress)
             await asyncio.sleep(0.2)
 
@@ -175,7 +235,7 @@ class Campaign:
     async def _quiet(self) -> Mapping[str, Any]:
         """What is left on the way when nothing is, or nothing has moved for as long as patience lasts."""
         finished = [each["id"] for each in (await kept(self._http, *self._some_urls)).appointments if each["end_date"] is not None]
-        moved, last = time.monotonic(), object()
+        began, still = time.monotonic(), Still()
         while True:
             self._watch(self._progress)
             shown = await shown_charges(self._http, self._some_urls[1], finished)
@@ -183,9 +243,8 @@ class Campaign:
             left = await self.stack.left(self._http)
             if not finished and not left:
                 return left
-            now = len(finished), left.get("unacknowledged")
-            moved, last = (moved, last) if now == last else (time.monotonic(), now)
-            if time.monotonic() - moved > (TROUBLE_PASSES_WITHIN if self._only_trouble(finished, left) else self.options.patience):
+            patience = TROUBLE_PASSES_WITHIN if self._only_trouble(finished, left) else self.options.patience
+            if still.seconds(len(finished), left.get("unacknowledged", 0)) > patience or time.monotonic() - began > QUIET_WITHIN:
                 return left
             await asyncio.sleep(0.2)
 
@@ -193,17 +252,27 @@ class Campaign:
         return not uncharged and set(left) == {TROUBLE}
 
     @property
+    def _by_itself(self) -> list[str]:
+        return [f"{keeper.service.name}: {code}" for keeper in self._all_keepers for code in keeper.ends]
+
+    @property
     def _some_urls(self) -> tuple[str, str]:
-        appointment, financial = (self.stack.services[context][0].url for context in ("appointment", "financial"))
-        return appointment, financial
+        return self._urls("appointment")[0], self._urls("financial")[0]
+
+    def _urls(self, context: str) -> list[str]:
+        return [each.url for each in self.stack.services[context]]
+
+    @property
+    def _clients(self) -> list[str]:
+        return [f"client {number}" for number in range(self.options.clients)]
 
 
 @asynccontextmanager
-async def _together(work: Iterable[Any]) -> AsyncIterator[None]:
+async def _together(work: Iterable[Any]) -> AsyncIterator[Sequence[asyncio.Task[None]]]:
     """Inside, these go on; they are cancelled afterwards. What one of them raises is raised here."""
     tasks = [asyncio.create_task(each) for each in work]
     try:
-        yield
+        yield tasks
     finally:
         for task in tasks:
             task.cancel()
@@ -211,3 +280,14 @@ async def _together(work: Iterable[Any]) -> AsyncIterator[None]:
     for result in results:
         if isinstance(result, Exception):
             raise result
+
+
+def _failed(task: asyncio.Task[None]) -> bool:
+    return task.done() and not task.cancelled() and task.exception() is not None
+
+
+def _said(error: BaseException) -> list[str]:
+    """What went wrong, also where several things did at once."""
+    if isinstance(error, BaseExceptionGroup):
+        return [said for each in error.exceptions for said in _said(each)]
+    return [f"{type(error).__name__} {error}".strip()]

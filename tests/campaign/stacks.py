@@ -1,6 +1,8 @@
 """What a campaign runs on: the services with the campaign's wrappers, and what is below them."""
 
+import asyncio
 from abc import abstractmethod
+from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,11 +14,15 @@ from processes import PROGRAM, Service, free_ports
 from campaign.conductor import Deed
 from campaign.defects import DEFECTS
 from campaign.keeper import Keeper
+from campaign.messages import Letter
 from campaign.plan import Options
 from campaign.points import Control
 from campaign.standby import Standby
 
 TROUBLE = "in trouble"
+AUDITED_WITHIN = 60.0
+FIRST = {"CLINIC_HOURLY_PRICE": "133.33", "CLINIC_PRICING": "pro-rata"}
+"""An odd price, by the second: amounts that are rounded."""
 TESTS = Path(__file__).parents[1]
 
 
@@ -35,8 +41,17 @@ class Stack(Protocol):
         """Events that the group has not yet done with."""
 
     @abstractmethod
-    def dead_letters(self) -> str:
-        """All that is kept of them, as text."""
+    def dead_letters(self) -> list[Letter]:
+        """All that are kept, from below the services."""
+
+    async def audited(self) -> list[str]:
+        """What `clinic audit` has to say beside the services; nothing where all is well."""
+        both = [instances[0] for instances in self.services.values()]
+        environment = dict(item for service in both for item in service.environment.items())
+        command = *PROGRAM, "audit", "--json", "--grace", "0"
+        auditing = await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE, stderr=STDOUT)
+        said, _ = await asyncio.wait_for(auditing.communicate(), AUDITED_WITHIN)
+        return [f"exit code {auditing.returncode}", *said.decode().splitlines()] if auditing.returncode else []
 
     async def left(self, http: httpx.AsyncClient) -> dict[str, Any]:
         """What is still on its way. Empty when all is told and done."""
@@ -54,9 +69,14 @@ class Stack(Protocol):
         return found
 
 
+def fixed(options: Options) -> Mapping[str, str]:
+    """The settings that a planted defect needs, also after a restart."""
+    defect = DEFECTS.get(options.defect)
+    return defect.settings if defect else {}
+
+
 def services(folder: Path, context: str, count: int, settings: dict[str, str], options: Options) -> list[Service]:
     """Instances of a service, each in the campaign's hands."""
-    defect = DEFECTS.get(options.defect)
     made: list[Service] = []
     for number, port in enumerate(free_ports(count), 1):
         name = f"{context}-{number}"
@@ -66,7 +86,8 @@ def services(folder: Path, context: str, count: int, settings: dict[str, str], o
             "CLINIC_LEASE": str(options.lease),
             f"CLINIC_{context.upper()}_PORT": str(port),
             **settings,
-            **(defect.settings if defect and context == "appointment" else {}),
+            **FIRST,
+            **fixed(options),
         }
         launcher = (PROGRAM[0], "-m", "campaign.launcher", str(folder / "points"), name, options.defect)
         made.append(Standby(name, (*launcher, "run", context), environment, folder, f"http://127.0.0.1:{port}"))

@@ -1,5 +1,6 @@
 """The campaign can fail: a service with a deliberate defect is found out, within seconds."""
 
+import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,16 +20,20 @@ KILLS = ("kill appointment *", "kill both *", "kill save.*")
 EMBEDDED: dict[str, tuple[str, dict[str, Any]]] = {
     "acknowledge-before-saving": ("lost", {"only": KILLS}),
     "success-on-an-unsafe-write": ("lost", {"only": ("error save.*", "fill publish.before")}),
+    "conflict-is-success": ("changed", {"only": ()}),
+    "end-changes-on-repeat": ("changed", {"only": ()}),
+    "publishes-past-its-lease": ("published past a lease", {"only": ("freeze hand-over.after",)}),
+    "wrong-rounding": ("wrong", {"only": ()}),
     "save-without-the-fact": ("lost", {"only": ()}),
     "lease-ignored": ("handed over within a lease", {"only": ("refuse publish.before", "delay publish.before")}),
     "confirm-clears-the-outbox": ("lost", {"only": ("delay publish.after",)}),
     "confirm-before-publishing": ("lost", {"only": ("kill publish.before", "kill appointment *")}),
     "publish-drops-one": ("lost", {"only": ("delay publish.*",)}),
     "commit-before-charging": ("lost", {"only": ("kill charge.before", "kill financial *")}),
-    "place-without-the-logs-id": ("lost", {"only": ("replace event log",)}),
+    "place-without-the-logs-id": ("lost", {"only": ("replace event log",), "appointments": 30}),
     "charge-not-idempotent": ("charged as new more than once", {"only": ("tell again", "tell otherwise", "error charge.after")}),
     "known-charges-called-new": ("charged as new more than once", {"only": ("tell again", "error acknowledge.before")}),
-    "dead-letters-forgotten": ("dead letters missing", {"only": ("tell garbage",)}),
+    "dead-letters-forgotten": ("dead letters missing or wrong", {"only": ("tell garbage",)}),
 }
 
 
@@ -38,15 +43,23 @@ REAL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("defect", EMBEDDED)
-async def test_on_the_embedded_stack_it_finds(defect: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    expected, chosen = EMBEDDED[defect]
-    options = replace(SHORT, defect=defect, **chosen)
+AT_ONCE = 3
+TOGETHER = [list(EMBEDDED)[first : first + AT_ONCE] for first in range(0, len(EMBEDDED), AT_ONCE)]
 
-    outcome = await prove(options, Embedded(tmp_path, options), lambda _: None)
 
-    _tell(capsys, outcome)
-    assert expected in outcome.breaches
+@pytest.mark.parametrize("defects", TOGETHER, ids=", ".join)
+async def test_on_the_embedded_stack_it_finds(defects: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    async def campaign(defect: str) -> Outcome:
+        folder = tmp_path / defect
+        folder.mkdir()
+        options = replace(SHORT, defect=defect, **EMBEDDED[defect][1])
+        return await prove(options, Embedded(folder, options), lambda _: None)
+
+    outcomes = dict(zip(defects, await asyncio.gather(*map(campaign, defects)), strict=True))
+
+    for outcome in outcomes.values():
+        _tell(capsys, outcome)
+    assert [defect for defect, outcome in outcomes.items() if EMBEDDED[defect][0] not in outcome.breaches] == []
 
 
 @pytest.mark.parametrize("defect", REAL)

@@ -10,7 +10,9 @@ from ledger import History, Kept, judge, sums
 
 from campaign.conductor import Happened
 from campaign.evidence import Evidence
-from campaign.plan import Kind
+from campaign.messages import Letter, Stranger
+from campaign.plan import Kind, Options
+from campaign.visitors import BEHAVIOURS
 
 LEAST_SHARE = 0.5
 
@@ -24,28 +26,44 @@ class Found:
     shown: Mapping[str, Decimal | None]
     evidence: Evidence
     left: Mapping[str, Any]
-    strangers: Collection[str]
-    dead_letters: str
-    ends: Mapping[str, int]
+    strangers: Collection[Stranger]
+    dead_letters: Sequence[Letter]
+    ends: Mapping[str, int | str]
+    told_otherwise: Collection[str] = ()
+    """The appointments of which the campaign itself told another price and end."""
+    failure: str | None = None
+    """What kept the campaign from its end: then the ledger is not to be had."""
+    audit: Sequence[str] = ()
+    """What `clinic audit` said, unless all was well."""
+    ended_by_themselves: Sequence[str] = ()
 
 
 def breaches(found: Found) -> dict[str, Sequence[object]]:
     """Each promise that was not kept, with its witnesses."""
-    charged, due = sums(found.kept)
-    untold = {each["id"] for each in found.kept.appointments} - found.history.started.keys()
     all_of_them: dict[str, Collection[object]] = {
-        **judge(found.history, found.kept, found.shown).breaches,
+        **({"did not come back": [found.failure]} if found.failure else _of_the_ledger(found)),
         "charged as new more than once": {id_ for id_, times in found.evidence.times_new.items() if times > 1},
         "handed over within a lease": found.evidence.held_twice,
         "published past a lease": found.evidence.late,
-        "left on the way": [f"{what}: {count}" for what, count in found.left.items()],
-        "dead letters missing": [each for each in found.strangers if each not in found.dead_letters],
-        "sums": [] if charged == due else [f"charged {charged}, due {due}"],
-        "nobody started": untold if len(untold) > found.history.outcomes["start", "unknown"] else [],
         "tracebacks": found.evidence.tracebacks,
-        "exit codes": [f"{name}: {code}" for name, code in found.ends.items() if code],
+        "ended by themselves": found.ended_by_themselves,
+        "charged otherwise": found.evidence.differing.difference(found.told_otherwise),
+        "exit codes": [f"{name}: {code}" for name, code in found.ends.items() if code and not found.failure],
     }
     return {what: sorted(witnesses, key=str) for what, witnesses in all_of_them.items() if witnesses}
+
+
+def _of_the_ledger(found: Found) -> dict[str, Collection[object]]:
+    charged, due = sums(found.kept)
+    untold = {each["id"] for each in found.kept.appointments} - found.history.started.keys()
+    return {
+        **judge(found.history, found.kept, found.shown).breaches,
+        "left on the way": [f"{what}: {count}" for what, count in found.left.items()],
+        "dead letters missing or wrong": [each for each in found.strangers if not each.is_kept(found.dead_letters)],
+        "audit": found.audit,
+        "sums": [] if charged == due else [f"charged {charged}, due {due}"],
+        "nobody started": untold if len(untold) > found.history.outcomes["start", "unknown"] else [],
+    }
 
 
 def share(history: History) -> float:
@@ -53,11 +71,18 @@ def share(history: History) -> float:
     return history.count("acknowledged") / max(1, sum(history.outcomes.values()))
 
 
-def shortcomings(history: History, wanted: Collection[Kind], journal: Sequence[Happened]) -> list[str]:
+def shortcomings(history: History, options: Options, wanted: Collection[Kind], journal: Sequence[Happened], seconds: float) -> list[str]:
     """Why the run does not count."""
     hits = Counter((each.fault.what, each.fault.where) for each in journal)
     missed = [" ".join(kind) for kind in wanted if not hits[kind]]
     reasons = [f"never happened: {', '.join(missed)}"] if missed else []
+    asked_for: dict[str, tuple[float, float]] = {
+        "minutes": (seconds / 60, options.minutes),
+        "faults": (len(journal), options.faults),
+        "appointments": (len(history.started), options.appointments),
+    }
+    reasons += [f"only {there:.3g} of {least:g} {what}" for what, (there, least) in asked_for.items() if there < least]
+    reasons += [f"nobody {what}" for what in BEHAVIOURS if not history.behaviours[what]]
     if share(history) < LEAST_SHARE:
         reasons.append(f"only {share(history):.0%} of the requests were acknowledged")
     return reasons

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
-from clients import Client
+from clients import UNKNOWN, Client
 from ledger import History, Json
 
 LEAVES = 0.03
 """Of the requests that change something, how many are left before their answer is there."""
+AT_ONCE = 0.5
+"""Of the appointments, how many two people finish at the same moment."""
+BEHAVIOURS = ("left before the answer", "finished again", "finished twice at once")
+"""What the people of every campaign do at times."""
 
 
 class Visitor(Client):
@@ -35,8 +39,17 @@ class Visitor(Client):
             else:
                 await self._finish_in_some_way(appointment_id)
 
+    async def _finish_in_some_way(self, appointment_id: str) -> None:
+        if self._dice.random() < AT_ONCE:
+            both = await asyncio.gather(self.finish(appointment_id), self.finish(appointment_id))
+            self._history.behaviours["finished twice at once"] += all(both)
+        await super()._finish_in_some_way(appointment_id)
+
     async def _outcome(self, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
         self._appointment_url, self._financial_url = (self._dice.choice(each) for each in self._urls)
-        if method == "POST" and self._dice.random() < LEAVES:
+        leaves = method == "POST" and self._dice.random() < LEAVES
+        if leaves:
             more["timeout"] = httpx.Timeout(5, read=self._dice.uniform(0.0005, 0.01))
-        return await super()._outcome(method, url, **more)
+        outcome, found = await super()._outcome(method, url, **more)
+        self._history.behaviours["left before the answer"] += leaves and outcome == UNKNOWN
+        return outcome, found

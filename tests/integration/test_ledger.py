@@ -89,3 +89,17 @@ def test_what_changes_while_it_is_watched_is_a_breach_though_it_changes_back(cha
 )
 def test_what_is_due_is_every_hour_that_has_begun(end: str, total: str) -> None:
     assert due(appointment(ONE, end_date=f"2020-12-01 {end}")) == Decimal(total)
+
+
+@pytest.mark.parametrize(
+    ("pricing", "end", "total"),
+    [
+        ("hours-begun", "14:00:00", "266.66"),
+        ("whole-hours", "14:59:59", "133.33"),
+        ("pro-rata", "13:00:01", "133.33"),
+        ("pro-rata", "14:00:01", "133.37"),
+        ("pro-rata", "14:30:00", "200.00"),  # 199.995
+    ],
+)
+def test_each_policy_has_its_price_and_half_a_cent_is_rounded_up(pricing: str, end: str, total: str) -> None:
+    assert due(appointment(ONE, price=Decimal("133.33"), end_date=f"2020-12-01 {end}"), pricing) == Decimal(total)

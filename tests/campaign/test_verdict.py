@@ -1,0 +1,74 @@
+"""A run that tried too little does not count, and one that does not come back is told of."""
+
+from pathlib import Path
+
+import pytest
+from ledger import History
+from msgspec.structs import replace
+
+from campaign.plan import NO_FAULT, USUAL, Options, patterns, unmatched
+from campaign.report import command
+from campaign.run import Still
+from campaign.verdict import shortcomings
+from campaign.visitors import BEHAVIOURS
+
+
+def a_history(appointments: int) -> History:
+    history = History()
+    history.started = {str(number): {} for number in range(appointments)}
+    history.outcomes["start", "acknowledged"] = appointments
+    history.behaviours.update(BEHAVIOURS)
+    return history
+
+
+def test_a_run_that_did_all_it_was_asked_for_counts() -> None:
+    assert shortcomings(a_history(10), Options(appointments=10, minutes=1), [], [], 60.0) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ({"minutes": 2}, "only 1 of 2 minutes"),
+        ({"faults": 3}, "only 0 of 3 faults"),
+        ({"appointments": 11}, "only 10 of 11 appointments"),
+    ],
+)
+def test_fewer_than_asked_for_do_not_count(more: dict[str, int], reason: str) -> None:
+    assert shortcomings(a_history(10), replace(Options(appointments=10, minutes=1), **more), [], [], 60.0) == [reason]
+
+
+def test_people_who_only_did_the_usual_do_not_count() -> None:
+    history = a_history(10)
+    history.behaviours["finished again"] = 0
+
+    assert shortcomings(history, Options(appointments=10), [], [], 60.0) == ["nobody finished again"]
+
+
+def test_a_pattern_that_no_fault_meets_is_named() -> None:
+    assert unmatched(Options(only=("kill *", "kil *"))) == ["'kil *'"]
+    assert unmatched(Options(only=patterns(NO_FAULT))) == []
+
+
+def test_the_command_repeats_every_option_that_is_not_the_usual_one() -> None:
+    options = replace(USUAL["real"], seed=7, only=("kill *",), lease=0.5, defect="lease-ignored")
+
+    assert command(options) == "make prove STACK=real SEED=7 ONLY='kill *' LEASE=0.5 DEFECT=lease-ignored"
+    assert command(Options(only=())) == f"make prove STACK=embedded SEED=1 ONLY={NO_FAULT}"
+
+
+def test_the_makefile_passes_every_option_on() -> None:
+    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+
+    assert [name for name in Options.__struct_fields__ if f" {name.upper()}" not in makefile] == []
+
+
+def test_only_a_new_minimum_is_a_movement() -> None:
+    still = Still()
+    still.seconds(5, 3)
+    moved = still._moved  # noqa: SLF001 — the moment that counts
+
+    still.seconds(6, 4)
+    assert still._moved == moved  # noqa: SLF001
+
+    still.seconds(6, 2)
+    assert still._moved > moved  # noqa: SLF001
