@@ -74,7 +74,7 @@ class Hesitant:
 
     async def get(self, appointment_id: UUID) -> Appointment:
         appointment: Appointment = await self._appointments.get(appointment_id)
-        await asyncio.sleep(self._dice.uniform(0, 0.02))
+        await asyncio.sleep(self._dice.choice((0, self._dice.uniform(0, 0.1))))
         return appointment
 
 
