@@ -33,7 +33,7 @@ class Keeper:
         self.up = asyncio.Event()
         self.recoveries: list[float] = []
         self.ends: list[int] = []
-        """The exit codes of a service that nobody asked to end, nor killed."""
+        """The exit codes of a service that was up, and that nobody asked to end, nor killed."""
         self._kept_down = self._asked = False
         self._changes = {name: values for name, values in CHANGES.items() if name not in fixed}
 
@@ -46,9 +46,9 @@ class Keeper:
                 await asyncio.sleep(LOOK_EVERY)
 
     async def _start_again(self, http: httpx.AsyncClient) -> None:
-        ended = monotonic()
+        ended, was_up = monotonic(), self.up.is_set()
         self.up.clear()
-        if not self._asked and self.service.exit_code != -SIGKILL:
+        if was_up and not self._asked and self.service.exit_code != -SIGKILL:  # without its servers it does not even start
             self.ends.append(self.service.exit_code or 0)
         self._asked = False
         await asyncio.sleep(self._dice.uniform(0.0, 0.2))

@@ -20,7 +20,6 @@ KILLS = ("kill appointment *", "kill both *", "kill save.*")
 EMBEDDED: dict[str, tuple[str, dict[str, Any]]] = {
     "acknowledge-before-saving": ("lost", {"only": KILLS}),
     "success-on-an-unsafe-write": ("lost", {"only": ("error save.*", "fill publish.before")}),
-    "conflict-is-success": ("changed", {"only": ()}),
     "end-changes-on-repeat": ("changed", {"only": ()}),
     "publishes-past-its-lease": ("published past a lease", {"only": ("freeze hand-over.after",)}),
     "wrong-rounding": ("wrong", {"only": ()}),

@@ -4,7 +4,7 @@ No transactions: the same on a standalone server, a replica set and a sharded cl
 """
 
 import asyncio
-from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, TypeVar
@@ -77,13 +77,14 @@ class MongoDatabase:
         with answered():
             await self._opened[self._name].command("ping")
 
-    async def in_time(self, answer: Awaitable[T]) -> T:
+    async def in_time(self, answer: Coroutine[Any, Any, T]) -> T:
         """The answer. Raises `Unavailable` where it takes longer: what was asked goes on, and its outcome is unknown."""
-        try:
-            async with asyncio.timeout(self._seconds):
-                return await asyncio.shield(answer)
-        except TimeoutError:
-            raise Unavailable(f"MongoDB does not answer within {self._seconds:g} s") from None
+        asked = asyncio.create_task(answer)
+        asked.add_done_callback(_heard)
+        await asyncio.wait([asked], timeout=self._seconds)
+        if not asked.done():
+            raise Unavailable(f"MongoDB does not answer within {self._seconds:g} s")
+        return asked.result()
 
     def collection(self, name: str) -> Collection:
         return self._opened[self._name][name]
@@ -112,6 +113,12 @@ class MongoDatabase:
         if self._client is None:
             raise Unavailable("the connection to MongoDB is closed")
         return self._client
+
+
+def _heard(asked: "asyncio.Task[Any]") -> None:
+    # Whoever asked may be gone by now: then nobody else takes note of a failure.
+    if not asked.cancelled():
+        asked.exception()
 
 
 @contextmanager
