@@ -48,9 +48,9 @@ class _Lines:
 
 def _line(progress: Progress) -> str:
     last = progress.journal[-1].fault.name if progress.journal else "none yet"
-    passed = time.time() - progress.began
+    minutes, seconds = divmod(round(time.time() - progress.began), 60)
     return (
-        f"{passed // 60:3.0f}:{passed % 60:02.0f}  {progress.stage}: {len(progress.history.started)} started, "
+        f"{minutes:3}:{seconds:02}  {progress.stage}: {len(progress.history.started)} started, "
         f"{len(progress.history.finished)} finished, {share(progress.history):.0%} acknowledged; "
         f"{len(progress.journal)} faults, {progress.happened} of {progress.wanted} kinds, last: {last}"
     )

@@ -1,0 +1,228 @@
+"""What the subscription to a Kafka topic is made of: a client in the group, and the batches that it reads."""
+
+import asyncio
+import queue
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from threading import Thread
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import Message as Record
+
+from clinic.adapters import cloudevents
+from clinic.adapters.kafka_cluster import Kafka, place, position, time
+from clinic.domain.errors import ClinicError, Unavailable
+from clinic.domain.messaging import Clock, Delivery, Origin
+
+BATCH: Final = 500
+POLL_EVERY: Final = 0.05
+"""Seconds between two signs of life to the client while nothing comes."""
+ANSWER_WITHIN: Final = 5.0
+"""Seconds that a broker may take for an answer."""
+NO_LONGER_OURS: Final = frozenset({
+    KafkaError.FENCED_INSTANCE_ID,
+    KafkaError.FENCED_MEMBER_EPOCH,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.STALE_MEMBER_EPOCH,
+    KafkaError.UNKNOWN_MEMBER_ID,
+})  # fmt: skip
+"""How the group says that another member has the partitions: it delivers again what is in them."""
+
+
+class Batch:
+    """Records in the consumer's hands. `revoked` are the partitions that another member has taken over meanwhile."""
+
+    def __init__(self, records: Sequence[Record], now: datetime, loop: asyncio.AbstractEventLoop) -> None:
+        self.deliveries = [delivery(record, now) for record in records]
+        self.revoked: set[int] = set()
+        self.is_dropped = False
+        self._loop = loop
+        self._acknowledgements: queue.SimpleQueue[asyncio.Future[None]] = queue.SimpleQueue()
+        self._asked: asyncio.Future[None] | None = None
+        self._partitions = [place(record)[0] for record in records]
+        self._next_offsets = {partition: offset + 1 for partition, offset in map(place, records)}
+
+    def leave_out_what_is_revoked(self) -> bool:
+        """Whether anything is left. Only before it is handed over: what others look at does not change."""
+        both = zip(self._partitions, self.deliveries, strict=True)
+        self.deliveries = [delivery for partition, delivery in both if partition not in self.revoked]
+        return bool(self.deliveries)
+
+    def next_offsets(self, topic: str) -> list[TopicPartition]:
+        """Of every partition in it that is still this member's."""
+        return [TopicPartition(topic, partition, next_) for partition, next_ in self._next_offsets.items() if partition not in self.revoked]
+
+    async def acknowledge(self) -> None:
+        """In the event loop: ask the thread, and wait for its answer."""
+        asked: asyncio.Future[None] = self._loop.create_future()
+        self._acknowledgements.put(asked)
+        if not self.is_dropped:
+            await asked
+
+    def is_acknowledged_within(self, seconds: float) -> bool:
+        """In the thread; `settle` answers."""
+        with suppress(queue.Empty):
+            self._asked = self._acknowledgements.get(timeout=seconds)
+        return self._asked is not None
+
+    def settle(self, failure: ClinicError | None) -> None:
+        """In the thread: the answer to whoever acknowledges."""
+        asked, self._asked = self._asked, None
+        if asked is not None:
+            with suppress(RuntimeError):
+                self._loop.call_soon_threadsafe(_answer, asked, failure)
+
+    def drop(self) -> None:
+        """In the thread: it is of no more use, and comes again."""
+        self.is_dropped = True
+        self.settle(None)
+        while self.is_acknowledged_within(0):
+            self.settle(None)
+
+
+class Member:
+    """One client in the group."""
+
+    def __init__(self, kafka: Kafka, clock: Clock) -> None:
+        self.held: Batch | None = None
+        self._ahead: Batch | None = None
+        self._topic, self._clock = kafka.topic, clock
+        self._is_paused = False
+        self._committing: queue.SimpleQueue[ClinicError | None] | None = None
+        # A member that dies is missed within seconds; with the other protocol, how soon is for the broker to say.
+        classic = {"partition_assignment_strategy": "cooperative-sticky", "session_timeout_ms": 6000, "heartbeat_interval_ms": 1500}
+        self._consumer = kafka.client(
+            Consumer,
+            {"auto.offset.reset": "earliest", "enable.auto.commit": False, "enable.auto.offset.store": False},
+            group_id=kafka.group,
+            group_protocol=kafka.protocol,
+            socket_timeout_ms=int(ANSWER_WITHIN * 1000),
+            **(classic if kafka.protocol == "classic" else {}),
+        )
+        self._consumer.subscribe([kafka.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+
+    def close(self) -> None:
+        if self._committing is None:  # else the client takes no call: it is left behind, and the group misses it by itself
+            self._consumer.close()
+
+    def look(self) -> None:
+        """Raises `KafkaException` where the topic cannot be seen: nothing else says so while nothing comes."""
+        error = self._consumer.list_topics(self._topic, timeout=ANSWER_WITHIN).topics[self._topic].error
+        if error is not None:
+            raise KafkaException(error)
+
+    def next_batch(self, loop: asyncio.AbstractEventLoop) -> Batch | None:
+        """What was read ahead and is still this member's, or the next that comes soon; it is held from now on."""
+        ahead, self._ahead = self._ahead, None
+        self.held = ahead if ahead and ahead.leave_out_what_is_revoked() else self._read(loop, POLL_EVERY)
+        return self.held
+
+    def look_ahead(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Read what is here already, while others work on the batch that is held."""
+        self._ahead = self._read(loop, 0)
+
+    def _read(self, loop: asyncio.AbstractEventLoop, within: float) -> Batch | None:
+        first = self._consumer.poll(within)
+        if first is None:
+            return None
+        records = [record for record in (first, *self._consumer.consume(BATCH - 1, 0)) if _is_event(record)]
+        return Batch(records, self._clock(), loop) if records else None
+
+    def stay(self) -> None:
+        """A sign of life while a batch is held: without it the group expels the member, and nothing new comes with it."""
+        if self._committing is not None:
+            return
+        if not self._is_paused:
+            self._consumer.pause(self._consumer.assignment())
+            self._is_paused = True
+        record = self._consumer.poll(0)
+        if record is not None and _is_event(record):
+            self._consumer.seek(TopicPartition(self._topic, *place(record)))
+
+    def commit(self, held: Batch) -> ClinicError | None:
+        """None where the offsets are kept, or another member has the partitions."""
+        if not (ends := held.next_offsets(self._topic)):
+            return None
+        if self._committing is None:
+            # The client waits for as long as a broker is silent, and takes no other call meanwhile: a thread of its own.
+            self._committing = queue.SimpleQueue()
+            Thread(target=self._commit, args=(ends, self._committing), name="kafka-commit", daemon=True).start()
+        try:
+            failure = self._committing.get(timeout=ANSWER_WITHIN)
+        except queue.Empty:
+            return Unavailable(f"Kafka does not say within {ANSWER_WITHIN:.0f} s whether offsets are kept")
+        self._committing = None
+        return failure
+
+    def _commit(self, ends: list[TopicPartition], report: "queue.SimpleQueue[ClinicError | None]") -> None:
+        try:
+            errors = [each.error for each in self._consumer.commit(offsets=ends, asynchronous=False) or () if each.error]
+        except KafkaException as error:
+            errors = [error.args[0]]
+        unknown = [error for error in errors if error.code() not in NO_LONGER_OURS]
+        report.put(Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}") if unknown else None)
+
+    def go_on(self) -> None:
+        """The batch is done with."""
+        if self._is_paused:
+            self._consumer.resume(self._consumer.assignment())
+            self._is_paused = False
+        self.held = None
+
+    def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        consumer.incremental_assign(partitions)
+        if self._is_paused:
+            consumer.pause(partitions)
+
+    def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        revoked = {each.partition for each in partitions}
+        for batch in (self.held, self._ahead):
+            if batch:
+                batch.revoked |= revoked
+        consumer.incremental_unassign(partitions)
+
+
+def delivery(record: Record, now: datetime) -> Delivery:
+    """What arrived, whoever wrote it."""
+    key, value = _bytes(record.key()), _bytes(record.value())
+    headers = _headers(record)
+    return Delivery(
+        message=cloudevents.message(key, headers, value),
+        origin=Origin(position=position(record), published_at=time(record), received_at=now),
+        key=key,
+        headers=headers,
+        value=value,
+    )
+
+
+def _headers(record: Record) -> tuple[tuple[str, bytes | None], ...]:
+    try:
+        named: Any = record.headers() or ()
+    except (SystemError, UnicodeDecodeError):  # a name that is no text: without headers it is kept as a dead letter
+        named = ()
+    return tuple((name, _bytes(content)) for name, content in named)
+
+
+def _is_event(record: Record) -> bool:
+    """False for what only says that a partition has no more. Raises `KafkaException`: the client is of no more use."""
+    error = record.error()
+    if error is None:
+        return True
+    if error.code() == KafkaError._PARTITION_EOF:
+        return False
+    raise KafkaException(error)
+
+
+def _answer(acknowledged: "asyncio.Future[None]", failure: ClinicError | None) -> None:
+    if acknowledged.done():
+        return
+    if failure:
+        acknowledged.set_exception(failure)
+    else:
+        acknowledged.set_result(None)
+
+
+def _bytes(content: str | bytes | None) -> bytes | None:
+    return content.encode() if isinstance(content, str) else content
