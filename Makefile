@@ -53,8 +53,8 @@ lint: .venv/dev ## format, lint, types, import rules
 	$(BIN)/lint-imports
 
 .PHONY: test
-test: .venv/dev ## every test
-	$(BIN)/pytest
+test: .venv/dev ## every test, two files at a time
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-unit
 test-unit: .venv/dev ## the tests that need nothing
