@@ -43,22 +43,26 @@ REAL: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 AT_ONCE = 3
+SEEDS = (5, 6, 7)
+"""A few seconds may pass without the one moment that shows a defect: then the next seed has to find it."""
 TOGETHER = [list(EMBEDDED)[first : first + AT_ONCE] for first in range(0, len(EMBEDDED), AT_ONCE)]
 
 
 @pytest.mark.parametrize("defects", TOGETHER, ids=", ".join)
 async def test_on_the_embedded_stack_it_finds(defects: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    async def campaign(defect: str) -> Outcome:
-        folder = tmp_path / defect
+    async def campaign(defect: str, seed: int) -> Outcome:
+        folder = tmp_path / f"{defect}-{seed}"
         folder.mkdir()
-        options = replace(SHORT, defect=defect, **EMBEDDED[defect][1])
+        options = replace(SHORT, defect=defect, seed=seed, **EMBEDDED[defect][1])
         return await prove(options, Embedded(folder, options), lambda _: None)
 
-    outcomes = dict(zip(defects, await asyncio.gather(*map(campaign, defects)), strict=True))
-
-    for outcome in outcomes.values():
-        _tell(capsys, outcome)
-    assert [defect for defect, outcome in outcomes.items() if EMBEDDED[defect][0] not in outcome.breaches] == []
+    missed = defects
+    for seed in SEEDS:
+        outcomes = await asyncio.gather(*(campaign(defect, seed) for defect in missed))
+        for outcome in outcomes:
+            _tell(capsys, outcome)
+        missed = [each.options.defect for each in outcomes if EMBEDDED[each.options.defect][0] not in each.breaches]
+    assert missed == []
 
 
 @pytest.mark.parametrize("defect", REAL)
