@@ -42,12 +42,13 @@ REAL: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-AT_ONCE = 3
+AT_ONCE = 2
 SEEDS = (5, 6, 7)
 """A few seconds may pass without the one moment that shows a defect: then the next seed has to find it."""
 TOGETHER = [list(EMBEDDED)[first : first + AT_ONCE] for first in range(0, len(EMBEDDED), AT_ONCE)]
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("defects", TOGETHER, ids=", ".join)
 async def test_on_the_embedded_stack_it_finds(defects: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     async def campaign(defect: str, seed: int) -> Outcome:
