@@ -1,0 +1,44 @@
+"""What a stranger may write to a Kafka topic, as far as no client of ours can write it."""
+
+from typing import cast
+
+import pytest
+from builders import ONE_O_CLOCK
+from confluent_kafka import Message as Record
+
+from clinic.adapters.kafka_member import delivery
+from clinic.domain import events
+from clinic.domain.errors import Unreadable
+
+
+class NamedInNoText:
+    """A record with a header whose name is not UTF-8: the client raises where it is asked for."""
+
+    def topic(self) -> str:
+        return "topic"
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return 7
+
+    def timestamp(self) -> tuple[int, int]:
+        return 1, 0
+
+    def key(self) -> bytes:
+        return b"key"
+
+    def value(self) -> bytes:
+        return b"{}"
+
+    def headers(self) -> None:
+        raise SystemError("returned a result with an exception set")
+
+
+def test_a_header_whose_name_is_no_text_makes_a_dead_letter_and_stops_nobody() -> None:
+    arrived = delivery(cast("Record", NamedInNoText()), ONE_O_CLOCK)
+
+    assert (arrived.origin.position, arrived.key, arrived.headers, arrived.value) == ("topic/0/7", b"key", (), b"{}")
+    with pytest.raises(Unreadable, match="names no event type"):
+        events.read(arrived.message)
