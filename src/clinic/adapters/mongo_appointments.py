@@ -14,13 +14,12 @@ from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
-from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
+from clinic.adapters.mongo_database import DUPLICATE, Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
 from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published, Telling
 
-DUPLICATE: Final = 11000
 HANDED_AT_MOST: Final = 10_000
 """Facts that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}

@@ -2,20 +2,17 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
-from typing import Final
 from uuid import UUID
 
 from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, InsertOne
 
 from clinic.adapters.arrivals import Arrivals
-from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
+from clinic.adapters.mongo_database import DUPLICATE, Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
 from clinic.domain.messaging import Origin
-
-DUPLICATE: Final = 11000
 
 
 class MongoCharges(financial.Charges):

@@ -23,6 +23,7 @@ Collection = AsyncCollection[Document]
 
 T = TypeVar("T")
 
+DUPLICATE: Final = 11000
 NOT_ALLOWED: Final = 13
 
 

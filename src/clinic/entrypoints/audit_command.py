@@ -10,6 +10,7 @@ from uuid import UUID
 
 import uvloop
 from msgspec import Struct
+from msgspec.structs import asdict
 from rich.console import Console
 from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
@@ -20,7 +21,8 @@ from clinic.domain.financial.findings import Finding
 from clinic.domain.financial.repair import Repair
 from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.operating import as_json, plain, seconds, visiting
+from clinic.entrypoints.notices import plain
+from clinic.entrypoints.operating import as_json, seconds, visiting
 from clinic.entrypoints.settings import Settings
 
 FINDINGS = 3
@@ -142,9 +144,8 @@ class Lines:
     """A JSON object a line."""
 
     def found(self, finding: Finding, repair: Repair | None) -> None:
-        known = {name: getattr(finding, name) for name in Finding.__struct_fields__}
         outcome, explanation, charged = (repair.outcome, repair.explanation, repair.total) if repair else (None, None, None)
-        self._write(Found(**known, outcome=outcome, outcome_explanation=explanation, charged=charged))
+        self._write(Found(**asdict(finding), outcome=outcome, outcome_explanation=explanation, charged=charged))
 
     def ended(self, summary: Summary) -> None:
         self._write(summary)

@@ -61,33 +61,29 @@ DryRun = Annotated[bool, Meta(description="Say what would come of it, and change
 After = Annotated[str | None, Meta(description="The `next` of the answer before, to go on behind it.", examples=[None])]
 
 
-class Replay(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Choice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dead letters, who says so, and how far: exactly one of `position`, `group` and `all`."""
+
+    by: Name
+    position: OnePosition = None
+    group: OneGroup = None
+    all: All = False
+    dry_run: DryRun = False
+    after: After = None
+
+    def __post_init__(self) -> None:
+        if (self.position is not None) + (self.group is not None) + self.all != 1:
+            raise ValueError('give exactly one of position, group, and "all": true')
+
+
+class Replay(Choice, frozen=True):
     """Which dead letters to charge: exactly one of `position`, `group` and `all`."""
 
-    by: Name
-    position: OnePosition = None
-    group: OneGroup = None
-    all: All = False
-    dry_run: DryRun = False
-    after: After = None
 
-    def __post_init__(self) -> None:
-        _require_one_choice(self)
-
-
-class Discard(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Discard(Choice, frozen=True, kw_only=True):
     """Which dead letters are not to be charged: exactly one of `position`, `group` and `all`."""
 
-    by: Name
     reason: Words
-    position: OnePosition = None
-    group: OneGroup = None
-    all: All = False
-    dry_run: DryRun = False
-    after: After = None
-
-    def __post_init__(self) -> None:
-        _require_one_choice(self)
 
 
 class LetterPage(Struct, frozen=True):
@@ -113,11 +109,6 @@ class Handled(Struct, frozen=True):
     ]
     remaining: Count
     dry_run: bool
-
-
-def _require_one_choice(body: Replay | Discard) -> None:
-    if (body.position is not None) + (body.group is not None) + body.all != 1:
-        raise ValueError('give exactly one of position, group, and "all": true')
 
 
 PROBLEMS = documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE)
@@ -215,15 +206,15 @@ def _state(text: str | None) -> LetterState | None:
     return state
 
 
-def _chosen(body: Replay | Discard) -> Chosen:
+def _chosen(body: Choice) -> Chosen:
     return Chosen(position=body.position, group=body.group, limit=AT_ONCE, after=wire.place(body.after, str) or "")
 
 
-async def _handled(body: Replay | Discard, outcomes: AsyncIterator[Outcome], find: FindDeadLetter, groups: GroupDeadLetters) -> Handled:
+async def _handled(body: Choice, outcomes: AsyncIterator[Outcome], find: FindDeadLetter, groups: GroupDeadLetters) -> Handled:
     items = [shown_outcome(each) async for each in outcomes]
     more = wire.cursor(items[-1].position) if len(items) == AT_ONCE else None
     if body.position is not None:
         remaining = int((await find(body.position)).state == "waiting")
     else:
-        remaining = sum(each.waiting for each in await groups() if body.group in (None, each.group))
+        remaining = await groups.waiting(body.group)
     return Handled(items, more, remaining, body.dry_run)

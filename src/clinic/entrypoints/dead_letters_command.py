@@ -170,7 +170,7 @@ def _name(chosen: argparse.Namespace) -> str:
 async def _tell(container: FinancialContainer, chosen: argparse.Namespace, outcomes: AsyncIterator[Outcome]) -> int:
     counts: Counter[str] = Counter()
     several = chosen.position is None
-    total = await _how_many(container, chosen.group) if several else 1
+    total = await container.group_dead_letters().waiting(chosen.group) if several else 1
     with printed.progress(total) if several else nullcontext(lambda: None) as advance:
         async for outcome in outcomes:
             counts[outcome.what] += 1
@@ -182,10 +182,6 @@ async def _tell(container: FinancialContainer, chosen: argparse.Namespace, outco
     if not chosen.json:
         printed.show_summary(counts, dry_run=chosen.dry_run)
     return SOME_FAILED if counts["failed again"] else 0
-
-
-async def _how_many(container: FinancialContainer, group: str | None) -> int:
-    return sum(each.waiting for each in await container.group_dead_letters()() if group in (None, each.group))
 
 
 def _write_json(shape: Struct) -> None:

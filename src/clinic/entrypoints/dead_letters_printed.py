@@ -12,7 +12,7 @@ from rich.text import Text
 
 from clinic.domain.financial.dead_letters import Outcome
 from clinic.domain.messaging import DeadLetter, LetterGroup
-from clinic.entrypoints.operating import plain
+from clinic.entrypoints.notices import plain
 from clinic.entrypoints.shown_letters import HEADER_SHOWN, HEADERS_SHOWN, ShownBytes, shown_bytes
 from clinic.entrypoints.wire import date
 

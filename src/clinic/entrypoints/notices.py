@@ -53,11 +53,13 @@ def configure_logging(settings: Settings) -> None:
     shape: list[structlog.types.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
-        else [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18, exception_formatter=structlog.dev.plain_traceback)]
+        else [
+            _plain_details,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18, exception_formatter=structlog.dev.plain_traceback),
+        ]
     )
     structlog.configure(
         processors=[
-            _printable,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *shape,
@@ -68,9 +70,10 @@ def configure_logging(settings: Settings) -> None:
     )
 
 
-def _printable(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """A stranger's text must not steer the terminal of whoever reads the log."""
-    return {
-        name: each if not isinstance(each, str) or each.isprintable() else each.encode("unicode_escape").decode()
-        for name, each in event.items()
-    }
+def _plain_details(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {name: plain(each) if isinstance(each, str) else each for name, each in event.items()}
+
+
+def plain(text: str) -> str:
+    """The text with all that a terminal might obey, and line ends, written out: a stranger may have written it."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

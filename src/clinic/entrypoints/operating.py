@@ -38,11 +38,6 @@ def seconds(text: str) -> float:
     return number
 
 
-def plain(text: str) -> str:
-    """The text with all that a terminal might obey, and line ends, written out."""
-    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
-
-
 def as_json(document: msgspec.Struct) -> str:
     """For machines: on one line, an amount as a number with two decimals."""
     return msgspec.json.encode(document, enc_hook=_amount).decode()

@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from clinic.domain.financial.dead_letters import Outcome
 from clinic.domain.messaging import DeadLetter, Handling, LetterGroup
@@ -64,18 +65,10 @@ class ShownLetter(Struct, frozen=True):
     last_seen: wire.Date
 
 
-class WholeLetter(Struct, frozen=True):
+class WholeLetter(ShownLetter, frozen=True):
     """A dead letter with the message in it, cut where it is large, and what people did with it."""
 
-    position: Position
-    about: About
-    type: str
-    group: Group
-    reason: Reason
-    state: State
-    attempts: Count
-    first_seen: wire.Date
-    last_seen: wire.Date
+    type: str  # as its published schema has it: without an example
     published_at: wire.Date
     message_id: str
     key: ShownBytes | None
@@ -140,15 +133,7 @@ def shown_letter(letter: DeadLetter) -> ShownLetter:
 
 def whole_letter(letter: DeadLetter) -> WholeLetter:
     return WholeLetter(
-        position=letter.position,
-        about=letter.about,
-        type=letter.type,
-        group=letter.group,
-        reason=letter.reason[:TEXT_SHOWN],
-        state=letter.state,
-        attempts=letter.attempts,
-        first_seen=wire.date(letter.first_seen),
-        last_seen=wire.date(letter.last_seen),
+        **asdict(shown_letter(letter)),
         published_at=wire.date(letter.published_at),
         message_id=letter.message_id[:TEXT_SHOWN],
         key=shown_bytes(letter.key, HEADER_SHOWN),

@@ -17,7 +17,8 @@ from rich.text import Text
 from clinic.domain.errors import Misconfigured, NotFound, Unavailable
 from clinic.domain.messaging import Step, Trace
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.operating import as_json, plain, visiting
+from clinic.entrypoints.notices import plain
+from clinic.entrypoints.operating import as_json, visiting
 from clinic.entrypoints.settings import Settings
 
 ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time and the wait before it, and what it

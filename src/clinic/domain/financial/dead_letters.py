@@ -75,6 +75,10 @@ class GroupDeadLetters:
     async def __call__(self) -> Sequence[LetterGroup]:
         return sorted(await self._letters.groups(), key=lambda each: each.waiting, reverse=True)
 
+    async def waiting(self, group: str | None) -> int:
+        """How many wait: of this group, or of all. Raises `Unavailable`."""
+        return sum(each.waiting for each in await self._letters.groups() if group in (None, each.group))
+
 
 class FindDeadLetter:
     """Show a dead letter. Raises `NotFound`."""
