@@ -22,7 +22,7 @@ from dependency_injector.providers import Object
 from msgspec.structs import replace
 from rich.console import Console
 
-from clinic.adapters.kafka_member import BATCH
+from clinic.adapters.kafka.member import BATCH
 from clinic.domain.events import AppointmentFinished, seal
 from clinic.domain.messaging import Notices
 from clinic.domain.money import Money

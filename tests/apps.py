@@ -14,7 +14,7 @@ from builders import StandingClock
 from dependency_injector.providers import Object
 from litestar import Litestar
 
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.domain.appointment import ports as appointment_ports
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Unavailable

@@ -14,7 +14,7 @@ from campaign.messages import Letter
 from campaign.plan import Fault, Options
 from campaign.points import Control
 from campaign.stacks import Stack, services
-from clinic.adapters.sqlite_file import read_only
+from clinic.adapters.sqlite.file import read_only
 
 DRAINED_WITHIN = 8.0
 

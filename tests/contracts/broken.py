@@ -11,8 +11,8 @@ from builders import now
 from hypothesis import Phase, settings
 from msgspec.structs import replace
 
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
-from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Added, Wanted

@@ -18,10 +18,10 @@ from msgspec.structs import replace
 from processes import PROGRAM, Pair, Process, Service, eventually
 
 from clinic.adapters import cloudevents
-from clinic.adapters.mongo_database import MongoDatabase
-from clinic.adapters.mongo_dead_letters import MongoDeadLetters
-from clinic.adapters.sqlite_file import SqliteFile
-from clinic.adapters.sqlite_transport import LOG, SqlitePublisher
+from clinic.adapters.mongo.database import MongoDatabase
+from clinic.adapters.mongo.dead_letters import MongoDeadLetters
+from clinic.adapters.sqlite.file import SqliteFile
+from clinic.adapters.sqlite.transport import LOG, SqlitePublisher
 from clinic.domain.delivery import fingerprint
 from clinic.domain.events import seal
 from clinic.domain.messaging import DeadLetter, Message

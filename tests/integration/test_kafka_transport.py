@@ -18,9 +18,9 @@ from deployments import own_kafka
 from hypothesis import settings
 from msgspec.structs import replace
 
-from clinic.adapters.kafka_cluster import Kafka
-from clinic.adapters.kafka_publisher import KafkaPublisher
-from clinic.adapters.kafka_subscription import KafkaSubscription
+from clinic.adapters.kafka.cluster import Kafka
+from clinic.adapters.kafka.publisher import KafkaPublisher
+from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging import Delivery
 

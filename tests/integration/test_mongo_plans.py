@@ -13,10 +13,10 @@ import pytest
 from builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
 from msgspec.structs import replace
 
-from clinic.adapters.mongo_appointments import MongoAppointments
-from clinic.adapters.mongo_charges import MongoCharges
-from clinic.adapters.mongo_database import MongoDatabase
-from clinic.adapters.mongo_dead_letters import MongoDeadLetters
+from clinic.adapters.mongo.appointments import MongoAppointments
+from clinic.adapters.mongo.charges import MongoCharges
+from clinic.adapters.mongo.database import MongoDatabase
+from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial import ports as financial

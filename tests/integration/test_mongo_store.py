@@ -14,10 +14,10 @@ from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLe
 from contracts.subject import FEW
 
 from clinic.adapters import cloudevents
-from clinic.adapters.mongo_appointments import MongoAppointments
-from clinic.adapters.mongo_charges import MongoCharges
-from clinic.adapters.mongo_database import MongoDatabase
-from clinic.adapters.mongo_dead_letters import MongoDeadLetters
+from clinic.adapters.mongo.appointments import MongoAppointments
+from clinic.adapters.mongo.charges import MongoCharges
+from clinic.adapters.mongo.database import MongoDatabase
+from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging import WantedLetters
 

@@ -10,10 +10,10 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 from msgspec.structs import replace
 from proxy import proxied
 
-from clinic.adapters.kafka_cluster import Kafka
-from clinic.adapters.kafka_publisher import KafkaPublisher
-from clinic.adapters.mongo_charges import MongoCharges
-from clinic.adapters.mongo_database import MongoDatabase
+from clinic.adapters.kafka.cluster import Kafka
+from clinic.adapters.kafka.publisher import KafkaPublisher
+from clinic.adapters.mongo.charges import MongoCharges
+from clinic.adapters.mongo.database import MongoDatabase
 from clinic.domain.errors import Misconfigured
 
 Document = dict[str, object]

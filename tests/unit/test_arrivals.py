@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from builders import a_charge
 
-from clinic.adapters.arrivals import MOST_WAITERS, Arrivals
+from clinic.adapters.charge_waiters import MOST_WAITERS, Arrivals
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Added

@@ -9,7 +9,7 @@ import pytest
 from builders import TWO_O_CLOCK, Noticed, StandingClock, a_handling, a_letter, an_appointment, an_origin, running
 from msgspec.structs import replace
 
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.use_cases import FindFinished, ListFinished, TellAgain
 from clinic.domain.events import AppointmentFinished, own_ids, read

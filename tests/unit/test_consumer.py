@@ -24,8 +24,8 @@ from builders import (
     running,
 )
 
-from clinic.adapters.memory_store import MemoryCharges, MemoryDeadLetters
-from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.delivery import KEPT_OF_A_VALUE, Consumer, fingerprint
 from clinic.domain.errors import Unavailable, Unreadable
 from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, read, seal

@@ -6,17 +6,17 @@ from typing import Literal
 import pytest
 from apps import Technology, settings
 
-from clinic.adapters.kafka_publisher import KafkaPublisher
-from clinic.adapters.kafka_subscription import KafkaSubscription
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
-from clinic.adapters.memory_transport import MemoryPublisher, MemorySubscription
-from clinic.adapters.mongo_appointments import MongoAppointments
-from clinic.adapters.mongo_charges import MongoCharges
-from clinic.adapters.mongo_dead_letters import MongoDeadLetters
-from clinic.adapters.sqlite_appointments import SqliteAppointments
-from clinic.adapters.sqlite_charges import SqliteCharges
-from clinic.adapters.sqlite_dead_letters import SqliteDeadLetters
-from clinic.adapters.sqlite_transport import SqlitePublisher, SqliteSubscription
+from clinic.adapters.kafka.publisher import KafkaPublisher
+from clinic.adapters.kafka.subscription import KafkaSubscription
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.transport import MemoryPublisher, MemorySubscription
+from clinic.adapters.mongo.appointments import MongoAppointments
+from clinic.adapters.mongo.charges import MongoCharges
+from clinic.adapters.mongo.dead_letters import MongoDeadLetters
+from clinic.adapters.sqlite.appointments import SqliteAppointments
+from clinic.adapters.sqlite.charges import SqliteCharges
+from clinic.adapters.sqlite.dead_letters import SqliteDeadLetters
+from clinic.adapters.sqlite.transport import SqlitePublisher, SqliteSubscription
 from clinic.domain.delivery import Consumer, Relay
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings

@@ -13,9 +13,9 @@ from builders import TWO_O_CLOCK, a_fact, a_handling, a_letter, opened
 from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
-from clinic.adapters.sqlite_file import SqliteFile
+from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
+from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite.file import SqliteFile
 from clinic.domain.events import seal
 from clinic.domain.financial.ports import Wanted
 from clinic.domain.messaging import DeadLetter, Message, WantedLetters

@@ -14,11 +14,11 @@ from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
 from clinic.adapters.leases import Leases
-from clinic.adapters.memory_store import MemoryCharges
-from clinic.adapters.sqlite_appointments import APPOINTMENTS, SqliteAppointments
-from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite_file import SqliteFile
-from clinic.adapters.sqlite_transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
+from clinic.adapters.memory.store import MemoryCharges
+from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
+from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
+from clinic.adapters.sqlite.file import SqliteFile
+from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 from clinic.domain.errors import Unavailable, Unreadable
 from clinic.domain.events import read
 from clinic.domain.messaging import Message

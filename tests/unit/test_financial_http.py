@@ -10,8 +10,8 @@ import pytest
 from apps import NIL, NOBODY, PATIENT, PHYSICIAN, Clinic, exactly, problem, settings, wrong_fields
 from dependency_injector.providers import Object
 
-from clinic.adapters.arrivals import MOST_WAITERS
-from clinic.adapters.memory_store import MemoryCharges
+from clinic.adapters.charge_waiters import MOST_WAITERS
+from clinic.adapters.memory.store import MemoryCharges
 from clinic.domain.financial.model import Charge
 from clinic.domain.money import Money
 

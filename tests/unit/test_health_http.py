@@ -9,8 +9,8 @@ import pytest
 from apps import Clinic, UnreachableAppointments, UnreachableCharges, settings
 from dependency_injector.providers import Object
 
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges
-from clinic.adapters.memory_transport import MemoryPublisher
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
+from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.messaging import Claimed, Message, Published

@@ -6,7 +6,7 @@ import pytest
 from builders import ONE_O_CLOCK
 from confluent_kafka import Message as Record
 
-from clinic.adapters.kafka_member import delivery
+from clinic.adapters.kafka.member import delivery
 from clinic.domain import events
 from clinic.domain.errors import Unreadable
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from builders import now
 from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract
 
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 
 
 class TestMemoryAppointments(AppointmentsContract):

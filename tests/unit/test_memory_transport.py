@@ -8,7 +8,7 @@ from builders import now
 from contracts.subject import Ends
 from contracts.transports import TransportContract
 
-from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 
 
 class TestMemoryTransport(TransportContract):

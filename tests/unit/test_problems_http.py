@@ -16,7 +16,7 @@ import structlog
 from apps import NIL, NOBODY, PATIENT, PHYSICIAN, Clinic, UnreachableAppointments, UnreachableCharges, problem, settings, wrong_fields
 from dependency_injector.providers import Object
 
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.entrypoints.notices import configure_logging

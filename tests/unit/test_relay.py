@@ -11,8 +11,8 @@ from builders import NO_FAULT, Died, Fault, Noticed, NoWait, a_message, now, run
 from contracts.stores import LONG, saved
 from processes import eventually
 
-from clinic.adapters.memory_store import MemoryAppointments
-from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher
+from clinic.adapters.memory.store import MemoryAppointments
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.domain.delivery import Relay, growing_pauses
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging import Claimed, Message, Outbox, Published, Publisher, Telling

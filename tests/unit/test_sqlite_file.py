@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from builders import opened
 
-from clinic.adapters.sqlite_file import SqliteFile, milliseconds, moment
+from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment
 from clinic.domain.errors import Misconfigured, Unavailable
 
 NOTES = "CREATE TABLE notes (note TEXT)"

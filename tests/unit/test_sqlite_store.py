@@ -13,10 +13,10 @@ from builders import a_charge, a_message, an_appointment, now, opened
 from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, hand_over, published, saved
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite_appointments import APPOINTMENTS, SqliteAppointments
-from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
-from clinic.adapters.sqlite_file import SqliteFile, T, Work, connect, moment, transaction
+from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
+from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
+from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite.file import SqliteFile, T, Work, connect, moment, transaction
 from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.messaging import WantedLetters
 

@@ -11,8 +11,8 @@ from builders import a_message, now, opened
 from contracts.subject import Ends
 from contracts.transports import TransportContract
 
-from clinic.adapters.sqlite_file import SqliteFile
-from clinic.adapters.sqlite_transport import LOG, PLACE, PRUNE_EVERY, SqlitePublisher, SqliteSubscription
+from clinic.adapters.sqlite.file import SqliteFile
+from clinic.adapters.sqlite.transport import LOG, PLACE, PRUNE_EVERY, SqlitePublisher, SqliteSubscription
 from clinic.domain.errors import Misconfigured
 from clinic.domain.messaging import Delivery
 

@@ -7,7 +7,7 @@ import pytest
 from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, an_origin
 from msgspec.structs import replace
 
-from clinic.adapters.memory_store import MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.domain.errors import NotFound
 from clinic.domain.events import own_ids
 from clinic.domain.financial.trace import TraceCharge

@@ -7,7 +7,7 @@ import pytest
 from builders import ONE_O_CLOCK, TWO_O_CLOCK, Noticed, StandingClock, an_appointment
 from contracts.stores import hand_over, published
 
-from clinic.adapters.memory_store import MemoryAppointments
+from clinic.adapters.memory.store import MemoryAppointments
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import Wanted
 from clinic.domain.appointment.use_cases import (

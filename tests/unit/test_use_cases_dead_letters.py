@@ -25,11 +25,11 @@ from builders import (
 from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
-from clinic.adapters.memory_store import MemoryCharges, MemoryDeadLetters
-from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
-from clinic.adapters.sqlite_file import SqliteFile
+from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
+from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite.file import SqliteFile
 from clinic.domain.delivery import KEPT_OF_A_VALUE, Consumer
 from clinic.domain.errors import NotFound, Unavailable, Unreadable
 from clinic.domain.events import AppointmentFinished, read, seal

@@ -6,7 +6,7 @@ from uuid import uuid4
 import pytest
 from builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, a_fact, an_origin, told
 
-from clinic.adapters.memory_store import MemoryCharges
+from clinic.adapters.memory.store import MemoryCharges
 from clinic.domain.errors import NotFound, Refused
 from clinic.domain.financial.ports import Wanted
 from clinic.domain.financial.pricing import POLICIES

@@ -9,20 +9,20 @@ from dependency_injector.containers import DeclarativeContainer
 from dependency_injector.providers import Callable, Dependency, List, Object, Selector, Singleton
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka_cluster import Kafka
-from clinic.adapters.kafka_publisher import KafkaPublisher
-from clinic.adapters.kafka_subscription import KafkaSubscription
-from clinic.adapters.memory_store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
-from clinic.adapters.memory_transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.adapters.mongo_appointments import MongoAppointments
-from clinic.adapters.mongo_charges import MongoCharges
-from clinic.adapters.mongo_database import MongoDatabase
-from clinic.adapters.mongo_dead_letters import MongoDeadLetters
-from clinic.adapters.sqlite_appointments import APPOINTMENTS, SqliteAppointments
-from clinic.adapters.sqlite_charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite_dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
-from clinic.adapters.sqlite_file import SqliteFile
-from clinic.adapters.sqlite_transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
+from clinic.adapters.kafka.cluster import Kafka
+from clinic.adapters.kafka.publisher import KafkaPublisher
+from clinic.adapters.kafka.subscription import KafkaSubscription
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.adapters.mongo.appointments import MongoAppointments
+from clinic.adapters.mongo.charges import MongoCharges
+from clinic.adapters.mongo.database import MongoDatabase
+from clinic.adapters.mongo.dead_letters import MongoDeadLetters
+from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
+from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
+from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite.file import SqliteFile
+from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 from clinic.domain import events
 from clinic.domain.appointment.use_cases import (
     FindAppointment,

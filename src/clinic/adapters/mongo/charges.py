@@ -7,8 +7,8 @@ from uuid import UUID
 from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, InsertOne
 
-from clinic.adapters.arrivals import Arrivals
-from clinic.adapters.mongo_database import DUPLICATE, Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
+from clinic.adapters.charge_waiters import Arrivals
+from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place

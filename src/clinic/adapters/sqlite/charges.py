@@ -6,8 +6,8 @@ from fractions import Fraction
 from functools import partial
 from uuid import UUID
 
-from clinic.adapters.arrivals import Arrivals
-from clinic.adapters.sqlite_file import Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.adapters.charge_waiters import Arrivals
+from clinic.adapters.sqlite.file import Row, SqliteFile, marks, milliseconds, moment, page
 from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place

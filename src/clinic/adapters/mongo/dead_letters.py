@@ -7,7 +7,7 @@ from msgspec.structs import asdict
 from pymongo import ASCENDING, UpdateOne
 
 from clinic.adapters import cloudevents
-from clinic.adapters.mongo_database import Collection, Document, MongoDatabase, answered
+from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, answered
 from clinic.domain.delivery import KEPT_OF_A_NAME, about, fingerprint
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters

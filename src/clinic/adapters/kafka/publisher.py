@@ -13,7 +13,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka_cluster import Kafka, make_topic, position, time
+from clinic.adapters.kafka.cluster import Kafka, make_topic, position, time
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging import Message, Notices, Published, Publisher
 

@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite_file import Functions, Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.adapters.sqlite.file import Functions, Row, SqliteFile, marks, milliseconds, moment, page
 from clinic.domain.delivery import KEPT_OF_A_NAME, about, fingerprint
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGroup, Message, WantedLetters

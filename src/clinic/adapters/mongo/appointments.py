@@ -14,7 +14,7 @@ from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
-from clinic.adapters.mongo_database import DUPLICATE, Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
+from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable

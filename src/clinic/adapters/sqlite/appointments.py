@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from clinic.adapters.group_commit import GroupCommit
 from clinic.adapters.leases import Leases
-from clinic.adapters.sqlite_file import Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.adapters.sqlite.file import Row, SqliteFile, marks, milliseconds, moment, page
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound

@@ -12,8 +12,8 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from clinic.adapters.kafka_cluster import Kafka, make_topic
-from clinic.adapters.kafka_member import Batch, Member
+from clinic.adapters.kafka.cluster import Kafka, make_topic
+from clinic.adapters.kafka.member import Batch, Member
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
 from clinic.domain.messaging import Clock, Delivery, Notices, Subscription
 

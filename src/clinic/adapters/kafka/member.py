@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka_cluster import Kafka, place, position, time
+from clinic.adapters.kafka.cluster import Kafka, place, position, time
 from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.messaging import Clock, Delivery, Origin
 

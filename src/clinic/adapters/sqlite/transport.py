@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite_file import SqliteFile, milliseconds, moment, read_only
+from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, read_only
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging import Clock, Delivery, Message, Origin, Pause, Published, Publisher, Subscription
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from clinic.adapters.arrivals import Arrivals
+from clinic.adapters.charge_waiters import Arrivals
 from clinic.adapters.leases import Leases
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
