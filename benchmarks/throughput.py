@@ -32,13 +32,13 @@ from litestar.params import JSONBody
 from rich.console import Console
 
 from clinic.domain.appointment.model import Appointment
-from clinic.entrypoints import appointment
-from clinic.entrypoints.appointment import NewAppointment, ShownAppointment
 from clinic.entrypoints.containers import AppointmentContainer, now
-from clinic.entrypoints.notices import configure_logging
-from clinic.entrypoints.problems import json_body
-from clinic.entrypoints.running import Life, Service, serve
+from clinic.entrypoints.service import Life, Service, serve
 from clinic.entrypoints.settings import load
+from clinic.entrypoints.telemetry import configure_logging
+from clinic.entrypoints.web import appointment
+from clinic.entrypoints.web.appointment import NewAppointment, ShownAppointment
+from clinic.entrypoints.web.problems import json_body
 
 CONNECTIONS = 64
 PREPARED = 100_000

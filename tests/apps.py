@@ -21,11 +21,11 @@ from clinic.domain.errors import Unavailable
 from clinic.domain.financial import ports as financial_ports
 from clinic.domain.financial.model import Charge, Place
 from clinic.domain.messaging import DeadLetter, Message, WantedLetters
-from clinic.entrypoints import appointment, financial
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.notices import WatchedNotices
-from clinic.entrypoints.running import Life
+from clinic.entrypoints.service import Life
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.telemetry import WatchedNotices
+from clinic.entrypoints.web import appointment, financial
 
 PHYSICIAN = "11111111-1111-4111-8111-111111111111"
 PATIENT = "22222222-2222-4222-8222-222222222222"

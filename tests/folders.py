@@ -17,7 +17,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.messaging import Published, Told
-from clinic.entrypoints import cli
+from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 

@@ -26,7 +26,7 @@ BEHIND = """
 import sys
 from datetime import timedelta
 from dependency_injector.providers import Object
-from clinic.entrypoints.cli import main
+from clinic.entrypoints.cli.main import main
 from clinic.entrypoints.containers import AppointmentContainer, now
 behind = timedelta(seconds=float(sys.argv.pop(1)))
 AppointmentContainer.clock.override(Object(lambda: now() - behind))

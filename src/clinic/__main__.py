@@ -9,7 +9,7 @@ def main() -> int:
     """Run the command."""
     # A Ctrl-C while the rest is being imported ends the process, as it does everywhere, and shows nobody a traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
-    from clinic.entrypoints import cli  # noqa: PLC0415
+    from clinic.entrypoints.cli import main as cli  # noqa: PLC0415
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

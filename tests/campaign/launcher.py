@@ -24,7 +24,7 @@ from campaign.witness import Witness, WitnessOfClaims, WitnessOfPublications
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError
 from clinic.domain.messaging import Message, Published
-from clinic.entrypoints import cli
+from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer, now
 
 LONGEST: Final = 5 * 3600

@@ -8,12 +8,12 @@ from uuid import UUID
 import pytest
 from builders import a_letter, an_appointment
 from folders import Folder, a_folder
+from schemas import json_schema
 
 from clinic.domain.events import own_ids
 from clinic.domain.money import Money
-from clinic.entrypoints import cli
-from clinic.entrypoints.audit_command import Found, Summary
-from clinic.entrypoints.operating import json_schema
+from clinic.entrypoints.cli import main as cli
+from clinic.entrypoints.cli.audit import Found, Summary
 
 SCHEMA = Path(__file__).parent / "schemas" / "audit.json"
 ONE, TWO = (an_appointment(id=UUID(int=number)) for number in (1, 2))

@@ -19,9 +19,9 @@ from clinic.adapters.sqlite.file import SqliteFile
 from clinic.domain.events import seal
 from clinic.domain.financial.ports import Wanted
 from clinic.domain.messaging import DeadLetter, Message, WantedLetters
-from clinic.entrypoints import cli
-from clinic.entrypoints.dead_letters_command import LetterList
-from clinic.entrypoints.shown_letters import ShownOutcome, WholeLetter
+from clinic.entrypoints.cli import main as cli
+from clinic.entrypoints.cli.dead_letters import LetterList
+from clinic.entrypoints.dead_letter_schemas import ShownOutcome, WholeLetter
 
 SCHEMAS = Path(__file__).parent / "schemas"
 

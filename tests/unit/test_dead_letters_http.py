@@ -18,9 +18,9 @@ from msgspec.structs import replace
 from clinic.adapters import cloudevents
 from clinic.domain.events import seal
 from clinic.domain.messaging import DeadLetter, Message
-from clinic.entrypoints.dead_letters import AT_ONCE
-from clinic.entrypoints.notices import configure_logging
 from clinic.entrypoints.settings import load
+from clinic.entrypoints.telemetry import configure_logging
+from clinic.entrypoints.web.dead_letters import AT_ONCE
 
 TOKEN = "a token of thirty-two characters"  # noqa: S105 — of no other service than these tests'
 GOOD = seal(a_fact())

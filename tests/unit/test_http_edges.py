@@ -15,8 +15,8 @@ from dependency_injector.providers import Object
 
 from clinic.domain import events
 from clinic.domain.errors import Misconfigured, Unreadable
-from clinic.entrypoints import wire
 from clinic.entrypoints.settings import load
+from clinic.entrypoints.web import parameters
 
 JSON = {"Content-Type": "application/json"}
 A_UUID = "84ab6121-c4a8-4684-8cc2-b03024ec0f1d"
@@ -55,8 +55,8 @@ async def test_a_field_that_comes_twice_is_named(clinic: Clinic) -> None:
 
 
 def test_a_wait_inside_another_preferences_quotes_is_ignored() -> None:
-    assert wire.wait_of(['foo="a, wait=3", bar']) is None
-    assert wire.wait_of(['foo="a, wait=3", wait=5']) == 5
+    assert parameters.wait_of(['foo="a, wait=3", bar']) is None
+    assert parameters.wait_of(['foo="a, wait=3", wait=5']) == 5
 
 
 async def test_a_null_byte_in_the_path_of_a_file_is_a_404(clinic: Clinic) -> None:

@@ -7,8 +7,8 @@ from io import StringIO
 import pytest
 import structlog
 
-from clinic.entrypoints.notices import WatchedNotices, configure_logging
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.telemetry import WatchedNotices, configure_logging
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from dependency_injector.providers import Object
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
-from clinic.entrypoints.notices import configure_logging
 from clinic.entrypoints.settings import load
+from clinic.entrypoints.telemetry import configure_logging
 
 JSON = {"Content-Type": "application/json"}
 GOOD = json.dumps({"physician_id": PHYSICIAN, "patient_id": PATIENT}).encode()

@@ -14,8 +14,8 @@ from apps import Clinic, Noticing, settings
 from dependency_injector.providers import Object
 
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.entrypoints import appointment
-from clinic.entrypoints.running import Life, Service, serve
+from clinic.entrypoints.service import Life, Service, serve
+from clinic.entrypoints.web import appointment
 
 
 class Opened:

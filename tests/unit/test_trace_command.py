@@ -11,11 +11,11 @@ import pytest
 from builders import TWO_O_CLOCK, a_handling, a_letter, an_appointment, an_origin
 from folders import Folder, a_folder
 from msgspec.structs import replace
+from schemas import json_schema
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import own_ids
-from clinic.entrypoints.operating import json_schema
-from clinic.entrypoints.trace_command import Traced
+from clinic.entrypoints.cli.tracing import Traced
 
 SCHEMA = Path(__file__).parent / "schemas" / "trace.json"
 ONE = an_appointment(id=UUID(int=1))

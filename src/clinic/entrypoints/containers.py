@@ -47,8 +47,8 @@ from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.repair import RepairCharges
 from clinic.domain.financial.trace import TraceCharge
 from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ForeseeCharges, ListCharges
-from clinic.entrypoints.notices import WatchedNotices
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.telemetry import WatchedNotices
 
 GROUP = "financial"
 

@@ -25,10 +25,7 @@ from clinic.domain.financial.dead_letters import (
     ReplayDeadLetters,
 )
 from clinic.domain.messaging import LetterState, WantedLetters
-from clinic.entrypoints import wire
-from clinic.entrypoints.documentation import OPERATOR
-from clinic.entrypoints.problems import FieldProblem, Invalid, documented, json_body
-from clinic.entrypoints.shown_letters import (
+from clinic.entrypoints.dead_letter_schemas import (
     Count,
     ShownGroup,
     ShownLetter,
@@ -39,6 +36,9 @@ from clinic.entrypoints.shown_letters import (
     shown_outcome,
     whole_letter,
 )
+from clinic.entrypoints.web import parameters
+from clinic.entrypoints.web.documentation import OPERATOR
+from clinic.entrypoints.web.problems import FieldProblem, Invalid, documented, json_body
 
 AT_ONCE = 100
 """Letters that a request handles at most."""
@@ -90,7 +90,7 @@ class LetterPage(Struct, frozen=True):
     """Some dead letters, by position."""
 
     items: list[ShownLetter]
-    next: wire.Next
+    next: parameters.Next
 
 
 class LetterGroups(Struct, frozen=True):
@@ -125,15 +125,15 @@ def routes(token: str) -> list[BaseRouteHandler]:
     @get("/dead-letters/", summary="List dead letters", responses=OF_A_QUERY, **described)
     async def list_letters(
         list_dead_letters: NamedDependency[ListDeadLetters],
-        limit: wire.Limit = wire.USUAL_LIMIT,
+        limit: parameters.Limit = parameters.USUAL_LIMIT,
         after: FromQuery[str | None] = None,
         in_state: InState = None,
         group: FromQuery[str | None] = None,
         about: FromQuery[str | None] = None,
     ) -> LetterPage:
         """What arrived and could not be charged, by position, a page at a time."""
-        found = await list_dead_letters(WantedLetters(_state(in_state), group, about), limit + 1, wire.place(after, str) or "")
-        more = wire.cursor(found[limit - 1].position) if len(found) > limit else None
+        found = await list_dead_letters(WantedLetters(_state(in_state), group, about), limit + 1, parameters.place(after, str) or "")
+        more = parameters.cursor(found[limit - 1].position) if len(found) > limit else None
         return LetterPage([shown_letter(each) for each in found[:limit]], more)
 
     @get("/dead-letters/groups/", summary="List the groups of dead letters", responses=PROBLEMS, **described)
@@ -207,12 +207,12 @@ def _state(text: str | None) -> LetterState | None:
 
 
 def _chosen(body: Choice) -> Chosen:
-    return Chosen(position=body.position, group=body.group, limit=AT_ONCE, after=wire.place(body.after, str) or "")
+    return Chosen(position=body.position, group=body.group, limit=AT_ONCE, after=parameters.place(body.after, str) or "")
 
 
 async def _handled(body: Choice, outcomes: AsyncIterator[Outcome], find: FindDeadLetter, groups: GroupDeadLetters) -> Handled:
     items = [shown_outcome(each) async for each in outcomes]
-    more = wire.cursor(items[-1].position) if len(items) == AT_ONCE else None
+    more = parameters.cursor(items[-1].position) if len(items) == AT_ONCE else None
     if body.position is not None:
         remaining = int((await find(body.position)).state == "waiting")
     else:

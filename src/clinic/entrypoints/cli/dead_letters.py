@@ -16,12 +16,12 @@ from msgspec.structs import replace
 from clinic.domain.errors import Misconfigured, NotFound
 from clinic.domain.financial.dead_letters import Chosen, Outcome
 from clinic.domain.messaging import WantedLetters
-from clinic.entrypoints import dead_letters_printed as printed
+from clinic.entrypoints.cli import dead_letters_view as printed
+from clinic.entrypoints.cli.operator_session import visiting
 from clinic.entrypoints.containers import FinancialContainer
-from clinic.entrypoints.notices import configure_logging
-from clinic.entrypoints.operating import visiting
+from clinic.entrypoints.dead_letter_schemas import ShownGroup, ShownLetter, shown_group, shown_letter, shown_outcome, whole_letter
 from clinic.entrypoints.settings import Settings
-from clinic.entrypoints.shown_letters import ShownGroup, ShownLetter, shown_group, shown_letter, shown_outcome, whole_letter
+from clinic.entrypoints.telemetry import configure_logging
 
 SOME_FAILED = 3
 USUAL_LIMIT = 20

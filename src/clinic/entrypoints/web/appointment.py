@@ -14,11 +14,12 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import Wanted
 from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
 from clinic.domain.money import Money
-from clinic.entrypoints import wire
+from clinic.entrypoints import formats
 from clinic.entrypoints.containers import AppointmentContainer
-from clinic.entrypoints.problems import documented, json_body
-from clinic.entrypoints.running import Life
-from clinic.entrypoints.web import Health, application, health
+from clinic.entrypoints.service import Life
+from clinic.entrypoints.web import parameters
+from clinic.entrypoints.web.app import Health, application, health
+from clinic.entrypoints.web.problems import documented, json_body
 
 PhysicianId = Annotated[UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"])]
 PatientId = Annotated[UUID, Meta(examples=["2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"])]
@@ -35,8 +36,8 @@ class ShownAppointment(Struct, frozen=True):
     """An appointment: its price is per hour, its end null until it is finished."""
 
     id: Annotated[UUID, Meta(examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"])]
-    start_date: wire.Date
-    end_date: wire.Date | None
+    start_date: formats.Date
+    end_date: formats.Date | None
     physician_id: PhysicianId
     patient_id: PatientId
     price: Money
@@ -46,7 +47,7 @@ class AppointmentPage(Struct, frozen=True):
     """Some appointments, the newest first."""
 
     items: list[ShownAppointment]
-    next: wire.Next
+    next: parameters.Next
 
 
 @post(
@@ -90,7 +91,7 @@ async def find(appointment_id: FromPath[UUID], find_appointment: NamedDependency
 @get("/", tags=["appointments"], summary="List appointments", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_all(
     list_appointments: NamedDependency[ListAppointments],
-    limit: wire.Limit = wire.USUAL_LIMIT,
+    limit: parameters.Limit = parameters.USUAL_LIMIT,
     after: FromQuery[str | None] = None,
     physician_id: FromQuery[UUID | None] = None,
     patient_id: FromQuery[UUID | None] = None,
@@ -98,16 +99,16 @@ async def list_all(
 ) -> AppointmentPage:
     """The newest first, a page at a time."""
     wanted = Wanted(physician_id, patient_id, finished)
-    found = await list_appointments(wanted, limit + 1, wire.place(after, UUID))
-    more = wire.cursor(found[limit - 1].id) if len(found) > limit else None
+    found = await list_appointments(wanted, limit + 1, parameters.place(after, UUID))
+    more = parameters.cursor(found[limit - 1].id) if len(found) > limit else None
     return AppointmentPage([_shown(each) for each in found[:limit]], more)
 
 
 def _shown(appointment: Appointment) -> ShownAppointment:
     return ShownAppointment(
         id=appointment.id,
-        start_date=wire.date(appointment.start),
-        end_date=None if appointment.end is None else wire.date(appointment.end),
+        start_date=formats.date(appointment.start),
+        end_date=None if appointment.end is None else formats.date(appointment.end),
         physician_id=appointment.physician_id,
         patient_id=appointment.patient_id,
         price=appointment.price,

@@ -12,9 +12,12 @@ from litestar.di import Provide
 from litestar.exceptions import NotFoundException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import OpenAPIType, Schema
+from litestar.plugins import OpenAPISchemaPlugin
 from litestar.static_files import create_static_files_router
+from litestar.typing import FieldDefinition
 
-from clinic.entrypoints.wire import MoneySchema
+from clinic.domain.money import Money
 
 OPERATOR = "operator"
 """How the document names the operator's token."""
@@ -96,3 +99,19 @@ def _header(description: str, kind: str) -> dict[str, Any]:
 
 def _files() -> Path:
     return Path(str(distribution(PACKAGE).locate_file("drf_spectacular_sidecar/static/drf_spectacular_sidecar")))
+
+
+class MoneySchema(OpenAPISchemaPlugin):
+    """What OpenAPI says of money."""
+
+    @staticmethod
+    def is_plugin_supported_type(value: Any) -> bool:
+        return value is Money
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:  # noqa: ARG002 — the plugin's signature
+        return Schema(
+            type=OpenAPIType.NUMBER,
+            minimum=0,
+            description="An exact amount with two decimals: read it as a decimal, not as a float.",
+            examples=[200.00],
+        )

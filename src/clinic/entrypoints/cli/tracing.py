@@ -16,10 +16,11 @@ from rich.text import Text
 
 from clinic.domain.errors import Misconfigured, NotFound, Unavailable
 from clinic.domain.messaging import Step, Trace
+from clinic.entrypoints.cli.operator_session import visiting
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.notices import plain
-from clinic.entrypoints.operating import as_json, visiting
+from clinic.entrypoints.formats import as_json
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.telemetry import plain
 
 ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time and the wait before it, and what it
 waits for now. Where one context's store cannot be read, the steps of the other are shown, and the reason."""

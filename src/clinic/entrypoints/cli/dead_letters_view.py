@@ -12,9 +12,9 @@ from rich.text import Text
 
 from clinic.domain.financial.dead_letters import Outcome
 from clinic.domain.messaging import DeadLetter, LetterGroup
-from clinic.entrypoints.notices import plain
-from clinic.entrypoints.shown_letters import HEADER_SHOWN, HEADERS_SHOWN, ShownBytes, shown_bytes
-from clinic.entrypoints.wire import date
+from clinic.entrypoints.dead_letter_schemas import HEADER_SHOWN, HEADERS_SHOWN, ShownBytes, shown_bytes
+from clinic.entrypoints.formats import date
+from clinic.entrypoints.telemetry import plain
 
 SCREENFUL = 1600
 STYLES = {

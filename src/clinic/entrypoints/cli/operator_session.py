@@ -3,12 +3,8 @@
 from argparse import ArgumentTypeError
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
-
-import msgspec
 
 from clinic.domain.errors import Misconfigured
-from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 
 LONGEST = 10**9
@@ -36,25 +32,3 @@ def seconds(text: str) -> float:
     if not 0 <= number <= LONGEST:
         raise ArgumentTypeError(f"{text!r} is no number of seconds: write one from 0 to {LONGEST}")
     return number
-
-
-def as_json(document: msgspec.Struct) -> str:
-    """For machines: on one line, an amount as a number with two decimals."""
-    return msgspec.json.encode(document, enc_hook=_amount).decode()
-
-
-def json_schema(kind: Any) -> dict[str, Any]:
-    """The JSON Schema of what `as_json` writes."""
-    return msgspec.json.schema(kind, schema_hook=_amount_schema)
-
-
-def _amount(value: object) -> msgspec.Raw:
-    if isinstance(value, Money):
-        return msgspec.Raw(str(value).encode())
-    raise NotImplementedError(type(value))
-
-
-def _amount_schema(kind: type) -> dict[str, Any]:
-    if kind is Money:
-        return {"type": "number", "minimum": 0, "description": "An exact amount with two decimals."}
-    raise NotImplementedError(kind)

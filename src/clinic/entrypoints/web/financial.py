@@ -14,11 +14,12 @@ from clinic.domain.financial.model import Charge, Place
 from clinic.domain.financial.ports import Wanted
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
 from clinic.domain.money import Money
-from clinic.entrypoints import dead_letters, wire
+from clinic.entrypoints import formats
 from clinic.entrypoints.containers import FinancialContainer
-from clinic.entrypoints.problems import documented, respond
-from clinic.entrypoints.running import Life
-from clinic.entrypoints.web import Health, application, health
+from clinic.entrypoints.service import Life
+from clinic.entrypoints.web import dead_letters, parameters
+from clinic.entrypoints.web.app import Health, application, health
+from clinic.entrypoints.web.problems import documented, respond
 
 
 class ShownCharge(Struct, frozen=True):
@@ -36,32 +37,32 @@ class ExplainedCharge(Struct, frozen=True):
     price: Money
     hours: Annotated[float, Meta(description="Hours billed, shown to four decimals; the total is made of the exact ones.", examples=[2.0])]
     pricing: Annotated[str, Meta(examples=["hours-begun"])]
-    start_date: wire.Date
-    end_date: wire.Date
-    charged_at: wire.Date
+    start_date: formats.Date
+    end_date: formats.Date
+    charged_at: formats.Date
 
 
 class ChargePage(Struct, frozen=True):
     """Some charges, the newest first."""
 
     items: list[ExplainedCharge]
-    next: wire.Next
+    next: parameters.Next
 
 
 @get("/", tags=["charges"], summary="List charges", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_all(
     list_charges: NamedDependency[ListCharges],
-    limit: wire.Limit = wire.USUAL_LIMIT,
+    limit: parameters.Limit = parameters.USUAL_LIMIT,
     after: FromQuery[str | None] = None,
     physician_id: FromQuery[UUID | None] = None,
     patient_id: FromQuery[UUID | None] = None,
-    charged_from: wire.From = None,
-    charged_to: wire.To = None,
+    charged_from: parameters.From = None,
+    charged_to: parameters.To = None,
 ) -> ChargePage:
     """The newest first, a page at a time."""
-    wanted = Wanted(physician_id, patient_id, wire.utc("charged_from", charged_from), wire.utc("charged_to", charged_to))
-    found = await list_charges(wanted, limit + 1, wire.place(after, Place))
-    more = wire.cursor(found[limit - 1].place) if len(found) > limit else None
+    wanted = Wanted(physician_id, patient_id, parameters.utc("charged_from", charged_from), parameters.utc("charged_to", charged_to))
+    found = await list_charges(wanted, limit + 1, parameters.place(after, Place))
+    more = parameters.cursor(found[limit - 1].place) if len(found) > limit else None
     return ChargePage([_explained(each) for each in found[:limit]], more)
 
 
@@ -72,9 +73,9 @@ def _explained(charge: Charge) -> ExplainedCharge:
         price=charge.price,
         hours=round(float(charge.hours), 4),
         pricing=charge.pricing,
-        start_date=wire.date(charge.start),
-        end_date=wire.date(charge.end),
-        charged_at=wire.date(charge.charged_at),
+        start_date=formats.date(charge.start),
+        end_date=formats.date(charge.end),
+        charged_at=formats.date(charge.charged_at),
     )
 
 
@@ -91,10 +92,10 @@ def create_app(container: FinancialContainer, life: Life) -> Litestar:
         appointment_id: FromPath[UUID],
         find_charge: NamedDependency[FindCharge],
         request: Request[Any, Any, Any],
-        prefer: wire.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
+        prefer: parameters.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
     ) -> Response[ShownCharge]:
         """404 while there is no charge; with `Prefer: wait=5` the answer comes with the charge, or as 404 after 5 seconds."""
-        wait = wire.wait_of(request.headers.getall("prefer", []))
+        wait = parameters.wait_of(request.headers.getall("prefer", []))
         headers = {"Vary": "Prefer"} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
         try:
             charge = await life.unless_stopping(find_charge(appointment_id, wait)) if wait else await find_charge(appointment_id)

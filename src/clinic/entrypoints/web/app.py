@@ -15,10 +15,10 @@ from prometheus_client import generate_latest
 
 from clinic.domain.errors import NotNow
 from clinic.domain.money import Money
-from clinic.entrypoints.documentation import documentation
-from clinic.entrypoints.notices import WatchedNotices
-from clinic.entrypoints.problems import respond
-from clinic.entrypoints.wire import MoneySchema, money
+from clinic.entrypoints.formats import money
+from clinic.entrypoints.telemetry import WatchedNotices
+from clinic.entrypoints.web.documentation import MoneySchema, documentation
+from clinic.entrypoints.web.problems import respond
 
 LARGEST_BODY = 64 * 1024
 CLIENT_LEFT = "client disconnected prematurely"

@@ -9,13 +9,14 @@ import uvloop
 from dotenv import dotenv_values
 
 from clinic.domain.errors import ClinicError, Misconfigured
-from clinic.entrypoints import appointment, audit_command, dead_letters_command, financial, trace_command
+from clinic.entrypoints.cli import audit, dead_letters, tracing
+from clinic.entrypoints.cli.demo import demo
+from clinic.entrypoints.cli.supervisor import supervise
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.demo import demo
-from clinic.entrypoints.notices import configure_logging
-from clinic.entrypoints.running import Life, Service, serve
+from clinic.entrypoints.service import Life, Service, serve
 from clinic.entrypoints.settings import Settings, load, unknown
-from clinic.entrypoints.supervising import supervise
+from clinic.entrypoints.telemetry import configure_logging
+from clinic.entrypoints.web import appointment, financial
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,9 +54,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(command=_run)
     show = commands.add_parser("demo", help="start and finish an appointment on a fresh folder, and see its charge arrive")
     show.set_defaults(command=lambda _settings, _chosen: demo())
-    dead_letters_command.add_to(commands)
-    audit_command.add_to(commands)
-    trace_command.add_to(commands)
+    dead_letters.add_to(commands)
+    audit.add_to(commands)
+    tracing.add_to(commands)
     return parser
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from clinic.domain.errors import Unreadable
 from clinic.domain.financial.model import Place
 from clinic.domain.money import Money
-from clinic.entrypoints import wire
-from clinic.entrypoints.problems import Invalid
+from clinic.entrypoints import formats
+from clinic.entrypoints.web import parameters
+from clinic.entrypoints.web.problems import Invalid
 
 MOMENTS = st.datetimes(timezones=st.just(UTC))
 SOME_ID = UUID("84ab6121-c4a8-4684-8cc2-b03024ec0f1d")
@@ -23,14 +24,14 @@ SOME_ID = UUID("84ab6121-c4a8-4684-8cc2-b03024ec0f1d")
 
 @given(st.integers(0, 10**15 - 1))
 def test_money_is_a_json_number_that_reads_back_exactly(cents: int) -> None:
-    printed = bytes(wire.money(Money.of_cents(cents)))
+    printed = bytes(formats.money(Money.of_cents(cents)))
     assert printed.decode().partition(".")[2].__len__() == 2
     assert msgspec.json.decode(printed, type=Decimal) == Decimal(cents) / 100
 
 
 @given(MOMENTS)
 def test_a_date_is_printed_to_the_second_and_reads_back(moment: datetime) -> None:
-    printed = wire.date(moment)
+    printed = formats.date(moment)
     assert len(printed) == len("2020-12-01 13:00:00")
     assert datetime.fromisoformat(printed).replace(tzinfo=UTC) == moment.replace(microsecond=0)
 
@@ -41,7 +42,7 @@ def test_a_moment_that_a_client_gives_is_the_same_moment_in_utc(moment: datetime
         given_by_client = moment.astimezone(timezone(timedelta(minutes=minutes)))
     except OverflowError:
         assume(False)
-    read = wire.utc("charged_from", given_by_client)
+    read = parameters.utc("charged_from", given_by_client)
     assert read == moment
     assert read is not None
     assert read.tzinfo is UTC
@@ -49,8 +50,8 @@ def test_a_moment_that_a_client_gives_is_the_same_moment_in_utc(moment: datetime
 
 def test_a_moment_without_a_zone_is_utc_and_none_stays_none() -> None:
     naive = datetime(2020, 12, 1, 13)  # noqa: DTZ001 — as a client writes it
-    assert wire.utc("charged_from", naive) == datetime(2020, 12, 1, 13, tzinfo=UTC)
-    assert wire.utc("charged_from", None) is None
+    assert parameters.utc("charged_from", naive) == datetime(2020, 12, 1, 13, tzinfo=UTC)
+    assert parameters.utc("charged_from", None) is None
 
 
 @pytest.mark.parametrize(
@@ -59,33 +60,33 @@ def test_a_moment_without_a_zone_is_utc_and_none_stays_none() -> None:
 )
 def test_a_moment_beyond_all_dates_names_its_field(moment: datetime) -> None:
     with pytest.raises(Invalid) as told:
-        wire.utc("charged_to", moment)
+        parameters.utc("charged_to", moment)
     assert [each.field for each in told.value.errors] == ["charged_to"]
 
 
 @given(st.uuids())
 def test_a_cursor_of_an_id_leads_back_to_it(its_id: UUID) -> None:
-    cursor = wire.cursor(its_id)
-    assert wire.place(cursor, UUID) == its_id
+    cursor = parameters.cursor(its_id)
+    assert parameters.place(cursor, UUID) == its_id
     assert set(cursor) <= set("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_")
 
 
 @given(MOMENTS, st.uuids())
 def test_a_cursor_of_a_place_leads_back_to_it_exactly(moment: datetime, its_id: UUID) -> None:
     place = Place(moment, its_id)
-    found = wire.place(wire.cursor(place), Place)
+    found = parameters.place(parameters.cursor(place), Place)
     assert found == place
     assert isinstance(found, Place)
     assert found.charged_at.tzinfo is not None
 
 
 def test_no_cursor_is_no_place() -> None:
-    assert wire.place(None, UUID) is None
+    assert parameters.place(None, UUID) is None
 
 
 def refused(text: str, shape: type[Any]) -> None:
     with pytest.raises(Invalid) as told:
-        wire.place(text, shape)
+        parameters.place(text, shape)
     assert [each.field for each in told.value.errors] == ["after"]
 
 
@@ -111,7 +112,7 @@ def test_a_cursor_that_holds_something_else_is_refused(shape: type[Any], value: 
 def test_whatever_is_given_as_a_cursor_is_a_place_or_refused(text: str) -> None:
     for shape in (UUID, Place):
         try:
-            assert isinstance(wire.place(text, shape), shape)
+            assert isinstance(parameters.place(text, shape), shape)
         except Unreadable as told:
             assert isinstance(told, Invalid)  # noqa: PT017 — both outcomes are right
 
@@ -148,14 +149,14 @@ def test_whatever_is_given_as_a_cursor_is_a_place_or_refused(text: str) -> None:
     ids=repr,
 )
 def test_the_seconds_that_a_client_would_wait(prefer: list[str], seconds: int | None) -> None:
-    assert wire.wait_of(prefer) == seconds
+    assert parameters.wait_of(prefer) == seconds
 
 
 @given(st.lists(st.text()))
 def test_whatever_the_prefer_header_says_it_is_read_or_ignored(prefer: list[str]) -> None:
-    assert wire.wait_of(prefer) in (None, *range(wire.LONGEST_WAIT + 1))
+    assert parameters.wait_of(prefer) in (None, *range(parameters.LONGEST_WAIT + 1))
 
 
 @given(st.integers(0, 10**12))
 def test_a_long_wait_is_cut_and_a_short_one_is_kept(seconds: int) -> None:
-    assert wire.wait_of([f"wait={seconds}"]) == min(seconds, 30)
+    assert parameters.wait_of([f"wait={seconds}"]) == min(seconds, 30)

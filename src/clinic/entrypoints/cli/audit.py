@@ -20,10 +20,11 @@ from clinic.domain.financial.audit import Finished
 from clinic.domain.financial.findings import Finding
 from clinic.domain.financial.repair import Repair
 from clinic.domain.money import Money
+from clinic.entrypoints.cli.operator_session import seconds, visiting
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.notices import plain
-from clinic.entrypoints.operating import as_json, seconds, visiting
+from clinic.entrypoints.formats import as_json
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.telemetry import plain
 
 FINDINGS = 3
 INDENTED = 10

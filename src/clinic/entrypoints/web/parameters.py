@@ -1,20 +1,16 @@
-"""How the clinic's values look over HTTP: money, dates, cursors, and the Prefer header."""
+"""What clients send beside a body: limits, cursors, dates, and the Prefer header."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
-from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.params import HeaderParameter, QueryParameter
-from litestar.plugins import OpenAPISchemaPlugin
-from litestar.typing import FieldDefinition
 from msgspec import Meta
 
-from clinic.domain.money import Money
-from clinic.entrypoints.problems import FieldProblem, Invalid
+from clinic.entrypoints.web.problems import FieldProblem, Invalid
 
 LONGEST_WAIT = 30
 MANY_DIGITS = 19
@@ -22,14 +18,6 @@ PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 T = TypeVar("T")
 
-Date = Annotated[
-    str,
-    Meta(
-        description="A moment in UTC, to the second.",
-        examples=["2020-12-01 13:00:00"],
-        pattern=r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$",
-    ),
-]
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
 USUAL_LIMIT = 20
 From = Annotated[
@@ -41,16 +29,6 @@ Prefer = Annotated[
     HeaderParameter(name="Prefer", description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240)."),
 ]
 Next = Annotated[str | None, Meta(description="Give it as `after` for the next page; null on the last one.", examples=[None])]
-
-
-def money(amount: Money) -> msgspec.Raw:
-    """A JSON number with two decimals."""
-    return msgspec.Raw(str(amount).encode())
-
-
-def date(moment: datetime) -> str:
-    """A moment as it is printed: `YYYY-MM-DD HH:MM:SS`, UTC."""
-    return moment.isoformat(" ", "seconds")[:19]
 
 
 def utc(field: str, moment: datetime | None) -> datetime | None:
@@ -89,19 +67,3 @@ def wait_of(prefer: Iterable[str]) -> int | None:
             seconds = value.strip().strip('"')
             return min(int(seconds), LONGEST_WAIT) if seconds.isascii() and seconds.isdigit() and len(seconds) < MANY_DIGITS else None
     return None
-
-
-class MoneySchema(OpenAPISchemaPlugin):
-    """What OpenAPI says of money."""
-
-    @staticmethod
-    def is_plugin_supported_type(value: Any) -> bool:
-        return value is Money
-
-    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: Any) -> Schema:  # noqa: ARG002 — the plugin's signature
-        return Schema(
-            type=OpenAPIType.NUMBER,
-            minimum=0,
-            description="An exact amount with two decimals: read it as a decimal, not as a float.",
-            examples=[200.00],
-        )

@@ -7,7 +7,7 @@ from msgspec.structs import asdict
 
 from clinic.domain.financial.dead_letters import Outcome
 from clinic.domain.messaging import DeadLetter, Handling, LetterGroup
-from clinic.entrypoints import wire
+from clinic.entrypoints import formats
 
 VALUE_SHOWN = 4096
 HEADER_SHOWN = 1024
@@ -47,7 +47,7 @@ class ShownHandling(Struct, frozen=True):
 
     what: Literal["replayed", "failed again", "discarded"]
     by: Annotated[str, Meta(examples=["anna"])]
-    at: wire.Date
+    at: formats.Date
     note: Annotated[str, Meta(examples=["charged 400.00"])]
 
 
@@ -61,15 +61,15 @@ class ShownLetter(Struct, frozen=True):
     reason: Reason
     state: State
     attempts: Count
-    first_seen: wire.Date
-    last_seen: wire.Date
+    first_seen: formats.Date
+    last_seen: formats.Date
 
 
 class WholeLetter(ShownLetter, frozen=True):
     """A dead letter with the message in it, cut where it is large, and what people did with it."""
 
     type: str  # as its published schema has it: without an example
-    published_at: wire.Date
+    published_at: formats.Date
     message_id: str
     key: ShownBytes | None
     headers: Annotated[list[ShownHeader], Meta(description=f"The first {HEADERS_SHOWN} at most.")]
@@ -86,8 +86,8 @@ class ShownGroup(Struct, frozen=True):
     replayed: Count
     discarded: Count
     reason: Reason
-    first_seen: wire.Date
-    last_seen: wire.Date
+    first_seen: formats.Date
+    last_seen: formats.Date
 
 
 class ShownOutcome(Struct, frozen=True):
@@ -126,15 +126,15 @@ def shown_letter(letter: DeadLetter) -> ShownLetter:
         reason=letter.reason[:TEXT_SHOWN],
         state=letter.state,
         attempts=letter.attempts,
-        first_seen=wire.date(letter.first_seen),
-        last_seen=wire.date(letter.last_seen),
+        first_seen=formats.date(letter.first_seen),
+        last_seen=formats.date(letter.last_seen),
     )
 
 
 def whole_letter(letter: DeadLetter) -> WholeLetter:
     return WholeLetter(
         **asdict(shown_letter(letter)),
-        published_at=wire.date(letter.published_at),
+        published_at=formats.date(letter.published_at),
         message_id=letter.message_id[:TEXT_SHOWN],
         key=shown_bytes(letter.key, HEADER_SHOWN),
         headers=[ShownHeader(name[:TEXT_SHOWN], shown_bytes(content, HEADER_SHOWN)) for name, content in letter.headers[:HEADERS_SHOWN]],
@@ -145,7 +145,7 @@ def whole_letter(letter: DeadLetter) -> WholeLetter:
 
 
 def _handling(handling: Handling) -> ShownHandling:
-    return ShownHandling(handling.what, handling.by, wire.date(handling.at), handling.note)
+    return ShownHandling(handling.what, handling.by, formats.date(handling.at), handling.note)
 
 
 def shown_group(group: LetterGroup) -> ShownGroup:
@@ -155,8 +155,8 @@ def shown_group(group: LetterGroup) -> ShownGroup:
         replayed=group.replayed,
         discarded=group.discarded,
         reason=group.reason[:TEXT_SHOWN],
-        first_seen=wire.date(group.first_seen),
-        last_seen=wire.date(group.last_seen),
+        first_seen=formats.date(group.first_seen),
+        last_seen=formats.date(group.last_seen),
     )
 
 

@@ -12,7 +12,7 @@ import uvicorn
 from litestar import Litestar
 
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
-from clinic.entrypoints.notices import WatchedNotices
+from clinic.entrypoints.telemetry import WatchedNotices
 
 T = TypeVar("T")
 

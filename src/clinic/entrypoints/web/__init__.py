@@ -1,0 +1,1 @@
+"""Two thin Litestar apps, and what they share."""
