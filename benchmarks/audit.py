@@ -27,7 +27,7 @@ from rich.console import Console
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.messaging import Origin, Told
+from clinic.domain.messaging.messages import Origin, Told
 from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings, load

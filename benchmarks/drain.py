@@ -24,7 +24,7 @@ from rich.console import Console
 
 from clinic.adapters.kafka.member import BATCH
 from clinic.domain.events import AppointmentFinished, seal
-from clinic.domain.messaging import Notices
+from clinic.domain.messaging.ports import Notices
 from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings, load

@@ -20,7 +20,8 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Unavailable
 from clinic.domain.financial import ports as financial_ports
 from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import DeadLetter, Message, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, WantedLetters
+from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.service import Life
 from clinic.entrypoints.settings import Settings

@@ -15,7 +15,9 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import AppointmentFinished, seal
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.messaging import DeadLetter, Delivery, Handling, Message, Notices, Origin, Told
+from clinic.domain.messaging.dead_letters import DeadLetter, Handling
+from clinic.domain.messaging.messages import Delivery, Message, Origin, Told
+from clinic.domain.messaging.ports import Notices
 from clinic.domain.money import Money
 
 T = TypeVar("T")

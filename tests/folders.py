@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.messaging import Published, Told
+from clinic.domain.messaging.messages import Published, Told
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings

@@ -17,7 +17,8 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Added
-from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Message, Published
+from clinic.domain.messaging.dead_letters import DeadLetter
+from clinic.domain.messaging.messages import Claimed, Delivery, Message, Published
 from clinic.domain.money import Money
 
 

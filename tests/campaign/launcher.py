@@ -23,7 +23,7 @@ from campaign.points import AtPoints, Points
 from campaign.witness import Witness, WitnessOfClaims, WitnessOfPublications
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError
-from clinic.domain.messaging import Message, Published
+from clinic.domain.messaging.messages import Message, Published
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer, now
 

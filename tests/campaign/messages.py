@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from campaign.points import Control, put
 from clinic.domain.events import FINISHED, AppointmentFinished, seal
-from clinic.domain.messaging import Message
+from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
 
 TOO_MUCH = "is no amount of money"

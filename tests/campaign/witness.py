@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from clinic.domain.errors import Refused
-from clinic.domain.messaging import Claimed, Message, Published
+from clinic.domain.messaging.messages import Claimed, Message, Published
 
 SLACK: Final = 0.1
 """Seconds that may pass between a relay's look at its lease and its call."""

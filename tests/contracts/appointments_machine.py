@@ -20,7 +20,7 @@ from msgspec.structs import replace
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import Wanted
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging import Claimed, Message, Published
+from clinic.domain.messaging.messages import Claimed, Message, Published
 from contracts.machines import IDS, Machine, Openable, anyone, given_up, ids, people, step
 from contracts.outbox_model import OutboxModel, position
 from contracts.subject import Contract, Store

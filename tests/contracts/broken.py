@@ -16,7 +16,9 @@ from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemoryS
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Added, Wanted
-from clinic.domain.messaging import Claimed, DeadLetter, Delivery, Handling, Message, Published, Publisher, Subscription, Telling
+from clinic.domain.messaging.dead_letters import DeadLetter, Handling
+from clinic.domain.messaging.messages import Claimed, Delivery, Message, Published, Telling
+from clinic.domain.messaging.ports import Publisher, Subscription
 from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract
 from contracts.subject import MANY, Ends, Store
 from contracts.transports import TransportContract

@@ -13,7 +13,7 @@ from hypothesis.stateful import initialize
 from msgspec.structs import asdict, replace
 
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
 from contracts.machines import Machine, Openable, step
 from contracts.subject import Contract
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from time import monotonic
 
-from clinic.domain.messaging import Claimed, Message
+from clinic.domain.messaging.messages import Claimed, Message
 
 
 def position(fact: Message) -> str:

@@ -21,7 +21,9 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound, Unavailable
 from clinic.domain.events import seal
 from clinic.domain.financial import ports as financial
-from clinic.domain.messaging import DeadLetter, DeadLetters, Message, Outbox, Published, Telling, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, WantedLetters
+from clinic.domain.messaging.messages import Message, Published, Telling
+from clinic.domain.messaging.ports import Outbox
 from clinic.domain.money import Money
 from contracts.appointments_machine import AppointmentsMachine, is_wanted
 from contracts.charges_machine import ChargesMachine, is_charge_wanted

@@ -11,7 +11,7 @@ from hypothesis import Phase, settings
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from clinic.domain.appointment.ports import Appointments
-from clinic.domain.messaging import Outbox, Publisher, Subscription
+from clinic.domain.messaging.ports import Outbox, Publisher, Subscription
 
 T = TypeVar("T")
 

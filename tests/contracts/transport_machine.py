@@ -11,7 +11,8 @@ from builders import a_message
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 
-from clinic.domain.messaging import Delivery, Message, Subscription
+from clinic.domain.messaging.messages import Delivery, Message
+from clinic.domain.messaging.ports import Subscription
 from contracts.machines import Machine, Openable, given_up, step
 from contracts.subject import Contract, Ends
 

@@ -12,7 +12,8 @@ import pytest
 from builders import ONE_O_CLOCK, a_delivery, a_message, now
 
 from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.messaging import Delivery, Message, Subscription
+from clinic.domain.messaging.messages import Delivery, Message
+from clinic.domain.messaging.ports import Subscription
 from contracts.subject import Contract, Ends
 from contracts.transport_machine import TransportMachine
 

@@ -22,9 +22,9 @@ from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, SqlitePublisher
-from clinic.domain.delivery import fingerprint
 from clinic.domain.events import seal
-from clinic.domain.messaging import DeadLetter, Message
+from clinic.domain.messaging.dead_letters import DeadLetter, fingerprint
+from clinic.domain.messaging.messages import Message
 
 TOKEN = uuid4().hex
 UNKNOWN = "clinic.appointment.finished.v2"

@@ -22,7 +22,7 @@ from clinic.adapters.kafka.cluster import Kafka
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging import Delivery
+from clinic.domain.messaging.messages import Delivery
 
 LEASE = 20.0
 

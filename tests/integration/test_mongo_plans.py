@@ -21,7 +21,8 @@ from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import DeadLetter, LetterState, Published, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, LetterState, WantedLetters
+from clinic.domain.messaging.messages import Published
 
 Document = dict[str, Any]
 

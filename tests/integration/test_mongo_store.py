@@ -19,7 +19,7 @@ from clinic.adapters.mongo.charges import MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging import WantedLetters
+from clinic.domain.messaging.dead_letters import WantedLetters
 
 NOBODY = "mongodb://127.0.0.1:1/?directConnection=true"
 

@@ -13,14 +13,15 @@ from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, Memo
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.use_cases import FindFinished, ListFinished, TellAgain
 from clinic.domain.events import AppointmentFinished, own_ids, read
-from clinic.domain.financial.audit import PAGE, SOME, AuditCharges, Finished
-from clinic.domain.financial.findings import Finding
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.financial.repair import Repair, RepairCharges
 from clinic.domain.financial.use_cases import ChargeAppointments
-from clinic.domain.messaging import DeadLetter, Published, Told, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, WantedLetters
+from clinic.domain.messaging.messages import Published, Told
 from clinic.domain.money import Money
+from clinic.domain.reconciliation.audit import PAGE, SOME, AuditCharges, Finished
+from clinic.domain.reconciliation.findings import Finding
+from clinic.domain.reconciliation.repair import Repair, RepairCharges
 
 GRACE = timedelta(seconds=60)
 LATER = TWO_O_CLOCK + timedelta(hours=1)

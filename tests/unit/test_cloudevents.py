@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import FINISHED_V1, read, seal
-from clinic.domain.messaging import Message
+from clinic.domain.messaging.messages import Message
 
 
 def structured(**event: object) -> Message:

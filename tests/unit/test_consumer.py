@@ -26,13 +26,15 @@ from builders import (
 
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.domain.delivery import KEPT_OF_A_VALUE, Consumer, fingerprint
 from clinic.domain.errors import Unavailable, Unreadable
 from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, read, seal
 from clinic.domain.financial.ports import Wanted
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
-from clinic.domain.messaging import DeadLetter, DeadLetters, Delivery, Handling, LetterGroup, Message, Subscription, Told, WantedLetters
+from clinic.domain.messaging.consumer import KEPT_OF_A_VALUE, Consumer
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters, fingerprint
+from clinic.domain.messaging.messages import Delivery, Message, Told
+from clinic.domain.messaging.ports import Subscription
 from clinic.domain.money import Money
 
 UNREADABLE = a_message(id="unreadable", data=b"{")

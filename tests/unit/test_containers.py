@@ -17,7 +17,8 @@ from clinic.adapters.sqlite.appointments import SqliteAppointments
 from clinic.adapters.sqlite.charges import SqliteCharges
 from clinic.adapters.sqlite.dead_letters import SqliteDeadLetters
 from clinic.adapters.sqlite.transport import SqlitePublisher, SqliteSubscription
-from clinic.domain.delivery import Consumer, Relay
+from clinic.domain.messaging.consumer import Consumer
+from clinic.domain.messaging.relay import Relay
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 

@@ -18,7 +18,8 @@ from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.domain.events import seal
 from clinic.domain.financial.ports import Wanted
-from clinic.domain.messaging import DeadLetter, Message, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, WantedLetters
+from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.cli.dead_letters import LetterList
 from clinic.entrypoints.dead_letter_schemas import ShownOutcome, WholeLetter

@@ -17,7 +17,8 @@ from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import seal
-from clinic.domain.messaging import DeadLetter, Message
+from clinic.domain.messaging.dead_letters import DeadLetter
+from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.settings import load
 from clinic.entrypoints.telemetry import configure_logging
 from clinic.entrypoints.web.dead_letters import AT_ONCE

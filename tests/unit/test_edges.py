@@ -21,7 +21,7 @@ from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 from clinic.domain.errors import Unavailable, Unreadable
 from clinic.domain.events import read
-from clinic.domain.messaging import Message
+from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
 
 

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, read, seal
-from clinic.domain.messaging import Message
+from clinic.domain.messaging.messages import Message
 from clinic.domain.money import LIMIT, Money
 
 GOLDEN_FACT = AppointmentFinished(

@@ -13,7 +13,7 @@ from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.financial.model import Charge
-from clinic.domain.messaging import Claimed, Message, Published
+from clinic.domain.messaging.messages import Claimed, Message, Published
 
 
 @pytest.fixture(params=["memory", "sqlite"])

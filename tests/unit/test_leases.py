@@ -7,7 +7,7 @@ import pytest
 from builders import a_message
 
 from clinic.adapters.leases import Leases
-from clinic.domain.messaging import Message
+from clinic.domain.messaging.messages import Message
 
 
 class Outbox:

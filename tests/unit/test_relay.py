@@ -13,9 +13,11 @@ from processes import eventually
 
 from clinic.adapters.memory.store import MemoryAppointments
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
-from clinic.domain.delivery import Relay, growing_pauses
 from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.messaging import Claimed, Message, Outbox, Published, Publisher, Telling
+from clinic.domain.messaging.messages import Claimed, Message, Published, Telling
+from clinic.domain.messaging.ports import Outbox, Publisher
+from clinic.domain.messaging.relay import Relay
+from clinic.domain.messaging.retry import growing_pauses
 
 SHORT = 0.05
 
@@ -166,7 +168,7 @@ async def test_one_that_could_not_be_published_is_tried_again_after_its_lease() 
 
 
 async def test_one_that_somebody_else_published_is_no_trouble_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clinic.domain.delivery.HEARD_OF_WITHIN", 3 * SHORT)
+    monkeypatch.setattr("clinic.domain.messaging.relay.HEARD_OF_WITHIN", 3 * SHORT)
     world = World()
     message = await saved(world.store)
     publisher = FragilePublisher(world.log, NO_FAULT)

@@ -18,7 +18,7 @@ from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile, T, Work, connect, moment, transaction
 from clinic.domain.errors import ClinicError, Unavailable
-from clinic.domain.messaging import WantedLetters
+from clinic.domain.messaging.dead_letters import WantedLetters
 
 
 class TestSqliteAppointments(AppointmentsContract):

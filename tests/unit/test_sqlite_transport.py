@@ -14,7 +14,7 @@ from contracts.transports import TransportContract
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, PRUNE_EVERY, SqlitePublisher, SqliteSubscription
 from clinic.domain.errors import Misconfigured
-from clinic.domain.messaging import Delivery
+from clinic.domain.messaging.messages import Delivery
 
 
 @asynccontextmanager

@@ -10,8 +10,8 @@ from msgspec.structs import replace
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.domain.errors import NotFound
 from clinic.domain.events import own_ids
-from clinic.domain.financial.trace import TraceCharge
-from clinic.domain.messaging import Step
+from clinic.domain.financial.tracing import TraceCharge
+from clinic.domain.tracing import Step
 
 ABOUT = uuid4()
 LETTER = a_letter(

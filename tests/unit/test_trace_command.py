@@ -15,7 +15,7 @@ from schemas import json_schema
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import own_ids
-from clinic.entrypoints.cli.tracing import Traced
+from clinic.domain.reconciliation.tracing import Traced
 
 SCHEMA = Path(__file__).parent / "schemas" / "trace.json"
 ONE = an_appointment(id=UUID(int=1))

@@ -22,8 +22,9 @@ from clinic.domain.appointment.use_cases import (
 )
 from clinic.domain.errors import Conflict, NotFound, Refused, Unavailable
 from clinic.domain.events import read, seal
-from clinic.domain.messaging import Message, Published, Step, Telling, Trace
+from clinic.domain.messaging.messages import Message, Published, Telling
 from clinic.domain.money import Money
+from clinic.domain.tracing import Step, Trace
 
 
 class Slow(MemoryAppointments):

@@ -30,7 +30,6 @@ from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemoryS
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
-from clinic.domain.delivery import KEPT_OF_A_VALUE, Consumer
 from clinic.domain.errors import NotFound, Unavailable, Unreadable
 from clinic.domain.events import AppointmentFinished, read, seal
 from clinic.domain.financial.dead_letters import (
@@ -47,7 +46,10 @@ from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges, Wanted
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments, Charged, ForeseeCharges
-from clinic.domain.messaging import DeadLetter, DeadLetters, Delivery, Handling, LetterGroup, Message, Subscription, Told, WantedLetters
+from clinic.domain.messaging.consumer import KEPT_OF_A_VALUE, Consumer
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
+from clinic.domain.messaging.messages import Delivery, Message, Told
+from clinic.domain.messaging.ports import Subscription
 from clinic.domain.money import Money
 
 ALL = Chosen()

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from clinic.domain.messaging import Message
+from clinic.domain.messaging.messages import Message
 
 Headers = Sequence[tuple[str, bytes | None]]
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 
-from clinic.domain.messaging import Claimed, Message
+from clinic.domain.messaging.messages import Claimed, Message
 
 
 class Leases:

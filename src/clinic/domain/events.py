@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from clinic.domain.errors import Unreadable
-from clinic.domain.messaging import Message
+from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
 
 SOURCE: Final = "clinic/appointment"

@@ -34,8 +34,6 @@ from clinic.domain.appointment.use_cases import (
     TellAgain,
     TraceAppointment,
 )
-from clinic.domain.delivery import Consumer, Relay
-from clinic.domain.financial.audit import AuditCharges
 from clinic.domain.financial.dead_letters import (
     DiscardDeadLetters,
     FindDeadLetter,
@@ -44,9 +42,12 @@ from clinic.domain.financial.dead_letters import (
     ReplayDeadLetters,
 )
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.financial.repair import RepairCharges
-from clinic.domain.financial.trace import TraceCharge
+from clinic.domain.financial.tracing import TraceCharge
 from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ForeseeCharges, ListCharges
+from clinic.domain.messaging.consumer import Consumer
+from clinic.domain.messaging.relay import Relay
+from clinic.domain.reconciliation.audit import AuditCharges
+from clinic.domain.reconciliation.repair import RepairCharges
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import WatchedNotices
 

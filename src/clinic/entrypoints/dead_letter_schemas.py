@@ -6,7 +6,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from clinic.domain.financial.dead_letters import Outcome
-from clinic.domain.messaging import DeadLetter, Handling, LetterGroup
+from clinic.domain.messaging.dead_letters import DeadLetter, Handling, LetterGroup
 from clinic.entrypoints import formats
 
 VALUE_SHOWN = 4096

@@ -1,12 +1,14 @@
 """How the clinic's values look in JSON: amounts and dates."""
 
-from datetime import datetime
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from clinic.domain.money import Money
+from clinic.domain.tracing import shown as date
+
+__all__ = ["Date", "as_json", "date", "money"]
 
 Date = Annotated[
     str,
@@ -21,11 +23,6 @@ Date = Annotated[
 def money(amount: Money) -> msgspec.Raw:
     """A JSON number with two decimals."""
     return msgspec.Raw(str(amount).encode())
-
-
-def date(moment: datetime) -> str:
-    """A moment as it is printed: `YYYY-MM-DD HH:MM:SS`, UTC."""
-    return moment.isoformat(" ", "seconds")[:19]
 
 
 def as_json(document: msgspec.Struct) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from clinic.domain.messaging import Notices
+from clinic.domain.messaging.ports import Notices
 from clinic.entrypoints.settings import Settings
 
 WARNINGS: Final = frozenset({

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, TopicMe
 from msgspec import Struct
 
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging import Notices
+from clinic.domain.messaging.ports import Notices
 
 REFUSALS: Final = frozenset({
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,

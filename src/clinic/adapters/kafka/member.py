@@ -14,7 +14,8 @@ from confluent_kafka import Message as Record
 from clinic.adapters import cloudevents
 from clinic.adapters.kafka.cluster import Kafka, place, position, time
 from clinic.domain.errors import ClinicError, Unavailable
-from clinic.domain.messaging import Clock, Delivery, Origin
+from clinic.domain.messaging.messages import Delivery, Origin
+from clinic.domain.messaging.ports import Clock
 
 BATCH: Final = 500
 POLL_EVERY: Final = 0.05

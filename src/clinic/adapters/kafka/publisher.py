@@ -15,7 +15,8 @@ from confluent_kafka import Message as Record
 from clinic.adapters import cloudevents
 from clinic.adapters.kafka.cluster import Kafka, make_topic, position, time
 from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.messaging import Message, Notices, Published, Publisher
+from clinic.domain.messaging.messages import Message, Published
+from clinic.domain.messaging.ports import Notices, Publisher
 
 POLL_EVERY: Final = 0.05
 """Seconds that closing may take to be noticed."""

@@ -15,7 +15,8 @@ from confluent_kafka import KafkaException
 from clinic.adapters.kafka.cluster import Kafka, make_topic
 from clinic.adapters.kafka.member import Batch, Member
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
-from clinic.domain.messaging import Clock, Delivery, Notices, Subscription
+from clinic.domain.messaging.messages import Delivery
+from clinic.domain.messaging.ports import Clock, Notices, Subscription
 
 STAY_EVERY: Final = 0.5
 """Seconds between two signs of life while a batch is held. The first one stops what the client fetches in advance."""

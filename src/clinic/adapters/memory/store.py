@@ -14,19 +14,9 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import (
-    Claimed,
-    Clock,
-    DeadLetter,
-    DeadLetters,
-    Handling,
-    LetterGroup,
-    Message,
-    Outbox,
-    Published,
-    Telling,
-    WantedLetters,
-)
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
+from clinic.domain.messaging.messages import Claimed, Message, Published, Telling
+from clinic.domain.messaging.ports import Clock, Outbox
 
 
 class MemoryAppointments(appointment.Appointments, Outbox):

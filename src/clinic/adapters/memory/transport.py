@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from clinic.adapters import cloudevents
-from clinic.domain.messaging import Clock, Delivery, Message, Origin, Published, Publisher, Subscription
+from clinic.domain.messaging.messages import Delivery, Message, Origin, Published
+from clinic.domain.messaging.ports import Clock, Publisher, Subscription
 
 BATCH = 500
 

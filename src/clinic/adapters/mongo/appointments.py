@@ -18,7 +18,8 @@ from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, Mong
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
-from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published, Telling
+from clinic.domain.messaging.messages import Claimed, Message, Published, Telling
+from clinic.domain.messaging.ports import Clock, Outbox
 
 HANDED_AT_MOST: Final = 10_000
 """Facts that a process keeps in hand for its relay; the sweep finds what is beyond."""

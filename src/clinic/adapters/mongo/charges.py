@@ -12,7 +12,7 @@ from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, Mong
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import Origin
+from clinic.domain.messaging.messages import Origin
 
 
 class MongoCharges(financial.Charges):

@@ -8,9 +8,17 @@ from pymongo import ASCENDING, UpdateOne
 
 from clinic.adapters import cloudevents
 from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, answered
-from clinic.domain.delivery import KEPT_OF_A_NAME, about, fingerprint
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
+from clinic.domain.messaging.dead_letters import (
+    KEPT_OF_A_NAME,
+    DeadLetter,
+    DeadLetters,
+    Handling,
+    LetterGroup,
+    WantedLetters,
+    about,
+    fingerprint,
+)
 
 BY_GROUP: Final = [(name, ASCENDING) for name in ("group", "_id", "state", "first_seen", "last_seen", "reason")]
 """Holds all that the list of groups shows: it reads no letter, however large."""

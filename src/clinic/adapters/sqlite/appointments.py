@@ -15,7 +15,8 @@ from clinic.adapters.sqlite.file import Row, SqliteFile, marks, milliseconds, mo
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound
-from clinic.domain.messaging import Claimed, Clock, Message, Outbox, Published, Telling
+from clinic.domain.messaging.messages import Claimed, Message, Published, Telling
+from clinic.domain.messaging.ports import Clock, Outbox
 from clinic.domain.money import Money
 
 APPOINTMENTS = """

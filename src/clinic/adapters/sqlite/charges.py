@@ -11,7 +11,7 @@ from clinic.adapters.sqlite.file import Row, SqliteFile, marks, milliseconds, mo
 from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging import Origin
+from clinic.domain.messaging.messages import Origin
 from clinic.domain.money import Money
 
 CHARGES = """

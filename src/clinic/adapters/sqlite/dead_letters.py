@@ -9,9 +9,18 @@ import msgspec
 
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.file import Functions, Row, SqliteFile, marks, milliseconds, moment, page
-from clinic.domain.delivery import KEPT_OF_A_NAME, about, fingerprint
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging import DeadLetter, DeadLetters, Handling, LetterGroup, Message, WantedLetters
+from clinic.domain.messaging.dead_letters import (
+    KEPT_OF_A_NAME,
+    DeadLetter,
+    DeadLetters,
+    Handling,
+    LetterGroup,
+    WantedLetters,
+    about,
+    fingerprint,
+)
+from clinic.domain.messaging.messages import Message
 
 DEAD_LETTERS = """
 CREATE TABLE dead_letters (

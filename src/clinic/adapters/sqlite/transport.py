@@ -19,7 +19,8 @@ import msgspec
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, read_only
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging import Clock, Delivery, Message, Origin, Pause, Published, Publisher, Subscription
+from clinic.domain.messaging.messages import Delivery, Message, Origin, Published
+from clinic.domain.messaging.ports import Clock, Pause, Publisher, Subscription
 
 BATCH = 500
 PRUNE_EVERY = 1000

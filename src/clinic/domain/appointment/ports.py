@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.messaging import Message
+from clinic.domain.messaging.messages import Message
 
 
 class Wanted(Struct, frozen=True):

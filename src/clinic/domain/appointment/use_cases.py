@@ -7,8 +7,10 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import Appointments, Wanted
 from clinic.domain.errors import Conflict, NotFound, Refused
 from clinic.domain.events import AppointmentFinished, seal
-from clinic.domain.messaging import Clock, Notices, Outbox, Step, Telling, Trace
+from clinic.domain.messaging.messages import Telling
+from clinic.domain.messaging.ports import Clock, Notices, Outbox
 from clinic.domain.money import Money
+from clinic.domain.tracing import Step, Trace
 
 TRIES = 5
 

@@ -9,7 +9,9 @@ from msgspec.structs import replace
 from clinic.domain.errors import Conflict, NotFound, Refused, Unreadable
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.use_cases import Charged
-from clinic.domain.messaging import Clock, DeadLetter, DeadLetters, Handling, LetterGroup, Message, Notices, Origin, Told, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
+from clinic.domain.messaging.messages import Message, Origin, Told
+from clinic.domain.messaging.ports import Clock, Notices
 
 Headers = Sequence[tuple[str, bytes | None]]
 Open = Callable[[bytes | None, Headers, bytes | None], Message]

@@ -9,7 +9,7 @@ from msgspec import Meta, Struct
 
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.pricing import Pricing
-from clinic.domain.messaging import Origin, Told
+from clinic.domain.messaging.messages import Origin, Told
 from clinic.domain.money import Money
 
 

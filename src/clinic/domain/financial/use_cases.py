@@ -11,7 +11,8 @@ from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.model import Charge, Place
 from clinic.domain.financial.ports import Charges, Wanted
 from clinic.domain.financial.pricing import Pricing
-from clinic.domain.messaging import Clock, Notices, Told
+from clinic.domain.messaging.messages import Told
+from clinic.domain.messaging.ports import Clock, Notices
 from clinic.domain.money import Money
 
 

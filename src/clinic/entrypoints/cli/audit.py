@@ -16,10 +16,10 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
-from clinic.domain.financial.audit import Finished
-from clinic.domain.financial.findings import Finding
-from clinic.domain.financial.repair import Repair
 from clinic.domain.money import Money
+from clinic.domain.reconciliation.audit import Finished
+from clinic.domain.reconciliation.findings import Finding
+from clinic.domain.reconciliation.repair import Repair
 from clinic.entrypoints.cli.operator_session import seconds, visiting
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.formats import as_json

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from clinic.domain.errors import Misconfigured, NotFound
 from clinic.domain.financial.dead_letters import Chosen, Outcome
-from clinic.domain.messaging import WantedLetters
+from clinic.domain.messaging.dead_letters import WantedLetters
 from clinic.entrypoints.cli import dead_letters_view as printed
 from clinic.entrypoints.cli.operator_session import visiting
 from clinic.entrypoints.containers import FinancialContainer

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from clinic.domain.financial.dead_letters import Outcome
-from clinic.domain.messaging import DeadLetter, LetterGroup
+from clinic.domain.messaging.dead_letters import DeadLetter, LetterGroup
 from clinic.entrypoints.dead_letter_schemas import HEADER_SHOWN, HEADERS_SHOWN, ShownBytes, shown_bytes
 from clinic.entrypoints.formats import date
 from clinic.entrypoints.telemetry import plain

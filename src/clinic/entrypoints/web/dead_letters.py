@@ -24,7 +24,7 @@ from clinic.domain.financial.dead_letters import (
     Outcome,
     ReplayDeadLetters,
 )
-from clinic.domain.messaging import LetterState, WantedLetters
+from clinic.domain.messaging.dead_letters import LetterState, WantedLetters
 from clinic.entrypoints.dead_letter_schemas import (
     Count,
     ShownGroup,

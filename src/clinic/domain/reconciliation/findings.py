@@ -9,11 +9,12 @@ from msgspec.structs import fields
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.events import AppointmentFinished
-from clinic.domain.financial.letters_about import LettersAbout
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES, Pricing
-from clinic.domain.messaging import DeadLetter, Telling, Told
+from clinic.domain.financial.related_letters import LettersAbout, of_another, set_aside
+from clinic.domain.messaging.messages import Telling, Told
 from clinic.domain.money import Money
+from clinic.domain.tracing import shown
 
 
 class Finding(Struct, frozen=True, kw_only=True):
@@ -109,22 +110,3 @@ def _total(policy: Pricing, fact: AppointmentFinished) -> Money | None:
 
 def _said(value: object) -> str:
     return shown(value) if isinstance(value, datetime) else str(value)
-
-
-def set_aside(letter: DeadLetter) -> str:
-    """What a person should know of a letter that waits or was discarded, and can do about it."""
-    replay = f"`clinic dead-letters replay {letter.position}`"
-    if letter.state == "discarded":
-        last = letter.handled[-1]
-        return f"its dead letter was discarded by {last.by}: {last.note}; {replay} charges it all the same"
-    return f"set aside: {letter.reason}; {replay} tries again"
-
-
-def of_another(letter: DeadLetter) -> str:
-    """What a person should know of a letter that is about an appointment and not its own news."""
-    return f"the dead letter at {letter.position} is about it, too, and is not its own news"
-
-
-def shown(moment: datetime) -> str:
-    """A moment as it is printed: UTC, to the second."""
-    return moment.isoformat(" ", "seconds")[:19]

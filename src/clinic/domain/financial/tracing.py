@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from uuid import UUID
 
 from clinic.domain.errors import NotFound
-from clinic.domain.financial.findings import of_another, set_aside
-from clinic.domain.financial.letters_about import LettersAbout, all_about, letters_about
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
-from clinic.domain.messaging import DeadLetter, DeadLetters, Step, Trace
+from clinic.domain.financial.related_letters import LettersAbout, all_about, letters_about, of_another, set_aside
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters
+from clinic.domain.tracing import Step, Trace
 
 
 class TraceCharge:

@@ -10,12 +10,14 @@ from msgspec import Struct
 
 from clinic.domain.errors import NotFound
 from clinic.domain.events import AppointmentFinished
-from clinic.domain.financial.findings import Finding, missing, orphaned, wrong
-from clinic.domain.financial.letters_about import letters_about
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
 from clinic.domain.financial.pricing import Pricing
-from clinic.domain.messaging import Clock, DeadLetters, Telling
+from clinic.domain.financial.related_letters import letters_about
+from clinic.domain.messaging.dead_letters import DeadLetters
+from clinic.domain.messaging.messages import Telling
+from clinic.domain.messaging.ports import Clock
+from clinic.domain.reconciliation.findings import Finding, missing, orphaned, wrong
 
 Listed = TypeVar("Listed", AppointmentFinished, Charge)
 

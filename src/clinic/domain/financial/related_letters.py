@@ -7,7 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from clinic.domain.events import own_ids
-from clinic.domain.messaging import DeadLetter, DeadLetters, LetterState, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, LetterState, WantedLetters
 
 MOST_LETTERS: Final = 20
 """How many dead letters about one appointment are shown of its own news, and as many of all."""
@@ -44,3 +44,17 @@ async def all_about(appointment_id: UUID, dead_letters: DeadLetters) -> Sequence
 async def _own(appointment_id: UUID, dead_letters: DeadLetters, state: LetterState) -> DeadLetter | None:
     wanted = WantedLetters(state, about=str(appointment_id), message_ids=own_ids(appointment_id))
     return next(iter(await dead_letters.page(wanted, 1)), None)
+
+
+def set_aside(letter: DeadLetter) -> str:
+    """What a person should know of a letter that waits or was discarded, and can do about it."""
+    replay = f"`clinic dead-letters replay {letter.position}`"
+    if letter.state == "discarded":
+        last = letter.handled[-1]
+        return f"its dead letter was discarded by {last.by}: {last.note}; {replay} charges it all the same"
+    return f"set aside: {letter.reason}; {replay} tries again"
+
+
+def of_another(letter: DeadLetter) -> str:
+    """What a person should know of a letter that is about an appointment and not its own news."""
+    return f"the dead letter at {letter.position} is about it, too, and is not its own news"

@@ -7,12 +7,13 @@ from typing import Literal
 from msgspec import Struct
 
 from clinic.domain.errors import NotFound, Refused
-from clinic.domain.financial.audit import SOME, Finished
-from clinic.domain.financial.findings import Finding, set_aside, shown
-from clinic.domain.financial.letters_about import letters_about
 from clinic.domain.financial.ports import Charges
-from clinic.domain.messaging import DeadLetters
+from clinic.domain.financial.related_letters import letters_about, set_aside
+from clinic.domain.messaging.dead_letters import DeadLetters
 from clinic.domain.money import Money
+from clinic.domain.reconciliation.audit import SOME, Finished
+from clinic.domain.reconciliation.findings import Finding
+from clinic.domain.tracing import shown
 
 
 class Repair(Struct, frozen=True):

@@ -1,0 +1,1 @@
+"""Events on their way: what travels, the ports that carry it, and the delivery policy, written once."""

@@ -1,0 +1,72 @@
+"""Events as they travel from one context to another. Times here are operational: aware UTC, in milliseconds."""
+
+from datetime import datetime
+from typing import Generic, TypeVar
+
+from msgspec import Struct
+
+Fact = TypeVar("Fact")
+
+
+class Message(Struct, frozen=True, kw_only=True):
+    """A fact as it travels: the attributes of CloudEvents 1.0, the key that keeps its order, its data.
+
+    What a stranger wrote may lack any of them: then `type` is empty, `time` or `data` None.
+    """
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: datetime | None
+    key: str
+    data: bytes | None
+
+
+class Claimed(Struct, frozen=True):
+    """A saved fact that a relay holds, until a moment of its own monotonic clock (`time.monotonic`, seconds)."""
+
+    message: Message
+    until: float
+
+
+class Published(Struct, frozen=True):
+    """A message, where the other side keeps it, and since when."""
+
+    message: Message
+    position: str
+    at: datetime
+
+
+class Telling(Struct, frozen=True):
+    """When a fact was saved, and when and where it was published since; None while it waits to be."""
+
+    saved_at: datetime
+    published_at: datetime | None = None
+    position: str | None = None
+
+
+class Origin(Struct, frozen=True, kw_only=True):
+    """Where a message came from: its place in the transport (the same at each redelivery), when, at which try."""
+
+    position: str
+    published_at: datetime
+    received_at: datetime
+    attempts: int = 1
+
+
+class Delivery(Struct, frozen=True, kw_only=True):
+    """A message as it arrived, beside the raw key, headers and value that it was read from."""
+
+    message: Message
+    origin: Origin
+    key: bytes | None
+    headers: tuple[tuple[str, bytes | None], ...]
+    value: bytes | None
+
+
+class Told(Struct, Generic[Fact], frozen=True):
+    """A fact that was read, and where it came from."""
+
+    fact: Fact
+    origin: Origin

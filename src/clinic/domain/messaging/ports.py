@@ -1,0 +1,84 @@
+"""The ports that carry events, and those that every part of the system is handed."""
+
+from abc import abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from clinic.domain.messaging.messages import Claimed, Delivery, Message, Published, Telling
+
+Clock = Callable[[], datetime]
+"""Tells the time: aware, UTC, in whole milliseconds."""
+
+
+Pause = Callable[[float], Awaitable[None]]
+"""Waits that many seconds."""
+
+
+class Notices(Protocol):
+    """Is told what happened, for people who watch: logs and counters. Never raises."""
+
+    @abstractmethod
+    def __call__(self, what: str, /, **details: object) -> None: ...
+
+
+class Outbox(Protocol):
+    """The saved facts that are not yet published."""
+
+    @abstractmethod
+    async def claim(self, limit: int) -> Sequence[Claimed]:
+        """Hand over up to `limit` facts, one at least, waiting until there are any.
+
+        Wakes as soon as something is saved, and finds by itself what a dead process left behind and what a save
+        with an unknown outcome did keep. Within its lease, each fact is handed to one caller. The first time, facts
+        of one key come in the order of their saves; a repeat may come at any time.
+        Raises `Unavailable`.
+        """
+
+    @abstractmethod
+    async def confirm(self, published: Sequence[Published]) -> None:
+        """Forget exactly these facts, and note where each was published. One that is unknown is passed over.
+
+        Raises `Unavailable`; what was not forgotten is handed over again.
+        """
+
+    @abstractmethod
+    async def oldest(self) -> datetime | None:
+        """When the oldest unpublished fact was saved; None where all are published. Raises `Unavailable`."""
+
+    @abstractmethod
+    async def told(self, fact: Message) -> Telling | None:
+        """When this fact was last saved, and when and where it was published since; None where it never was saved.
+
+        Of one that is published, `saved_at` may be that of a later fact about the same subject. Raises `Unavailable`.
+        """
+
+
+class Publisher(Protocol):
+    """The way out of a context."""
+
+    @abstractmethod
+    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        """Return, one for each in order, once the whole batch is safe on the other side.
+
+        Raises `Unavailable` when that is unknown: any part may have arrived, and repeating is safe.
+        Raises `Refused` when the batch itself is the reason: one of its messages can never be published.
+        """
+
+
+class Subscription(Protocol):
+    """The way into a context, for one group of consumers: at least once, in order per key."""
+
+    @abstractmethod
+    async def receive(self) -> Sequence[Delivery]:
+        """Hand over the next batch, one delivery at least, waiting until there is one.
+
+        A batch that was not acknowledged comes again. Cancelling the wait loses nothing. Raises `Unavailable`.
+        """
+
+    @abstractmethod
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        """Never hand these to the group again, unless another member has taken them over meanwhile.
+
+        Raises `Unavailable`: then they may come again.
+        """

@@ -1,0 +1,65 @@
+"""How everything is tried again: pauses that grow, work that ends once begun, a batch whose culprits are found."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from time import monotonic
+from typing import TypeVar
+
+from clinic.domain.errors import NotNow, Refused
+
+T = TypeVar("T")
+
+
+HEARD_OF_WITHIN = 15.0
+"""Seconds after which trouble that does not come again is over: longer than the longest pause and a server's time to answer."""
+
+
+def growing_pauses(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
+    """Seconds to wait before each next try: doubling, with jitter, so that many waiters do not come back at once."""
+    longest_now = first
+    while True:
+        yield random.uniform(longest_now / 2, longest_now)  # noqa: S311 — spreads load, guards nothing
+        longest_now = min(longest_now * 2, longest)
+
+
+async def uninterrupted(work: Coroutine[object, object, T]) -> T:
+    """Run the work to its end even when cancelled meanwhile; a second cancellation ends it."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        raise
+
+
+async def apart(batch: Sequence[T], do: Callable[[Sequence[T]], Awaitable[None]]) -> list[tuple[T, Refused]]:
+    """Do the whole batch at once; where it is refused, halve it until each culprit stands alone, and return those."""
+    try:
+        await do(batch)
+    except Refused as reason:
+        if len(batch) == 1:
+            return [(batch[0], reason)]
+        middle = len(batch) // 2
+        return await apart(batch[:middle], do) + await apart(batch[middle:], do)
+    return []
+
+
+class Weather:
+    """The last bad weather, in a sentence. It is over when it is said to be, or is not heard of any more."""
+
+    def __init__(self) -> None:
+        self._last: tuple[str, float] | None = None
+
+    def is_bad(self, reason: NotNow) -> None:
+        self._last = str(reason), monotonic()
+
+    def is_over(self) -> None:
+        self._last = None
+
+    def __str__(self) -> str:
+        return self._last[0] if self._last and monotonic() - self._last[1] < HEARD_OF_WITHIN else ""
