@@ -27,7 +27,7 @@ from rich.console import Console
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.messaging.messages import Origin, Told
+from clinic.domain.messaging.messages import Origin, Received
 from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings, load
@@ -45,17 +45,17 @@ def a_finished() -> Appointment:
 def charges_of(some: Sequence[Appointment], first: int) -> Sequence[Charge]:
     return [
         Charge.for_finished(
-            Told(each.news, Origin(position=f"log/{number}", published_at=END, received_at=END)), POLICIES["hours-begun"], END
+            Received(each.finished_event, Origin(position=f"log/{number}", published_at=END, received_at=END)), POLICIES["hours-begun"], END
         )
         for number, each in enumerate(some, first)
-        if each.news and number % LEFT_OUT
+        if each.finished_event and number % LEFT_OUT
     ]
 
 
 async def fill(settings: Settings, appointments: int) -> None:
-    front_desk, accounting = AppointmentContainer(settings=settings), FinancialContainer(settings=settings)
-    store, charges = front_desk.appointments(), accounting.charges()
-    opened = [store, charges] if settings.store == "mongo" else [front_desk.file(), accounting.file()]
+    appointment, financial = AppointmentContainer(settings=settings), FinancialContainer(settings=settings)
+    store, charges = appointment.appointments(), financial.charges()
+    opened = [store, charges] if settings.store == "mongo" else [appointment.file(), financial.file()]
     for each in opened:
         await each.open()
     for first in range(0, appointments, BATCH):

@@ -22,9 +22,9 @@ from dependency_injector.providers import Object
 from msgspec.structs import replace
 from rich.console import Console
 
-from clinic.adapters.kafka.member import BATCH
-from clinic.domain.events import AppointmentFinished, seal
-from clinic.domain.messaging.ports import Notices
+from clinic.adapters.kafka.member import BATCH_SIZE
+from clinic.domain.events import AppointmentFinished, to_message
+from clinic.domain.messaging.ports import Telemetry
 from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings, load
@@ -32,24 +32,24 @@ from clinic.entrypoints.settings import Settings, load
 START, END = datetime(2020, 12, 1, 13, tzinfo=UTC), datetime(2020, 12, 1, 14, tzinfo=UTC)
 
 
-class Silent(Notices):
+class Silent(Telemetry):
     """Nobody watches."""
 
     def __call__(self, what: str, /, **details: object) -> None:  # noqa: ARG002 — the port's signature
         return
 
 
-def a_fact() -> AppointmentFinished:
+def an_event() -> AppointmentFinished:
     return AppointmentFinished(
         appointment_id=uuid4(), physician_id=uuid4(), patient_id=uuid4(), price=Money("200.00"), start=START, end=END
     )
 
 
 async def fill(settings: Settings, events: int) -> None:
-    publisher = AppointmentContainer(settings=settings, notices=Object(Silent())).publisher()
+    publisher = AppointmentContainer(settings=settings, telemetry=Object(Silent())).publisher()
     await publisher.open()
-    for _ in range(events // BATCH):
-        await publisher.publish([seal(a_fact()) for _ in range(BATCH)])
+    for _ in range(events // BATCH_SIZE):
+        await publisher.publish([to_message(an_event()) for _ in range(BATCH_SIZE)])
     await publisher.close()
 
 
@@ -57,8 +57,8 @@ async def drained(settings: Settings, events: int) -> float:
     """Events a second, by the consumer of the service, on a database and with a group of its own."""
     run = uuid4().hex[:8]
     own = replace(settings, mongo_database=f"drain-{run}", kafka_group=run)
-    container = FinancialContainer(settings=own, notices=Object(Silent()))
-    opened = [each for each in container.opened() if each]
+    container = FinancialContainer(settings=own, telemetry=Object(Silent()))
+    opened = [each for each in container.resources() if each]
     for each in opened:
         await each.open()
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(own.mongo_url)
@@ -98,7 +98,7 @@ def bare(settings: Settings, events: int) -> float:
     consumer.subscribe([settings.kafka_topic])
     began, seen = 0.0, 0
     while seen < events:
-        records = consumer.consume(BATCH, 0.1)
+        records = consumer.consume(BATCH_SIZE, 0.1)
         if not records:
             continue
         began = began or time.perf_counter()

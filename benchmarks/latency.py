@@ -64,9 +64,9 @@ async def measured(ports: Sequence[int], seconds: int, rate: int) -> list[tuple[
     async def finish(appointment_id: str) -> tuple[float, float]:
         sent = time.perf_counter()
         await appointments.ask(f"POST /{appointment_id}/")
-        answered = time.perf_counter()
+        translate_errors = time.perf_counter()
         await charges.ask(f"GET /{appointment_id}/", "Prefer: wait=20")
-        return time.perf_counter() - sent, time.perf_counter() - answered
+        return time.perf_counter() - sent, time.perf_counter() - translate_errors
 
     began, under_way = time.perf_counter(), []
     for number, each in enumerate(ids):

@@ -33,11 +33,11 @@ from rich.console import Console
 
 from clinic.domain.appointment.model import Appointment
 from clinic.entrypoints.containers import AppointmentContainer, now
-from clinic.entrypoints.service import Life, Service, serve
+from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.settings import load
 from clinic.entrypoints.telemetry import configure_logging
 from clinic.entrypoints.web import appointment
-from clinic.entrypoints.web.appointment import NewAppointment, ShownAppointment
+from clinic.entrypoints.web.appointment import AppointmentResponse, NewAppointment
 from clinic.entrypoints.web.problems import json_body
 
 CONNECTIONS = 64
@@ -61,18 +61,18 @@ end
 """
 
 
-def app(container: AppointmentContainer, life: Life) -> Litestar:
+def app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
     """The appointment service, and beside its routes the same ones without a store."""
     price, new_id = container.settings().hourly_price, uuid4
     made = appointment.create_app(container, life)
 
     @post("/nothing", before_request=json_body(NewAppointment), status_code=HTTPStatus.CREATED)
-    async def start(data: JSONBody[NewAppointment]) -> Response[ShownAppointment]:
+    async def start(data: JSONBody[NewAppointment]) -> Response[AppointmentResponse]:
         started = Appointment.started(id=new_id(), physician_id=data.physician_id, patient_id=data.patient_id, price=price, now=now())
         return Response(appointment._shown(started), headers={"Location": f"/{started.id}/"})  # noqa: SLF001 — the same shape
 
     @post("/nothing/{appointment_id:uuid}/", status_code=HTTPStatus.OK)
-    async def finish(appointment_id: UUID) -> ShownAppointment:
+    async def finish(appointment_id: UUID) -> AppointmentResponse:
         started = Appointment.started(id=appointment_id, physician_id=appointment_id, patient_id=appointment_id, price=price, now=now())
         return appointment._shown(started.finish(now())[0])  # noqa: SLF001 — the same shape
 
@@ -86,14 +86,14 @@ async def served() -> None:
     settings = load(os.environ)
     configure_logging(settings)
     container = AppointmentContainer(settings=settings)
-    life = Life(container.notices())
+    life = Lifecycle(container.telemetry())
     if "prepare" in sys.argv:
         await _prepare(container, Path(sys.argv[-1]))
     await serve(Service(app(container, life), life, settings.appointment_host, settings.appointment_port, "CLINIC_APPOINTMENT"))
 
 
 async def _prepare(container: AppointmentContainer, ids: Path) -> None:
-    opened = [each for each in container.opened() if each]
+    opened = [each for each in container.resources() if each]
     for each in opened:
         await each.open()
     start, person = container.start_appointment(), uuid4()

@@ -19,13 +19,13 @@ from clinic.domain.appointment import ports as appointment_ports
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Unavailable
 from clinic.domain.financial import ports as financial_ports
-from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging.dead_letters import DeadLetter, WantedLetters
+from clinic.domain.financial.model import Charge, ChargeCursor
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
 from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.service import Life
+from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.settings import Settings
-from clinic.entrypoints.telemetry import WatchedNotices
+from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web import appointment, financial
 
 PHYSICIAN = "11111111-1111-4111-8111-111111111111"
@@ -42,7 +42,7 @@ def settings(technology: Technology, folder: Path, **changes: Any) -> Settings:
     return Settings(store=technology, transport=technology, data_dir=folder, **changes)
 
 
-class Noticing(WatchedNotices):
+class Noticing(LoggingTelemetry):
     """Logs and counts; a test can wait for a notice to come."""
 
     def __init__(self, service: str) -> None:
@@ -67,15 +67,15 @@ class Clinic:
 
     def __init__(self, its: Settings) -> None:
         self.clock = StandingClock()
-        self.front_desk = AppointmentContainer(settings=its)
-        self.accounting = FinancialContainer(settings=its, memory_log=self.front_desk.memory_log)
-        for container in (self.front_desk, self.accounting):
+        self.appointment = AppointmentContainer(settings=its)
+        self.financial = FinancialContainer(settings=its, memory_log=self.appointment.memory_log)
+        for container in (self.appointment, self.financial):
             container.clock.override(Object(self.clock))
         self.front_desk_notices, self.accounting_notices = Noticing("appointment"), Noticing("financial")
-        self.front_desk.notices.override(Object(self.front_desk_notices))
-        self.accounting.notices.override(Object(self.accounting_notices))
-        self.front_desk_life = Life(self.front_desk_notices)
-        self.accounting_life = Life(self.accounting_notices)
+        self.appointment.telemetry.override(Object(self.front_desk_notices))
+        self.financial.telemetry.override(Object(self.accounting_notices))
+        self.front_desk_life = Lifecycle(self.front_desk_notices)
+        self.accounting_life = Lifecycle(self.accounting_notices)
         self.appointments: httpx.AsyncClient
         self.charges: httpx.AsyncClient
 
@@ -84,8 +84,8 @@ class Clinic:
         """Both services from their start to their end."""
         async with AsyncExitStack() as stack:
             apps = [
-                appointment.create_app(self.front_desk, self.front_desk_life),
-                financial.create_app(self.accounting, self.accounting_life),
+                appointment.create_app(self.appointment, self.front_desk_life),
+                financial.create_app(self.financial, self.accounting_life),
             ]
             self.appointments, self.charges = [await stack.enter_async_context(client_of(app)) for app in apps]
             yield self
@@ -126,9 +126,9 @@ async def alive(app: Litestar) -> AsyncIterator[None]:
             begun.set()
             await end.wait()
 
-    living = asyncio.create_task(live())
+    lifespan = asyncio.create_task(live())
     beginning = asyncio.create_task(begun.wait())
-    await asyncio.wait([living, beginning], return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait([lifespan, beginning], return_when=asyncio.FIRST_COMPLETED)
     try:
         if begun.is_set():
             yield
@@ -136,7 +136,7 @@ async def alive(app: Litestar) -> AsyncIterator[None]:
             beginning.cancel()
     finally:
         end.set()
-        await living
+        await lifespan
 
 
 def exactly(answer: httpx.Response) -> Any:
@@ -184,12 +184,12 @@ class UnreachableAppointments(MemoryAppointments):
             self._lose()
         return await super().get(appointment_id)
 
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
-        saved = await super().save(appointment, *facts)
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        saved = await super().save(appointment, *events)
         self._lose()
         return saved
 
-    async def page(self, wanted: appointment_ports.Wanted, limit: int, after: UUID | None = None) -> Any:
+    async def page(self, wanted: appointment_ports.AppointmentFilter, limit: int, after: UUID | None = None) -> Any:
         self._lose()
         return await super().page(wanted, limit, after)
 
@@ -207,7 +207,7 @@ class UnreachableDeadLetters(MemoryDeadLetters):
     async def get(self, position: str) -> DeadLetter:
         raise Unavailable(f"the dead letters do not answer about {position}")
 
-    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Any:
+    async def page(self, wanted: DeadLetterFilter, limit: int, after: str = "") -> Any:
         raise Unavailable(f"the dead letters do not answer about {wanted}, {limit}, {after}")
 
     async def groups(self) -> Any:
@@ -220,10 +220,10 @@ class UnreachableCharges(MemoryCharges):
     async def get(self, appointment_id: UUID) -> Charge:
         raise Unavailable(f"the charges do not answer about {appointment_id}")
 
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+    async def wait_for(self, appointment_id: UUID, within: float) -> Charge:
         raise Unavailable(f"the charges do not answer about {appointment_id} within {within} s")
 
-    async def page(self, wanted: financial_ports.Wanted, limit: int, after: Place | None = None) -> Any:
+    async def page(self, wanted: financial_ports.ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Any:
         raise Unavailable(f"the charges do not answer about {wanted}, {limit}, {after}")
 
     async def check(self) -> None:

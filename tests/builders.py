@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.events import AppointmentFinished, seal
+from clinic.domain.events import AppointmentFinished, to_message
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.messaging.dead_letters import DeadLetter, Handling
-from clinic.domain.messaging.messages import Delivery, Message, Origin, Told
-from clinic.domain.messaging.ports import Notices
+from clinic.domain.messaging.dead_letters import DeadLetter, HistoryEntry
+from clinic.domain.messaging.messages import Delivery, Message, Origin, Received
+from clinic.domain.messaging.ports import Telemetry
 from clinic.domain.money import Money
 
 T = TypeVar("T")
@@ -38,7 +38,7 @@ def an_appointment(**changes: Any) -> Appointment:
     return replace(usual, **changes)
 
 
-def a_fact(**changes: Any) -> AppointmentFinished:
+def an_event(**changes: Any) -> AppointmentFinished:
     """An appointment lasted from one to two o'clock."""
     usual = AppointmentFinished(
         appointment_id=uuid4(),
@@ -53,7 +53,7 @@ def a_fact(**changes: Any) -> AppointmentFinished:
 
 def a_message(**changes: Any) -> Message:
     """Some fact, sealed."""
-    return replace(seal(a_fact()), **changes)
+    return replace(to_message(an_event()), **changes)
 
 
 def an_origin(**changes: Any) -> Origin:
@@ -61,14 +61,14 @@ def an_origin(**changes: Any) -> Origin:
     return replace(Origin(position="log/1", published_at=TWO_O_CLOCK, received_at=TWO_O_CLOCK), **changes)
 
 
-def told(fact: AppointmentFinished, **origin: Any) -> Told[AppointmentFinished]:
+def received(event: AppointmentFinished, **origin: Any) -> Received[AppointmentFinished]:
     """The fact, as it was read."""
-    return Told(fact, an_origin(**origin))
+    return Received(event, an_origin(**origin))
 
 
 def a_charge(**changes: Any) -> Charge:
     """Two begun hours at 200.00, charged at two o'clock."""
-    return replace(Charge.for_finished(told(a_fact()), POLICIES["hours-begun"], TWO_O_CLOCK), **changes)
+    return replace(Charge.for_finished(received(an_event()), POLICIES["hours-begun"], TWO_O_CLOCK), **changes)
 
 
 def a_letter(**changes: Any) -> DeadLetter:
@@ -104,9 +104,9 @@ def a_delivery(message: Message, position: str = "log/1") -> Delivery:
     )
 
 
-def a_handling(**changes: Any) -> Handling:
+def a_history_entry(**changes: Any) -> HistoryEntry:
     """Anna has replayed it, and it was charged."""
-    return replace(Handling("replayed", "anna", TWO_O_CLOCK, "charged 400.00"), **changes)
+    return replace(HistoryEntry("replayed", "anna", TWO_O_CLOCK, "charged 400.00"), **changes)
 
 
 class StandingClock:
@@ -123,7 +123,7 @@ class StandingClock:
         self.moment += timedelta(**by)
 
 
-class Noticed(list[tuple[str, dict[str, object]]], Notices):
+class Noticed(list[tuple[str, dict[str, object]]], Telemetry):
     """Every notice, in order; a test can wait for one to come."""
 
     def __init__(self) -> None:

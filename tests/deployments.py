@@ -153,10 +153,10 @@ async def readiness(http: httpx.AsyncClient, service: Service) -> Json:
     return found
 
 
-async def notices(http: httpx.AsyncClient, service: Service, what: str) -> int:
+async def telemetry(http: httpx.AsyncClient, service: Service, what: str) -> int:
     """How often that happened since the service was started."""
     metrics = (await http.get(f"{service.url}/metrics")).raise_for_status().text
-    found = [line for line in metrics.splitlines() if line.startswith(f'clinic_notices_total{{what="{what}"}}')]
+    found = [line for line in metrics.splitlines() if line.startswith(f'clinic_events_total{{event="{what}"}}')]
     return int(float(found[0].split()[-1])) if found else 0
 
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.messaging.messages import Published, Told
+from clinic.domain.messaging.messages import PublishResult, Received
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
@@ -34,30 +34,30 @@ class Folder:
     def run(self, work: Work) -> Any:
         async def opened_for_it() -> Any:
             its = Settings(data_dir=self.path)
-            front_desk, accounting = AppointmentContainer(settings=its), FinancialContainer(settings=its)
-            async with opened(front_desk.file()), opened(accounting.file()):
-                return await work(front_desk, accounting)
+            appointment, financial = AppointmentContainer(settings=its), FinancialContainer(settings=its)
+            async with opened(appointment.file()), opened(financial.file()):
+                return await work(appointment, financial)
 
         return asyncio.run(opened_for_it())
 
     def finish(self, appointment: Appointment, position: str = "log/1") -> None:
         """Finished and published there at two o'clock."""
 
-        async def finished(front_desk: AppointmentContainer, _: FinancialContainer) -> None:
-            store = front_desk.appointments()
+        async def finished(its: AppointmentContainer, _: FinancialContainer) -> None:
+            store = its.appointments()
             await store.add(replace(appointment, end=TWO_O_CLOCK))
-            await front_desk.tell_again()(appointment.id)
+            await its.republish_finished()(appointment.id)
             (claimed,) = await store.claim(1)
-            await store.confirm([Published(claimed.message, position, TWO_O_CLOCK)])
+            await store.confirm([PublishResult(claimed.message, position, TWO_O_CLOCK)])
 
         self.run(finished)
 
     def charge(self, appointment: Appointment, **changes: Any) -> None:
         """Charged at two o'clock, from the news at log/1."""
-        news = replace(appointment, end=TWO_O_CLOCK).news
+        news = replace(appointment, end=TWO_O_CLOCK).finished_event
         assert news
-        charge = Charge.for_finished(Told(news, an_origin()), POLICIES["hours-begun"], TWO_O_CLOCK)
-        self.run(lambda _, accounting: accounting.charges().add([replace(charge, **changes)]))
+        charge = Charge.for_finished(Received(news, an_origin()), POLICIES["hours-begun"], TWO_O_CLOCK)
+        self.run(lambda _, financial: financial.charges().add([replace(charge, **changes)]))
 
     def command(self, *words: str, code: int = 0) -> str:
         """What it prints. It must end with this exit code, and say nothing else."""

@@ -95,7 +95,7 @@ class Process:
 
     def start(self, *, with_keys: bool = False) -> None:
         assert self._running is None or self.exit_code is not None, f"{self.name} runs already"
-        self._let_go()
+        self._close_log()
         self._running = self._spawned(with_keys=with_keys)
 
     def _spawned(self, *, with_keys: bool) -> subprocess.Popen[bytes]:
@@ -148,9 +148,9 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._running.pid, signal.SIGKILL)
         self._running.wait(ENDS_WITHIN)
-        self._let_go()
+        self._close_log()
 
-    def _let_go(self) -> None:
+    def _close_log(self) -> None:
         if self._running and self._running.stdin:
             self._running.stdin.close()
 

@@ -16,9 +16,9 @@ from msgspec.structs import replace
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, Unavailable
 from clinic.domain.financial.model import Charge
-from clinic.domain.financial.ports import Added
+from clinic.domain.financial.ports import AddResult
 from clinic.domain.messaging.dead_letters import DeadLetter
-from clinic.domain.messaging.messages import Claimed, Delivery, Message, Published
+from clinic.domain.messaging.messages import ClaimedMessage, Delivery, Message, PublishResult
 from clinic.domain.money import Money
 
 
@@ -33,27 +33,27 @@ class Broken:
 
 
 class AcknowledgesBeforeSaving(Broken):
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
-        self._late = asyncio.create_task(self._save_later(appointment, facts))
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        self._late = asyncio.create_task(self._save_later(appointment, events))
         return appointment
 
-    async def _save_later(self, appointment: Appointment, facts: Sequence[Message]) -> None:
+    async def _save_later(self, appointment: Appointment, events: Sequence[Message]) -> None:
         await asyncio.sleep(0.02)
         with suppress(ClinicError):
-            await self._adapter.save(appointment, *facts)
+            await self._adapter.save(appointment, *events)
 
 
 class SwallowsAnUnsafeWrite(Broken):
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         with suppress(Unavailable):
-            return await self._adapter.save(appointment, *facts)  # type: ignore[no-any-return]
+            return await self._adapter.save(appointment, *events)  # type: ignore[no-any-return]
         return appointment
 
 
 class AnswersAConflictWithSuccess(Broken):
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         with suppress(Conflict):
-            return await self._adapter.save(appointment, *facts)  # type: ignore[no-any-return]
+            return await self._adapter.save(appointment, *events)  # type: ignore[no-any-return]
         return appointment
 
 
@@ -65,8 +65,8 @@ class ForgetsTheEnd(Broken):
 
 
 class ForgetsWhenItsLeaseEnds(Broken):
-    async def claim(self, limit: int) -> Sequence[Claimed]:
-        return [Claimed(each.message, inf) for each in await self._adapter.claim(limit)]
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
+        return [ClaimedMessage(each.message, inf) for each in await self._adapter.claim(limit)]
 
 
 class LosesTheFact(Broken):
@@ -74,35 +74,35 @@ class LosesTheFact(Broken):
 
     saves = 0
 
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         self.saves += 1
-        return await self._adapter.save(appointment, *(facts if self.saves % 10 else ()))  # type: ignore[no-any-return]
+        return await self._adapter.save(appointment, *(events if self.saves % 10 else ()))  # type: ignore[no-any-return]
 
 
 class IgnoresItsLease(Broken):
     """The store, whose lease the environment makes short, hands out again what a relay still holds."""
 
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         until = monotonic() + 1
-        return [Claimed(each.message, until) for each in await self._adapter.claim(limit)]
+        return [ClaimedMessage(each.message, until) for each in await self._adapter.claim(limit)]
 
 
 class ForgetsTheWholeOutbox(Broken):
-    async def confirm(self, published: Sequence[Published]) -> None:
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
         await self._adapter.confirm(published)
         await self._file.write(lambda connection: connection.execute("DELETE FROM outbox"))
 
 
 class ConfirmsBeforePublishing(Broken):
-    async def claim(self, limit: int) -> Sequence[Claimed]:
-        claimed: Sequence[Claimed] = await self._adapter.claim(limit)
-        await self._adapter.confirm([Published(each.message, "nowhere", each.message.time) for each in claimed if each.message.time])
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
+        claimed: Sequence[ClaimedMessage] = await self._adapter.claim(limit)
+        await self._adapter.confirm([PublishResult(each.message, "nowhere", each.message.time) for each in claimed if each.message.time])
         return claimed
 
 
 class DropsOneOfABatch(Broken):
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
-        published: Sequence[Published] = await self._adapter.publish(batch[1:] or batch)
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
+        published: Sequence[PublishResult] = await self._adapter.publish(batch[1:] or batch)
         return published if len(published) == len(batch) else [replace(published[0], message=batch[0]), *published]
 
 
@@ -149,26 +149,26 @@ class CommitsOnePartition(Broken):
 class ChargesAgain(Broken):
     """The newest event makes the charge, as if there were none."""
 
-    async def add(self, charges: Sequence[Charge]) -> Added:
+    async def add(self, charges: Sequence[Charge]) -> AddResult:
         ids = [(each.appointment_id.bytes,) for each in charges]
         await self._file.write(lambda connection: connection.executemany("DELETE FROM charges WHERE appointment_id = ?", ids))
         return await self._adapter.add(charges)  # type: ignore[no-any-return]
 
 
 class RoundsDown(Broken):
-    async def add(self, charges: Sequence[Charge]) -> Added:
+    async def add(self, charges: Sequence[Charge]) -> AddResult:
         totals = [Money.of_cents(int(each.price.cents * each.hours)) for each in charges]
         return await self._adapter.add([replace(each, total=total) for each, total in zip(charges, totals, strict=True)])  # type: ignore[no-any-return]
 
 
 class SaysNewOfWhatIsKnown(Broken):
-    async def add(self, charges: Sequence[Charge]) -> Added:
+    async def add(self, charges: Sequence[Charge]) -> AddResult:
         await self._adapter.add(charges)
-        return Added(list(charges), [])
+        return AddResult(list(charges), [])
 
 
 class ForgetsDeadLetters(Broken):
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
         pass
 
 

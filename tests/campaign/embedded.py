@@ -29,10 +29,10 @@ class Embedded(Stack):
 
     def unacknowledged(self) -> int:
         with suppress(sqlite3.OperationalError):  # killed before it had made its tables
-            return self._behind()
+            return self._read_after()
         return 0
 
-    def _behind(self) -> int:
+    def _read_after(self) -> int:
         with closing(read_only(self.data / "events.db")) as log, closing(read_only(self.data / "events.financial.db")) as kept:
             (id_,) = log.execute("SELECT id FROM log").fetchone()
             known, place = kept.execute("SELECT log, seq FROM place").fetchone()

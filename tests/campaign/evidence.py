@@ -53,7 +53,7 @@ def gathered(services: Iterable[Service], held: Path, *, leases_outlive_processe
         ]
     notes = [msgspec.json.decode(line) for path in held.iterdir() for line in path.read_bytes().splitlines()]
     evidence.held_twice = _held_twice(sorted(notes, key=lambda note: note["at"]), leases_outlive_processes)
-    evidence.late = {fact for note in notes for fact in note.get("late", ())}
+    evidence.late = {event for note in notes for event in note.get("late", ())}
     return evidence
 
 
@@ -82,10 +82,10 @@ def _seconds(entry: Mapping[str, Any]) -> float:
 def _held_twice(notes: Iterable[Mapping[str, Any]], leases_outlive_processes: bool) -> set[str]:
     found, holders = set(), defaultdict[str, tuple[int, float]](lambda: (0, 0.0))
     for note in notes:
-        in_time = {fact: until for fact, until in note.get("held", {}).items() if until > note["at"]}
-        for fact, until in in_time.items():  # what came too late, the relay itself lets go
-            pid, held_until = holders[fact]
+        with_timeout = {event: until for event, until in note.get("held", {}).items() if until > note["at"]}
+        for event, until in with_timeout.items():  # what came too late, the relay itself lets go
+            pid, held_until = holders[event]
             if note["at"] < held_until and (leases_outlive_processes or pid == note["pid"]):
-                found.add(fact)
-            holders[fact] = note["pid"], until
+                found.add(event)
+            holders[event] = note["pid"], until
     return found

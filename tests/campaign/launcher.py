@@ -23,7 +23,7 @@ from campaign.points import AtPoints, Points
 from campaign.witness import Witness, WitnessOfClaims, WitnessOfPublications
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError
-from clinic.domain.messaging.messages import Message, Published
+from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer, now
 
@@ -35,7 +35,7 @@ PORTS: Final = (
     (AppointmentContainer, "publisher", "log", {"publish": "publish"}),
     (FinancialContainer, "subscription", "place", {"receive": "delivery", "acknowledge": "acknowledge"}),
     (FinancialContainer, "charges", "file", {"add": "charge"}),
-    (FinancialContainer, "dead_letters", "file", {"keep": "dead-letter"}),
+    (FinancialContainer, "dead_letters", "file", {"add": "dead-letter"}),
 )
 """Container, its provider, the file that SQLite keeps behind it, and the point of each call."""
 
@@ -52,14 +52,14 @@ class WithPost:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._publisher, name)
 
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         for letter in sorted((self._folder / "post").glob("[0-9]*")):
             with suppress(ClinicError, FileNotFoundError):  # it stays in the post, or another instance was quicker
                 messages = _messages.decode(letter.read_bytes())
                 _note_a_try(self._folder / "tries" / letter.name)
                 await self._publisher.publish(messages)
                 letter.rename(self._folder / "sent" / letter.name)
-        published: Sequence[Published] = await self._publisher.publish(batch)
+        published: Sequence[PublishResult] = await self._publisher.publish(batch)
         return published
 
 

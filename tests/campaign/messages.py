@@ -15,7 +15,7 @@ from ledger import History, Json
 from msgspec.structs import replace
 
 from campaign.points import Control, put
-from clinic.domain.events import FINISHED, AppointmentFinished, seal
+from clinic.domain.events import FINISHED, AppointmentFinished, to_message
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
 
@@ -63,7 +63,7 @@ class Post:
         self.told_otherwise: set[str] = set()
 
     def send(self, what: str) -> str | None:
-        """The name of what was posted; None where there is nothing to tell again as yet."""
+        """The name of what was posted; None where there is nothing to republish as yet."""
         messages = {"garbage": self._garbage, "again": self._again, "otherwise": self._otherwise}[what]()
         if not messages:
             return None
@@ -95,42 +95,42 @@ class Post:
     def _beyond_all_money(self) -> Message:
         """Each of its parts is possible; what it comes to is not."""
         start = datetime.fromisoformat("2020-01-01T13:00:00+00:00")
-        return seal(_fact(str(uuid4()), start, 50 * 3600, Money("9999999999999.99")))
+        return to_message(_fact(str(uuid4()), start, 50 * 3600, Money("9999999999999.99")))
 
     def _unreadable(self) -> Iterator[tuple[str, Message]]:
         known = list(self._history.started) or [str(uuid4())]
-        fact = seal(_fact(self._dice.choice(known), datetime.fromisoformat("2020-01-01T13:00:00+00:00"), 60, Money("1.00")))
-        data = fact.data or b""
-        yield "truncated", replace(fact, data=data[: len(data) // 2])
-        yield "malformed", replace(fact, data=b"\xff\xfe\x00")
-        yield "got `null`", replace(fact, data=b"null")
-        yield "a version that is not known here", replace(fact, type=f"{FINISHED}.v99")
-        yield "'-1.00' is no amount of money", replace(fact, data=data.replace(b"1.00", b"-1.00"))
+        event = to_message(_fact(self._dice.choice(known), datetime.fromisoformat("2020-01-01T13:00:00+00:00"), 60, Money("1.00")))
+        data = event.data or b""
+        yield "truncated", replace(event, data=data[: len(data) // 2])
+        yield "malformed", replace(event, data=b"\xff\xfe\x00")
+        yield "got `null`", replace(event, data=b"null")
+        yield "a version that is not known here", replace(event, type=f"{FINISHED}.v99")
+        yield "'-1.00' is no amount of money", replace(event, data=data.replace(b"1.00", b"-1.00"))
 
     def _again(self) -> Sequence[Message]:
         """Facts of long ago and of just now, in no order."""
         finished = list(self._history.finished.values())
         chosen = self._dice.sample(finished, min(5, len(finished))) + finished[-3:]
         self._dice.shuffle(chosen)
-        return [self._at_times_anew(seal(_told(each))) for each in chosen]
+        return [self._at_times_anew(to_message(_told(each))) for each in chosen]
 
     def _otherwise(self) -> Sequence[Message]:
         """Appointments that have a charge, at another price and with another end."""
         seen = [self._history.finished[each] for each in self._history.seen if each in self._history.finished]
         chosen = [_told(each) for each in self._dice.sample(seen, min(3, len(seen)))]
         self.told_otherwise |= {str(each.appointment_id) for each in chosen}
-        return [self._at_times_anew(seal(replace(each, price=Money("1.23"), end=each.end + timedelta(hours=5)))) for each in chosen]
+        return [self._at_times_anew(to_message(replace(each, price=Money("1.23"), end=each.end + timedelta(hours=5)))) for each in chosen]
 
-    def _at_times_anew(self, fact: Message) -> Message:
+    def _at_times_anew(self, event: Message) -> Message:
         """Under an event id that nobody knows, for a fact that is known by its appointment."""
-        return replace(fact, id=str(uuid4())) if self._dice.random() < 0.5 else fact
+        return replace(event, id=str(uuid4())) if self._dice.random() < 0.5 else event
 
 
 def _told(appointment: Json) -> AppointmentFinished:
     """The fact that the service tells of it."""
     start, end = (datetime.fromisoformat(f"{appointment[name]}+00:00") for name in ("start_date", "end_date"))
-    fact = _fact(appointment["id"], start, (end - start).total_seconds(), Money(Decimal(appointment["price"])))
-    return replace(fact, physician_id=UUID(appointment["physician_id"]), patient_id=UUID(appointment["patient_id"]))
+    event = _fact(appointment["id"], start, (end - start).total_seconds(), Money(Decimal(appointment["price"])))
+    return replace(event, physician_id=UUID(appointment["physician_id"]), patient_id=UUID(appointment["patient_id"]))
 
 
 def _fact(appointment_id: str, start: datetime, seconds: float, price: Money) -> AppointmentFinished:

@@ -89,10 +89,10 @@ def _waits(axes: Any, waits: Sequence[tuple[float, float]]) -> None:
 def _medians(waits: Sequence[tuple[float, float]]) -> Sequence[tuple[float, float]]:
     """Of each of some eighty stretches of time; where nothing was finished, the line is broken."""
     width = max(0.5, waits[-1][0] / 80)
-    stretches: list[list[float]] = [[] for _ in range(int(waits[-1][0] // width) + 1)]
+    chunks: list[list[float]] = [[] for _ in range(int(waits[-1][0] // width) + 1)]
     for at, wait in waits:
-        stretches[max(0, int(at // width))].append(wait)
-    return [((number + 0.5) * width, sorted(found)[len(found) // 2] if found else nan) for number, found in enumerate(stretches)]
+        chunks[max(0, int(at // width))].append(wait)
+    return [((number + 0.5) * width, sorted(found)[len(found) // 2] if found else nan) for number, found in enumerate(chunks)]
 
 
 def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) -> None:

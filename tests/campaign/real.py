@@ -96,7 +96,7 @@ class Real(Stack):
         partitions = [TopicPartition(self._name, number) for number in range(PARTITIONS)]
         try:
             places = consumer.committed(partitions, timeout=10)
-            return sum(_behind(consumer, place) for place in places)
+            return sum(_read_after(consumer, place) for place in places)
         finally:
             consumer.close()
 
@@ -149,6 +149,6 @@ def on_real_servers(folder: Path, options: Options, below: RealServers) -> Itera
         )
 
 
-def _behind(consumer: Consumer, place: TopicPartition) -> int:
+def _read_after(consumer: Consumer, place: TopicPartition) -> int:
     low, high = consumer.get_watermark_offsets(place, timeout=10)
     return high - (place.offset if place.offset >= 0 else low)

@@ -30,8 +30,8 @@ EMBEDDED: dict[str, tuple[str, dict[str, Any]]] = {
     "publish-drops-one": ("lost", {"only": ("delay publish.*",)}),
     "commit-before-charging": ("lost", {"only": ("kill charge.before", "kill financial *")}),
     "place-without-the-logs-id": ("lost", {"only": ("replace event log",), "appointments": 30}),
-    "charge-not-idempotent": ("charged as new more than once", {"only": ("tell again", "tell otherwise", "error charge.after")}),
-    "known-charges-called-new": ("charged as new more than once", {"only": ("tell again", "error acknowledge.before")}),
+    "charge-not-idempotent": ("charged as new more than once", {"only": ("republish", "tell otherwise", "error charge.after")}),
+    "known-charges-called-new": ("charged as new more than once", {"only": ("republish", "error acknowledge.before")}),
     "dead-letters-forgotten": ("dead letters missing or wrong", {"only": ("tell garbage",)}),
 }
 

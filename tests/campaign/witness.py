@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from clinic.domain.errors import Refused
-from clinic.domain.messaging.messages import Claimed, Message, Published
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
 
 SLACK: Final = 0.1
 """Seconds that may pass between a relay's look at its lease and its call."""
@@ -22,8 +22,8 @@ class Witness:
         self._notes = os.open(notes, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self._until: dict[str, float] = {}
 
-    def is_handed(self, claimed: Iterable[Claimed]) -> None:
-        held = {each.message.id: each.until for each in claimed}
+    def is_handed(self, claimed: Iterable[ClaimedMessage]) -> None:
+        held = {each.message.id: each.expires_at for each in claimed}
         self._until.update(held)
         self._note(held=held)
 
@@ -49,8 +49,8 @@ class WitnessOfClaims:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._outbox, name)
 
-    async def claim(self, limit: int) -> Sequence[Claimed]:
-        claimed: Sequence[Claimed] = await self._outbox.claim(limit)
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
+        claimed: Sequence[ClaimedMessage] = await self._outbox.claim(limit)
         self._witness.is_handed(claimed)
         return claimed
 
@@ -64,7 +64,7 @@ class WitnessOfPublications:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._publisher, name)
 
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         self._witness.is_published(batch)
         try:
             return await self._publisher.publish(batch)  # type: ignore[no-any-return]

@@ -18,9 +18,9 @@ from hypothesis.stateful import initialize, invariant, precondition
 from msgspec.structs import replace
 
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.appointment.ports import Wanted
+from clinic.domain.appointment.ports import AppointmentFilter
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging.messages import Claimed, Message, Published
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
 from contracts.machines import IDS, Machine, Openable, anyone, given_up, ids, people, step
 from contracts.outbox_model import OutboxModel, position
 from contracts.subject import Contract, Store
@@ -35,12 +35,12 @@ class Tried(NamedTuple):
 
     id: UUID
     ahead: int
-    facts: int
+    events: int
 
 
 class Save(NamedTuple):
     state: Appointment
-    facts: Sequence[Message]
+    events: Sequence[Message]
     outcome: Appointment | BaseException
 
 
@@ -115,12 +115,12 @@ class AppointmentsMachine(Machine):
 
     async def _save(self, attempts: Sequence[Tried]) -> None:
         states = [self._state(each.id, each.ahead) for each in attempts]
-        facts = [[self._fact(each.id) for _ in range(each.facts)] for each in attempts]
+        events = [[self._fact(each.id) for _ in range(each.events)] for each in attempts]
         since = now()
-        saves = (self.store().save(state, *about) for state, about in zip(states, facts, strict=True))
+        saves = (self.store().save(state, *about) for state, about in zip(states, events, strict=True))
         outcomes = await asyncio.gather(*saves, return_exceptions=True)
         for id_ in {each.id for each in attempts}:
-            mine = [Save(*each) for each in zip(states, facts, outcomes, strict=True) if each[0].id == id_]
+            mine = [Save(*each) for each in zip(states, events, outcomes, strict=True) if each[0].id == id_]
             self._settle(self.kept.get(id_), mine, since)
 
     def _settle(self, kept: Appointment | None, saves: Sequence[Save], since: datetime) -> None:
@@ -133,18 +133,18 @@ class AppointmentsMachine(Machine):
         for each in won:
             assert each.outcome == replace(each.state, version=each.state.version + 1)
             self.kept[each.state.id] = each.outcome
-            self.outbox.keep(each.facts, since, now())
+            self.outbox.keep(each.events, since, now())
 
     @step(which=st.integers(0, 3))
-    async def tell_again(self, which: int) -> None:
+    async def republish_finished(self, which: int) -> None:
         """News that was published is saved once more, as a repair does."""
-        published = [fact for fact, where in self.outbox.told.values() if where]
+        published = [event for event, where in self.outbox.told.values() if where]
         if not published:
             return
-        fact, since = published[which % len(published)], now()
-        state = self._state(UUID(fact.subject), 0)
-        self._settle(state, [Save(state, [fact], await self.store().save(state, fact))], since)
-        telling = await self.store().told(fact)
+        event, since = published[which % len(published)], now()
+        state = self._state(UUID(event.subject), 0)
+        self._settle(state, [Save(state, [event], await self.store().save(state, event))], since)
+        telling = await self.store().status(event)
         assert telling is not None
         assert telling.published_at is None
 
@@ -161,13 +161,13 @@ class AppointmentsMachine(Machine):
         """News of a new appointment, which nobody holds."""
         new = an_appointment(id=UUID(int=next(self._numbers) << 64), physician_id=UUID(int=3))
         await self._add(new)
-        since, fact = now(), self._fact(new.id)
-        self._settle(new, [Save(new, [fact], await self.store().save(new, fact))], since)
-        return fact
+        since, event = now(), self._fact(new.id)
+        self._settle(new, [Save(new, [event], await self.store().save(new, event))], since)
+        return event
 
-    def _take(self, claimed: Sequence[Claimed], limit: int) -> None:
+    def _take(self, claimed: Sequence[ClaimedMessage], limit: int) -> None:
         assert 1 <= len(claimed) <= limit
-        assert all(each.until <= monotonic() + self.lease for each in claimed)
+        assert all(each.expires_at <= monotonic() + self.lease for each in claimed)
         self.outbox.take(claimed)
 
     @step()
@@ -177,20 +177,20 @@ class AppointmentsMachine(Machine):
 
     @step(which=st.sets(st.integers(0, 3), min_size=1), unknown=st.none() | ids)
     async def confirm(self, which: set[int], unknown: UUID | None) -> None:
-        facts = [fact for number, fact in enumerate(self.outbox.held) if number in which]
-        await self._confirm([*facts, *([self._fact(unknown)] if unknown else [])])
+        events = [event for number, event in enumerate(self.outbox.held) if number in which]
+        await self._confirm([*events, *([self._fact(unknown)] if unknown else [])])
 
-    async def _confirm(self, facts: Sequence[Message]) -> None:
-        self.outbox.forget(facts)  # whatever may come again from now on
-        await self.store().confirm([Published(fact, position(fact), now()) for fact in facts])
+    async def _confirm(self, events: Sequence[Message]) -> None:
+        self.outbox.forget(events)  # whatever may come again from now on
+        await self.store().confirm([PublishResult(event, position(event), now()) for event in events])
 
     @step(id_=ids)
-    async def told(self, id_: UUID) -> None:
-        for fact, where in self.outbox.told.values():
-            telling = await self.store().told(fact)
+    async def status(self, id_: UUID) -> None:
+        for event, where in self.outbox.told.values():
+            telling = await self.store().status(event)
             assert telling is not None
             assert (telling.position, telling.published_at is None) == (where, where is None)
-        assert await self.store().told(self._fact(id_)) is None
+        assert await self.store().status(self._fact(id_)) is None
 
     @invariant()
     def knows_the_oldest(self) -> None:
@@ -201,7 +201,7 @@ class AppointmentsMachine(Machine):
 
     @step(physician=anyone, patient=anyone, finished=st.sampled_from([None, True, False]), limit=st.integers(1, 5), after=st.none() | ids)
     async def page(self, physician: UUID | None, patient: UUID | None, finished: bool | None, limit: int, after: UUID | None) -> None:
-        wanted = Wanted(physician, patient, finished)
+        wanted = AppointmentFilter(physician, patient, finished)
         expected = [each for each in self._newest() if is_wanted(each, wanted) and (after is None or each.id < after)]
         assert list(await self.store().page(wanted, limit, after)) == expected[:limit]
 
@@ -224,20 +224,20 @@ class AppointmentsMachine(Machine):
         await self._hand_over_all()
         assert await self.store().oldest() is None
         await self._hand_over_the_next()
-        assert list(await self.store().page(Wanted(), 1000)) == self._newest()
+        assert list(await self.store().page(AppointmentFilter(), 1000)) == self._newest()
 
     async def _hand_over_the_next(self) -> None:
         waiting = asyncio.create_task(self.store().claim(5))
         await asyncio.sleep(0)
-        fact = await self._tell()
+        event = await self._tell()
         self._take(await waiting, 5)
-        while fact not in self.outbox.held:
+        while event not in self.outbox.held:
             self._take(await self.store().claim(5), 5)
 
     async def _hand_over_all(self) -> None:
-        while facts := set(self.outbox.unpublished):
+        while events := set(self.outbox.unpublished):
             handed: set[str] = set()
-            while facts - handed if self.lease == SHORT else self.outbox.free:
+            while events - handed if self.lease == SHORT else self.outbox.free:
                 claimed = await self.store().claim(5)
                 self._take(claimed, 5)
                 handed |= {each.message.id for each in claimed}
@@ -254,7 +254,7 @@ class AppointmentsMachine(Machine):
         return a_message(id=f"fact-{next(self._numbers)}", subject=str(id_), key=str(id_))
 
 
-def is_wanted(each: Appointment, wanted: Wanted) -> bool:
+def is_wanted(each: Appointment, wanted: AppointmentFilter) -> bool:
     return (
         wanted.physician_id in (None, each.physician_id)
         and wanted.patient_id in (None, each.patient_id)

@@ -15,9 +15,9 @@ from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, Memo
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
-from clinic.domain.financial.ports import Added, Wanted
-from clinic.domain.messaging.dead_letters import DeadLetter, Handling
-from clinic.domain.messaging.messages import Claimed, Delivery, Message, Published, Telling
+from clinic.domain.financial.ports import AddResult, ChargeFilter
+from clinic.domain.messaging.dead_letters import DeadLetter, HistoryEntry
+from clinic.domain.messaging.messages import ClaimedMessage, Delivery, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Publisher, Subscription
 from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract
 from contracts.subject import MANY, Ends, Store
@@ -25,38 +25,38 @@ from contracts.transports import TransportContract
 
 
 class LosesAFact(MemoryAppointments):
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
-        return await super().save(appointment, *facts[:-1])
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        return await super().save(appointment, *events[:-1])
 
 
 class KeepsFactsOfAConflict(MemoryAppointments):
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
-        self._outbox.update({fact.id: (now(), fact) for fact in facts})
-        return await super().save(appointment, *facts)
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        self._outbox.update({event.id: (now(), event) for event in events})
+        return await super().save(appointment, *events)
 
 
 class LetsTheLastWriterWin(MemoryAppointments):
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
-        return await super().save(await self.get(appointment.id), *facts)
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        return await super().save(await self.get(appointment.id), *events)
 
 
 class HandsOneFactToTwo(MemoryAppointments):
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         claimed = await super().claim(limit)
         self._leases.release(each.message.id for each in claimed)
         return claimed
 
 
 class ForgetsTheWholeOutbox(MemoryAppointments):
-    async def confirm(self, published: Sequence[Published]) -> None:
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
         await super().confirm(published)
         self._outbox.clear()
 
 
 class NeverHandsOverAgain(MemoryAppointments):
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         claimed = await super().claim(limit)
-        await self.confirm([Published(each.message, "", now()) for each in claimed])
+        await self.confirm([PublishResult(each.message, "", now()) for each in claimed])
         return claimed
 
 
@@ -66,77 +66,77 @@ class Backwards(MemoryAppointments):
 
 
 class SleepsThroughASave(MemoryAppointments):
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         try:
-            return await super().save(appointment, *facts)
+            return await super().save(appointment, *events)
         finally:
             self._leases._saved.clear()  # noqa: SLF001 — broken on purpose
 
 
 class ForgetsWhatItTold(MemoryAppointments):
-    async def told(self, fact: Message) -> Telling | None:
-        return await super().told(fact) if fact.id in self._outbox else None
+    async def status(self, event: Message) -> PublicationStatus | None:
+        return await super().status(event) if event.id in self._outbox else None
 
 
 class RestsOnTheFirstTelling(MemoryAppointments):
-    async def told(self, fact: Message) -> Telling | None:
-        return self._published.get(fact.id) or await super().told(fact)
+    async def status(self, event: Message) -> PublicationStatus | None:
+        return self._published.get(event.id) or await super().status(event)
 
 
 class ConfusesTwoFacts(MemoryAppointments):
-    async def told(self, fact: Message) -> Telling | None:
+    async def status(self, event: Message) -> PublicationStatus | None:
         known = [message for _, message in self._outbox.values()]
-        return await super().told(next((each for each in known if each.subject == fact.subject), fact))
+        return await super().status(next((each for each in known if each.subject == event.subject), event))
 
 
 class StartsOverAtEachPage(MemoryCharges):
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:  # noqa: ARG002 — broken on purpose
-        return await self.page(Wanted(), limit)
+        return await self.page(ChargeFilter(), limit)
 
 
 class Overwrites(MemoryCharges):
-    async def add(self, charges: Sequence[Charge]) -> Added:
+    async def add(self, charges: Sequence[Charge]) -> AddResult:
         self._kept.update({charge.appointment_id: charge for charge in charges})
         return await super().add(charges)
 
 
 class NeverWakes(MemoryCharges):
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+    async def wait_for(self, appointment_id: UUID, within: float) -> Charge:
         await asyncio.sleep(2 * within)
         return await self.get(appointment_id)
 
 
 class ForgetsTheFirstSight(MemoryDeadLetters):
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
         self._kept.update({letter.position: letter for letter in letters})
 
 
 class WaitsAnewWhenItArrivesAgain(MemoryDeadLetters):
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
-        await super().keep(letters)
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        await super().add(letters)
         self._kept.update({each.position: replace(self._kept[each.position], state="waiting") for each in letters})
 
 
 class SettlesOverAnother(MemoryDeadLetters):
-    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
-        self._kept[letter.position] = letter.settled(handling)
+    async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
+        self._kept[letter.position] = letter.with_entry(handling)
 
 
 class Doubles(MemoryPublisher):
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         await super().publish(batch)
         return await super().publish(batch)
 
 
 class Drops(MemoryPublisher):
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         published = await super().publish(batch)
         self._log.entries.pop()
         return published
 
 
 class Reorders(MemoryPublisher):
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         return (await super().publish(batch[::-1]))[::-1]
 
 

@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 
 from clinic.domain.errors import NotFound
-from clinic.domain.financial.model import Charge, Place
-from clinic.domain.financial.ports import Added, Charges, Wanted
+from clinic.domain.financial.model import Charge, ChargeCursor
+from clinic.domain.financial.ports import AddResult, ChargeFilter, Charges
 from clinic.domain.money import Money
 from contracts.machines import IDS, Machine, Openable, anyone, ids, people, step
 from contracts.subject import Contract
 
 times = st.sampled_from([TWO_O_CLOCK + timedelta(milliseconds=number) for number in range(3)])
-places = st.builds(Place, times, ids)
+places = st.builds(ChargeCursor, times, ids)
 
 
 @st.composite
@@ -60,11 +60,11 @@ class ChargesMachine(Machine):
     async def add(self, batch: Sequence[Charge]) -> None:
         first = {each.appointment_id: each for each in reversed(batch)}
         new = {id_: charge for id_, charge in first.items() if id_ not in self.kept}
-        standing = [each.appointment_id for each in batch if each is not new.get(each.appointment_id)]
+        existing = [each.appointment_id for each in batch if each is not new.get(each.appointment_id)]
         added = await self.charges().add(batch)
         self.kept |= new
         assert by_id(added.new) == new
-        assert by_id(added.standing) == {id_: self.kept[id_] for id_ in standing}
+        assert by_id(added.existing) == {id_: self.kept[id_] for id_ in existing}
 
     @step(several=st.lists(batches, min_size=2, max_size=3))
     async def add_at_once(self, several: Sequence[Sequence[Charge]]) -> None:
@@ -78,10 +78,10 @@ class ChargesMachine(Machine):
         for batch, one in zip(several, added, strict=True):
             self._agrees(batch, one)
 
-    def _agrees(self, batch: Sequence[Charge], added: Added) -> None:
+    def _agrees(self, batch: Sequence[Charge], added: AddResult) -> None:
         assert all(each in batch for each in added.new)
-        assert all(each == self.kept[each.appointment_id] for each in (*added.new, *added.standing))
-        assert {each.appointment_id for each in batch} == {each.appointment_id for each in (*added.new, *added.standing)}
+        assert all(each == self.kept[each.appointment_id] for each in (*added.new, *added.existing))
+        assert {each.appointment_id for each in batch} == {each.appointment_id for each in (*added.new, *added.existing)}
 
     @step(id_=ids)
     async def get(self, id_: UUID) -> None:
@@ -90,11 +90,11 @@ class ChargesMachine(Machine):
     @step(id_=ids)
     async def wait_briefly(self, id_: UUID) -> None:
         """For one that is there the look-up may take its time."""
-        await self._answers(id_, self.charges().arrived(id_, self.suite.patience if id_ in self.kept else 0))
+        await self._answers(id_, self.charges().wait_for(id_, self.suite.patience if id_ in self.kept else 0))
 
     @step(charge=charges())
     async def wait_for(self, charge: Charge) -> None:
-        waiting = asyncio.create_task(self.charges().arrived(charge.appointment_id, self.suite.patience))
+        waiting = asyncio.create_task(self.charges().wait_for(charge.appointment_id, self.suite.patience))
         await asyncio.sleep(0)
         await self.charges().add([charge])
         self.kept.setdefault(charge.appointment_id, charge)
@@ -115,16 +115,16 @@ class ChargesMachine(Machine):
         since: datetime | None,
         till: datetime | None,
         limit: int,
-        after: Place | None,
+        after: ChargeCursor | None,
     ) -> None:
-        wanted = Wanted(physician, patient, since, till)
-        expected = [each for each in self._newest() if is_charge_wanted(each, wanted) and (after is None or each.place < after)]
+        wanted = ChargeFilter(physician, patient, since, till)
+        expected = [each for each in self._newest() if is_charge_wanted(each, wanted) and (after is None or each.cursor < after)]
         assert list(await self.charges().page(wanted, limit, after)) == expected[:limit]
 
     @step(limit=st.integers(1, 3))
     async def turn_every_page(self, limit: int) -> None:
         found: list[Charge] = []
-        while page := await self.charges().page(Wanted(), limit, found[-1].place if found else None):
+        while page := await self.charges().page(ChargeFilter(), limit, found[-1].cursor if found else None):
             found += page
         assert found == self._newest()
 
@@ -147,7 +147,7 @@ class ChargesMachine(Machine):
         """Every appointment that was ever charged has its first charge."""
         for id_ in IDS:
             await self._answers(id_, self.charges().get(id_))
-        assert list(await self.charges().page(Wanted(), 1000)) == self._newest()
+        assert list(await self.charges().page(ChargeFilter(), 1000)) == self._newest()
 
     async def _answers(self, id_: UUID, asked: Awaitable[Charge]) -> None:
         try:
@@ -156,14 +156,14 @@ class ChargesMachine(Machine):
             assert id_ not in self.kept
 
     def _newest(self) -> list[Charge]:
-        return sorted(self.kept.values(), key=attrgetter("place"), reverse=True)
+        return sorted(self.kept.values(), key=attrgetter("cursor"), reverse=True)
 
 
 def by_id(charges: Sequence[Charge]) -> dict[UUID, Charge]:
     return {each.appointment_id: each for each in charges}
 
 
-def is_charge_wanted(charge: Charge, wanted: Wanted) -> bool:
+def is_charge_wanted(charge: Charge, wanted: ChargeFilter) -> bool:
     return (
         wanted.physician_id in (None, charge.physician_id)
         and wanted.patient_id in (None, charge.patient_id)

@@ -7,13 +7,13 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from builders import ONE_O_CLOCK, a_handling, a_letter
+from builders import ONE_O_CLOCK, a_history_entry, a_letter
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 from msgspec.structs import asdict, replace
 
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup
 from contracts.machines import Machine, Openable, step
 from contracts.subject import Contract
 
@@ -24,13 +24,13 @@ abouts = st.sampled_from(["one", "another"])
 message_ids = st.sampled_from(["1", "2", "3"])
 times = st.sampled_from([ONE_O_CLOCK + timedelta(milliseconds=number) for number in range(3)])
 wanted = st.builds(
-    WantedLetters,
+    DeadLetterFilter,
     state=st.sampled_from([None, "waiting", "replayed", "discarded"]),
     group=st.none() | groups,
     about=st.none() | abouts,
     message_ids=st.none() | st.lists(message_ids, max_size=2).map(tuple),
 )
-handlings = st.builds(a_handling, what=st.sampled_from(["replayed", "failed again", "discarded"]), by=st.sampled_from(["anna", "bob"]))
+entries = st.builds(a_history_entry, event=st.sampled_from(["replayed", "failed again", "discarded"]), by=st.sampled_from(["anna", "bob"]))
 
 
 @st.composite
@@ -71,7 +71,7 @@ class DeadLettersMachine(Machine):
 
     @step(batch=batches)
     async def keep(self, batch: Sequence[DeadLetter]) -> None:
-        await self.letters().keep(batch)
+        await self.letters().add(batch)
         for each in batch:
             known = self.kept.get(each.position)
             self.kept[each.position] = seen_again(known, each) if known else each
@@ -81,7 +81,7 @@ class DeadLettersMachine(Machine):
         await self._is_as_kept(position)
 
     @step(which=wanted, limit=st.integers(1, 5), after=st.just("") | positions)
-    async def page(self, which: WantedLetters, limit: int, after: str) -> None:
+    async def page(self, which: DeadLetterFilter, limit: int, after: str) -> None:
         expected = [each.listed() for each in self._in_order() if is_letter_wanted(each, which) and each.position > after]
         assert list(await self.letters().page(which, limit, after)) == expected[:limit]
 
@@ -92,26 +92,26 @@ class DeadLettersMachine(Machine):
         for each in found:
             is_group_of(each, [letter for letter in self.kept.values() if letter.group == each.group])
 
-    @step(position=positions, handling=handlings)
-    async def settle(self, position: str, handling: Handling) -> None:
+    @step(position=positions, entry=entries)
+    async def settle(self, position: str, entry: HistoryEntry) -> None:
         letter = self.kept.get(position)
         try:
-            await self.letters().settle(letter or a_letter(position=position), handling)
+            await self.letters().record(letter or a_letter(position=position), entry)
         except NotFound:
             assert letter is None
         else:
             assert letter is not None
-            self.kept[position] = letter.settled(handling)
+            self.kept[position] = letter.with_entry(entry)
 
-    @step(position=positions, handling=handlings)
-    async def settle_as_it_was_before(self, position: str, handling: Handling) -> None:
+    @step(position=positions, entry=entries)
+    async def settle_as_it_was_before(self, position: str, entry: HistoryEntry) -> None:
         """Somebody has handled it since this was read."""
         letter = self.kept.get(position)
-        if letter is None or not letter.handled:
+        if letter is None or not letter.history:
             return
-        before = replace(letter, handled=letter.handled[:-1], state="waiting")
+        before = replace(letter, history=letter.history[:-1], state="waiting")
         try:
-            await self.letters().settle(before, handling)
+            await self.letters().record(before, entry)
         except Conflict:
             await self._is_as_kept(position)
         else:
@@ -127,7 +127,7 @@ class DeadLettersMachine(Machine):
         """Every letter that was ever kept is there, with all that people did with it."""
         for position in POSITIONS:
             await self._is_as_kept(position)
-        assert list(await self.letters().page(WantedLetters(), 1000)) == [each.listed() for each in self._in_order()]
+        assert list(await self.letters().page(DeadLetterFilter(), 1000)) == [each.listed() for each in self._in_order()]
 
     async def _is_as_kept(self, position: str) -> None:
         try:
@@ -144,7 +144,7 @@ def seen_again(known: DeadLetter, letter: DeadLetter) -> DeadLetter:
     return replace(known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen)
 
 
-def is_letter_wanted(letter: DeadLetter, wanted: WantedLetters) -> bool:
+def is_letter_wanted(letter: DeadLetter, wanted: DeadLetterFilter) -> bool:
     return (
         wanted.state in (None, letter.state)
         and wanted.group in (None, letter.group)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from time import monotonic
 
-from clinic.domain.messaging.messages import Claimed, Message
+from clinic.domain.messaging.messages import ClaimedMessage, Message
 
 
-def position(fact: Message) -> str:
+def position(event: Message) -> str:
     """Where this fact is published, whenever it is."""
-    return f"log/{fact.id}"
+    return f"log/{event.id}"
 
 
 class OutboxModel:
@@ -26,53 +26,53 @@ class OutboxModel:
         """Each fact that was ever saved, and where it was published."""
         self._saved: dict[str, tuple[datetime, datetime]] = {}
         self._held: dict[str, float] = {}
-        self._handed: set[str] = set()
+        self._ready: set[str] = set()
         self._set_free: set[str] = set()
         self._may_repeat: set[str] = set()
 
     @property
     def held(self) -> list[Message]:
-        return [fact for fact in self.unpublished.values() if fact.id in self._held]
+        return [event for event in self.unpublished.values() if event.id in self._held]
 
     @property
     def free(self) -> list[Message]:
         """What must come although no lease ends."""
-        waiting = {fact.subject for fact in self.held} if self._together else set()
-        return [fact for fact in self.unpublished.values() if fact.id not in self._held and fact.subject not in waiting]
+        waiting = {event.subject for event in self.held} if self._together else set()
+        return [event for event in self.unpublished.values() if event.id not in self._held and event.subject not in waiting]
 
-    def keep(self, facts: Sequence[Message], since: datetime, till: datetime) -> None:
-        self.unpublished |= {fact.id: fact for fact in facts}
-        self.told |= {fact.id: (fact, None) for fact in facts}
-        self._saved |= {fact.id: (since, till) for fact in facts}
-        self._may_repeat.difference_update(fact.id for fact in facts)  # one that is saved again is handed over as any other
+    def keep(self, events: Sequence[Message], since: datetime, till: datetime) -> None:
+        self.unpublished |= {event.id: event for event in events}
+        self.told |= {event.id: (event, None) for event in events}
+        self._saved |= {event.id: (since, till) for event in events}
+        self._may_repeat.difference_update(event.id for event in events)  # one that is saved again is handed over as any other
 
-    def take(self, claimed: Sequence[Claimed]) -> None:
+    def take(self, claimed: Sequence[ClaimedMessage]) -> None:
         moment = monotonic()
         for each in claimed:
-            fact = each.message
-            if fact.id in self._may_repeat:
+            event = each.message
+            if event.id in self._may_repeat:
                 continue
-            assert fact == self.unpublished.get(fact.id), "it was never saved, or is confirmed"
-            if each.until <= moment:
+            assert event == self.unpublished.get(event.id), "it was never saved, or is confirmed"
+            if each.expires_at <= moment:
                 continue  # nobody holds it by now
-            assert fact.id in self._set_free or self._held.get(fact.id, 0) <= moment, "somebody else holds it"
-            assert fact.id in self._handed or fact == self._next(fact.key), "one that was saved before has not come yet"
-            self._handed.add(fact.id)
-            self._held[fact.id] = each.until
+            assert event.id in self._set_free or self._held.get(event.id, 0) <= moment, "somebody else holds it"
+            assert event.id in self._ready or event == self._next(event.key), "one that was saved before has not come yet"
+            self._ready.add(event.id)
+            self._held[event.id] = each.expires_at
 
     def _next(self, key: str) -> Message:
-        return next(fact for fact in self.unpublished.values() if fact.key == key and fact.id not in self._handed)
+        return next(event for event in self.unpublished.values() if event.key == key and event.id not in self._ready)
 
-    def forget(self, facts: Sequence[Message]) -> None:
+    def forget(self, events: Sequence[Message]) -> None:
         moment = monotonic()
-        for fact in facts:
-            until = self._held.pop(fact.id, 0)
-            if self.unpublished.pop(fact.id, None) and (fact.id in self._set_free or until <= moment):
-                self._may_repeat.add(fact.id)  # another relay may hold it by now, and confirming does not take it away
-            if fact.id in self.told:
-                self.told[fact.id] = fact, position(fact)
+        for event in events:
+            until = self._held.pop(event.id, 0)
+            if self.unpublished.pop(event.id, None) and (event.id in self._set_free or until <= moment):
+                self._may_repeat.add(event.id)  # another relay may hold it by now, and confirming does not take it away
+            if event.id in self.told:
+                self.told[event.id] = event, position(event)
             if self._together:
-                self._set_free.update(each.id for each in self.unpublished.values() if each.subject == fact.subject)
+                self._set_free.update(each.id for each in self.unpublished.values() if each.subject == event.subject)
 
     def let_go(self) -> None:
         """Who held facts is dead."""

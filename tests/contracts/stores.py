@@ -13,16 +13,16 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, a_message, an_appointment, an_origin, now
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, a_message, an_appointment, an_origin, now
 from msgspec.structs import asdict, replace
 
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound, Unavailable
-from clinic.domain.events import seal
+from clinic.domain.events import to_message
 from clinic.domain.financial import ports as financial
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, WantedLetters
-from clinic.domain.messaging.messages import Message, Published, Telling
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters
+from clinic.domain.messaging.messages import Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Outbox
 from clinic.domain.money import Money
 from contracts.appointments_machine import AppointmentsMachine, is_wanted
@@ -38,9 +38,9 @@ SOON = timedelta(seconds=5)
 
 def finished(started: Appointment) -> tuple[Appointment, Message]:
     """Its next state, and the news of it."""
-    state, fact = started.finish(TWO_O_CLOCK)
-    assert fact
-    return state, seal(fact)
+    state, event = started.finish(TWO_O_CLOCK)
+    assert event
+    return state, to_message(event)
 
 
 async def saved(store: Store) -> Message:
@@ -60,8 +60,8 @@ async def hand_over(outbox: Outbox, count: int) -> list[Message]:
     return found
 
 
-def published(*messages: Message) -> list[Published]:
-    return [Published(message, f"log/{number}", now()) for number, message in enumerate(messages)]
+def published(*messages: Message) -> list[PublishResult]:
+    return [PublishResult(message, f"log/{number}", now()) for number, message in enumerate(messages)]
 
 
 def ids(messages: Sequence[Message]) -> list[str]:
@@ -111,9 +111,9 @@ class AppointmentsContract(Contract):
         started = an_appointment()
         await store.add(started)
         state, message = finished(started)
-        answered = await store.save(state, message)
-        assert answered.end == TWO_O_CLOCK
-        assert await store.get(started.id) == answered
+        translate_errors = await store.save(state, message)
+        assert translate_errors.end == TWO_O_CLOCK
+        assert await store.get(started.id) == translate_errors
 
     async def test_what_save_answers_can_be_saved_again(self, store: Store) -> None:
         await store.add(started := an_appointment())
@@ -214,18 +214,18 @@ class AppointmentsContract(Contract):
         kept = sorted([an_appointment() for _ in range(5)], key=attrgetter("id"), reverse=True)
         for each in kept:
             await store.add(each)
-        assert list(await store.page(appointment.Wanted(), 3)) == kept[:3]
-        assert list(await store.page(appointment.Wanted(), 3, kept[2].id)) == kept[3:]
-        assert list(await store.page(appointment.Wanted(), 3, kept[4].id)) == []
+        assert list(await store.page(appointment.AppointmentFilter(), 3)) == kept[:3]
+        assert list(await store.page(appointment.AppointmentFilter(), 3, kept[2].id)) == kept[3:]
+        assert list(await store.page(appointment.AppointmentFilter(), 3, kept[4].id)) == []
 
     async def test_a_page_shows_what_meets_every_condition_that_is_set(self, store: Store) -> None:
         people = [uuid4(), uuid4()]
         for physician, patient, end in product(people, people, (None, TWO_O_CLOCK)):
             await store.add(an_appointment(physician_id=physician, patient_id=patient, end=end))
-        kept = await store.page(appointment.Wanted(), 100)
+        kept = await store.page(appointment.AppointmentFilter(), 100)
         assert len(kept) == 8
         for conditions in product([None, people[0]], [None, people[1]], [None, True, False]):
-            wanted = appointment.Wanted(*conditions)
+            wanted = appointment.AppointmentFilter(*conditions)
             expected = [each for each in kept if is_wanted(each, wanted)]
             assert list(await store.page(wanted, 100)) == expected
             assert list(await store.page(wanted, 100, expected[0].id)) == expected[1:]
@@ -241,12 +241,12 @@ class AppointmentsContract(Contract):
                 store.add(state),
                 store.get(state.id),
                 store.save(state, message),
-                store.page(appointment.Wanted(), 1),
+                store.page(appointment.AppointmentFilter(), 1),
                 store.check(),
                 store.claim(1),
                 store.confirm(published(message)),
                 store.oldest(),
-                store.told(message),
+                store.status(message),
             ):
                 with pytest.raises(Unavailable):
                     await self.soon(call)
@@ -256,7 +256,7 @@ class AppointmentsContract(Contract):
             await store.add(started := an_appointment())
             kept = await store.save(replace(started, end=TWO_O_CLOCK))
         async with self.opened(where, LONG) as store:
-            assert list(await store.page(appointment.Wanted(), 10)) == ([kept] if self.survives else [])
+            assert list(await store.page(appointment.AppointmentFilter(), 10)) == ([kept] if self.survives else [])
 
     async def test_up_to_the_limit_is_handed_over_and_one_at_least(self, store: Store) -> None:
         messages = [await saved(store) for _ in range(3)]
@@ -269,7 +269,7 @@ class AppointmentsContract(Contract):
         await saved(store)
         before = monotonic()
         (claimed,) = await self.soon(store.claim(1))
-        assert before < claimed.until <= monotonic() + LONG
+        assert before < claimed.expires_at <= monotonic() + LONG
 
     async def test_a_waiting_claim_wakes_as_soon_as_something_is_saved(self, store: Store) -> None:
         claim = asyncio.create_task(store.claim(10))
@@ -323,7 +323,7 @@ class AppointmentsContract(Contract):
             (first,) = await self.soon(store.claim(10))
             (again,) = await self.soon(store.claim(10))
             assert first.message == again.message == message
-            assert first.until < again.until
+            assert first.expires_at < again.expires_at
 
     async def test_a_waiting_claim_finds_a_fact_whose_lease_runs_out(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
@@ -338,13 +338,13 @@ class AppointmentsContract(Contract):
         await store.add(others)
         saved: dict[str, list[Message]] = {str(mine.id): [], str(others.id): []}
         for _ in range(5):
-            facts = [a_message(subject=str(each.id), key=str(each.id)) for each in (mine, mine, others)]
-            mine, others = await store.save(mine, *facts[:2]), await store.save(others, facts[2])
-            for fact in facts:
-                saved[fact.key].append(fact)
+            events = [a_message(subject=str(each.id), key=str(each.id)) for each in (mine, mine, others)]
+            mine, others = await store.save(mine, *events[:2]), await store.save(others, events[2])
+            for event in events:
+                saved[event.key].append(event)
         handed: dict[str, list[Message]] = {key: [] for key in saved}
-        for fact in await self.carried_away(store, 15):
-            handed[fact.key].append(fact)
+        for event in await self.carried_away(store, 15):
+            handed[event.key].append(event)
         assert handed == saved
 
     async def carried_away(self, store: Store, count: int) -> list[Message]:
@@ -395,36 +395,36 @@ class AppointmentsContract(Contract):
 
     async def test_told_says_when_a_fact_was_saved_and_when_and_where_it_was_published_since(self, store: Store) -> None:
         before, message = now(), await saved(store)
-        waiting = await store.told(message)
+        waiting = await store.status(message)
         assert waiting
         assert before - SOON < waiting.saved_at < now() + SOON
         assert (waiting.published_at, waiting.position) == (None, None)
-        await store.confirm([Published(message, "log/7", TWO_O_CLOCK)])
-        assert await store.told(message) == Telling(waiting.saved_at, TWO_O_CLOCK, "log/7")
+        await store.confirm([PublishResult(message, "log/7", TWO_O_CLOCK)])
+        assert await store.status(message) == PublicationStatus(waiting.saved_at, TWO_O_CLOCK, "log/7")
 
     async def test_told_knows_nothing_of_a_fact_that_never_was_saved(self, store: Store) -> None:
         message = await saved(store)
-        assert await store.told(a_message()) is None
-        assert await store.told(a_message(subject=message.subject)) is None
+        assert await store.status(a_message()) is None
+        assert await store.status(a_message(subject=message.subject)) is None
         await store.confirm(published(message))
-        assert await store.told(a_message(subject=message.subject)) is None
+        assert await store.status(a_message(subject=message.subject)) is None
 
     async def test_a_fact_that_is_saved_again_waits_again_until_it_is_published_again(self, store: Store) -> None:
         message = await saved(store)
-        await store.confirm([Published(message, "log/1", ONE_O_CLOCK)])
+        await store.confirm([PublishResult(message, "log/1", ONE_O_CLOCK)])
         await store.save(await store.get(UUID(message.subject)), message)
-        waiting = await store.told(message)
+        waiting = await store.status(message)
         assert waiting
         assert waiting.published_at is None
-        await store.confirm([Published(message, "log/2", TWO_O_CLOCK)])
-        assert await store.told(message) == Telling(waiting.saved_at, TWO_O_CLOCK, "log/2")
+        await store.confirm([PublishResult(message, "log/2", TWO_O_CLOCK)])
+        assert await store.status(message) == PublicationStatus(waiting.saved_at, TWO_O_CLOCK, "log/2")
 
     async def test_each_fact_of_an_appointment_is_told_on_its_own(self, store: Store) -> None:
         await store.add(started := an_appointment())
         one, other = (a_message(subject=str(started.id)) for _ in range(2))
         await store.save(started, one, other)
-        await store.confirm([Published(one, "log/1", TWO_O_CLOCK)])
-        first, second = await store.told(one), await store.told(other)
+        await store.confirm([PublishResult(one, "log/1", TWO_O_CLOCK)])
+        first, second = await store.status(one), await store.status(other)
         assert first
         assert second
         assert (first.position, second.position) == ("log/1", None)
@@ -462,7 +462,7 @@ class ChargesContract(Contract):
 
     async def test_all_are_kept_when_add_returns(self, charges: financial.Charges) -> None:
         new = [a_charge() for _ in range(3)]
-        assert await charges.add(new) == financial.Added(new, [])
+        assert await charges.add(new) == financial.AddResult(new, [])
         assert [await charges.get(each.appointment_id) for each in new] == new
 
     async def test_an_appointment_without_a_charge_is_not_found(self, charges: financial.Charges) -> None:
@@ -473,32 +473,32 @@ class ChargesContract(Contract):
         first = a_charge()
         later = a_charge(appointment_id=first.appointment_id, total=Money("1.00"), origin=an_origin(position="log/2"))
         await charges.add([first])
-        assert await charges.add([later]) == financial.Added([], [first])
+        assert await charges.add([later]) == financial.AddResult([], [first])
         assert await charges.get(first.appointment_id) == first
 
     async def test_of_two_charges_for_one_appointment_in_a_batch_the_first_stays(self, charges: financial.Charges) -> None:
         first = a_charge()
         later = replace(first, total=Money("1.00"))
-        assert await charges.add([first, later]) == financial.Added([first], [first])
+        assert await charges.add([first, later]) == financial.AddResult([first], [first])
         assert await charges.get(first.appointment_id) == first
 
     async def test_what_is_new_is_told_apart_from_what_stands(self, charges: financial.Charges) -> None:
-        standing, new = [a_charge(), a_charge()], [a_charge(), a_charge()]
-        await charges.add(standing)
-        again = [replace(each, charged_at=each.charged_at + timedelta(seconds=1)) for each in standing]
+        existing, new = [a_charge(), a_charge()], [a_charge(), a_charge()]
+        await charges.add(existing)
+        again = [replace(each, charged_at=each.charged_at + timedelta(seconds=1)) for each in existing]
         added = await charges.add([again[0], new[0], again[1], new[1]])
-        assert sorted(added.new, key=attrgetter("place")) == sorted(new, key=attrgetter("place"))
-        assert sorted(added.standing, key=attrgetter("place")) == sorted(standing, key=attrgetter("place"))
+        assert sorted(added.new, key=attrgetter("cursor")) == sorted(new, key=attrgetter("cursor"))
+        assert sorted(added.existing, key=attrgetter("cursor")) == sorted(existing, key=attrgetter("cursor"))
 
     async def test_concurrent_adds_keep_one_charge_and_all_agree_on_it(self, charges: financial.Charges) -> None:
         rivals = [replace(a_charge(), appointment_id=UUID(int=1), total=Money(f"{number}.00")) for number in range(10)]
         outcomes = await self.soon(asyncio.gather(*(charges.add([each]) for each in rivals)))
         kept = await charges.get(UUID(int=1))
         assert [each for outcome in outcomes for each in outcome.new] == [kept]
-        assert [each for outcome in outcomes for each in outcome.standing] == [kept] * 9
+        assert [each for outcome in outcomes for each in outcome.existing] == [kept] * 9
 
     async def test_nothing_to_add_is_fine(self, charges: financial.Charges) -> None:
-        assert await charges.add([]) == financial.Added([], [])
+        assert await charges.add([]) == financial.AddResult([], [])
 
     @pytest.mark.parametrize(
         "exact",
@@ -521,12 +521,12 @@ class ChargesContract(Contract):
     async def test_a_charge_that_is_there_has_arrived(self, charges: financial.Charges) -> None:
         charge = a_charge()
         await charges.add([charge])
-        assert await charges.arrived(charge.appointment_id, self.patience) == charge
+        assert await charges.wait_for(charge.appointment_id, self.patience) == charge
 
     async def test_a_charge_wakes_all_who_wait_for_it_and_nobody_else(self, charges: financial.Charges) -> None:
         mine, others = a_charge(), a_charge()
-        waiters = [asyncio.create_task(charges.arrived(mine.appointment_id, self.patience)) for _ in range(3)]
-        other = asyncio.create_task(charges.arrived(others.appointment_id, self.patience))
+        waiters = [asyncio.create_task(charges.wait_for(mine.appointment_id, self.patience)) for _ in range(3)]
+        other = asyncio.create_task(charges.wait_for(others.appointment_id, self.patience))
         await asyncio.sleep(0)
         await charges.add([mine])
         assert await self.soon(asyncio.gather(*waiters)) == [mine] * 3
@@ -535,36 +535,36 @@ class ChargesContract(Contract):
 
     async def test_a_charge_that_does_not_come_is_not_found(self, charges: financial.Charges) -> None:
         with pytest.raises(NotFound):
-            await charges.arrived(uuid4(), 0.05)
+            await charges.wait_for(uuid4(), 0.05)
 
     async def test_also_finds_what_another_process_charged(self, where: Path) -> None:
         self.only_if(self.several, "one process at a time")
         charge = a_charge()
         async with self.opened(where) as one, self.opened(where) as other:
-            waiter = asyncio.create_task(one.arrived(charge.appointment_id, self.patience))
+            waiter = asyncio.create_task(one.wait_for(charge.appointment_id, self.patience))
             await asyncio.sleep(0)
             await other.add([charge])
             assert await self.soon(waiter) == charge
 
     async def test_where_too_many_wait_already_one_more_is_turned_away(self, charges: financial.Charges) -> None:
-        waiters = [asyncio.create_task(charges.arrived(uuid4(), self.patience)) for _ in range(self.most_waiters)]
+        waiters = [asyncio.create_task(charges.wait_for(uuid4(), self.patience)) for _ in range(self.most_waiters)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
-            await charges.arrived(uuid4(), self.patience)
+            await charges.wait_for(uuid4(), self.patience)
         for waiter in waiters:
             waiter.cancel()
         await asyncio.wait(waiters)
         with pytest.raises(NotFound):  # there is room again
-            await charges.arrived(uuid4(), 0.05)
+            await charges.wait_for(uuid4(), 0.05)
 
     async def test_a_page_shows_the_newest_place_first_from_behind_a_given_one(self, charges: financial.Charges) -> None:
         times = [TWO_O_CLOCK, TWO_O_CLOCK + timedelta(milliseconds=1)]
-        kept = sorted([a_charge(charged_at=time) for time in times for _ in range(3)], key=attrgetter("place"), reverse=True)
+        kept = sorted([a_charge(charged_at=time) for time in times for _ in range(3)], key=attrgetter("cursor"), reverse=True)
         await charges.add(kept[::-1])
-        assert list(await charges.page(financial.Wanted(), 100)) == kept
-        assert list(await charges.page(financial.Wanted(), 4)) == kept[:4]
+        assert list(await charges.page(financial.ChargeFilter(), 100)) == kept
+        assert list(await charges.page(financial.ChargeFilter(), 4)) == kept[:4]
         for place, behind in pairwise(range(7)):
-            assert list(await charges.page(financial.Wanted(), 100, kept[place].place)) == kept[behind:]
+            assert list(await charges.page(financial.ChargeFilter(), 100, kept[place].cursor)) == kept[behind:]
 
     async def test_a_page_shows_what_meets_every_condition_that_is_set(self, charges: financial.Charges) -> None:
         people, times = [uuid4(), uuid4()], [TWO_O_CLOCK + timedelta(milliseconds=number) for number in range(3)]
@@ -572,13 +572,13 @@ class ChargesContract(Contract):
             a_charge(physician_id=physician, patient_id=patient, charged_at=time)
             for physician, patient, time in product(people, people, times)
         ])  # fmt: skip
-        kept = await charges.page(financial.Wanted(), 100)
+        kept = await charges.page(financial.ChargeFilter(), 100)
         assert len(kept) == 12
         for conditions in product([None, people[0]], [None, people[1]], [None, times[1]], [None, times[2]]):
-            wanted = financial.Wanted(*conditions)
+            wanted = financial.ChargeFilter(*conditions)
             expected = [each for each in kept if is_charge_wanted(each, wanted)]
             assert list(await charges.page(wanted, 100)) == expected
-            assert list(await charges.page(wanted, 100, expected[0].place)) == expected[1:]
+            assert list(await charges.page(wanted, 100, expected[0].cursor)) == expected[1:]
 
     async def test_all_are_shown_by_appointment_the_newest_id_first_from_behind_a_given_one(self, charges: financial.Charges) -> None:
         any_ids = [UUID(int=1), UUID(int=1 << 127), UUID(int=(1 << 128) - 1), UUID(int=(1 << 127) - 1)]
@@ -601,7 +601,7 @@ class ChargesContract(Contract):
     async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
         self.only_if(not self.always_answers, "it always answers")
         async with self.unanswering(where) as charges:
-            reads = charges.get(uuid4()), charges.page(financial.Wanted(), 1), charges.by_appointment(1), charges.count()
+            reads = charges.get(uuid4()), charges.page(financial.ChargeFilter(), 1), charges.by_appointment(1), charges.count()
             for call in (charges.add([a_charge()]), *reads, charges.check()):
                 with pytest.raises(Unavailable):
                     await self.soon(call)
@@ -611,7 +611,7 @@ class ChargesContract(Contract):
         async with self.opened(where) as charges:
             await charges.add([charge])
         async with self.opened(where) as charges:
-            assert list(await charges.page(financial.Wanted(), 10)) == ([charge] if self.survives else [])
+            assert list(await charges.page(financial.ChargeFilter(), 10)) == ([charge] if self.survives else [])
 
 
 class DeadLettersContract(Contract):
@@ -635,26 +635,26 @@ class DeadLettersContract(Contract):
 
     async def test_each_is_kept_under_its_position(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=f"log/{number}", reason=f"reason {number}") for number in range(3)]
-        await letters.keep(kept)
+        await letters.add(kept)
         assert [await letters.get(each.position) for each in kept] == kept
-        assert list(await letters.page(WantedLetters(), 10)) == [each.listed() for each in kept]
+        assert list(await letters.page(DeadLetterFilter(), 10)) == [each.listed() for each in kept]
 
     async def test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts(self, letters: DeadLetters) -> None:
-        await letters.keep([a_letter()])
-        await letters.keep([a_letter(first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK)])
+        await letters.add([a_letter()])
+        await letters.add([a_letter(first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK)])
         assert await letters.get("log/1") == a_letter(attempts=2, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK)
 
     async def test_one_that_is_there_already_has_the_reason_and_the_group_of_the_last_one(self, letters: DeadLetters) -> None:
-        await letters.keep([a_letter()])
-        await letters.keep([a_letter(reason="still not", group="still")])
+        await letters.add([a_letter()])
+        await letters.add([a_letter(reason="still not", group="still")])
         assert await letters.get("log/1") == a_letter(reason="still not", group="still", attempts=2)
         assert [each.group for each in await letters.groups()] == ["still"]
 
     async def test_one_that_is_there_already_keeps_its_state_and_its_handlings(self, letters: DeadLetters) -> None:
-        await letters.keep([letter := a_letter()])
-        await letters.settle(letter, a_handling())
-        await letters.keep([letter])
-        assert await letters.get("log/1") == a_letter(state="replayed", handled=(a_handling(),), attempts=2)
+        await letters.add([letter := a_letter()])
+        await letters.record(letter, a_history_entry())
+        await letters.add([letter])
+        assert await letters.get("log/1") == a_letter(state="replayed", history=(a_history_entry(),), attempts=2)
 
     @pytest.mark.parametrize(
         "odd",
@@ -676,17 +676,17 @@ class DeadLettersContract(Contract):
     )
     async def test_whatever_arrived_is_kept_as_it_was(self, letters: DeadLetters, odd: dict[str, object]) -> None:
         letter: DeadLetter = a_letter(**odd)
-        await letters.keep([letter])
+        await letters.add([letter])
         assert await letters.get(letter.position) == letter
-        assert list(await letters.page(WantedLetters(), 10)) == [letter.listed()]
+        assert list(await letters.page(DeadLetterFilter(), 10)) == [letter.listed()]
 
     async def test_a_page_shows_letters_by_position_from_behind_a_given_one(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=f"log/{number}") for number in "13579"]
-        await letters.keep(kept[::-1])
+        await letters.add(kept[::-1])
         kept = [each.listed() for each in kept]
-        assert list(await letters.page(WantedLetters(), 2)) == kept[:2]
-        assert list(await letters.page(WantedLetters(), 2, "log/3")) == kept[2:4]
-        assert list(await letters.page(WantedLetters(), 10, "log/4")) == kept[2:]
+        assert list(await letters.page(DeadLetterFilter(), 2)) == kept[:2]
+        assert list(await letters.page(DeadLetterFilter(), 2, "log/3")) == kept[2:4]
+        assert list(await letters.page(DeadLetterFilter(), 10, "log/4")) == kept[2:]
 
     async def test_a_page_shows_the_letters_that_meet_every_condition_that_is_set(self, letters: DeadLetters) -> None:
         shapes = list(product(("waiting", "replayed", "discarded"), ("one", "other"), ("an appointment", "another")))
@@ -694,9 +694,9 @@ class DeadLettersContract(Contract):
             a_letter(position=f"log/{number:02}", state=state, group=group, about=about)
             for number, (state, group, about) in enumerate(shapes)
         ]
-        await letters.keep(kept)
+        await letters.add(kept)
         for state, group, about in product((None, "waiting", "discarded"), (None, "one"), (None, "another", "nobody")):
-            wanted = WantedLetters(state, group, about)  # type: ignore[arg-type]
+            wanted = DeadLetterFilter(state, group, about)  # type: ignore[arg-type]
             expected = [
                 each.listed()
                 for each in kept
@@ -707,31 +707,31 @@ class DeadLettersContract(Contract):
 
     async def test_a_page_shows_the_letters_of_certain_messages(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=f"log/{number}", about=str(number % 2), message_id=f"id {number % 3}") for number in range(6)]
-        await letters.keep(kept)
-        of_two = WantedLetters(message_ids=("id 0", "id 2", "nobody's"))
+        await letters.add(kept)
+        of_two = DeadLetterFilter(message_ids=("id 0", "id 2", "nobody's"))
         assert [each.position for each in await letters.page(of_two, 10)] == ["log/0", "log/2", "log/3", "log/5"]
         assert [each.position for each in await letters.page(of_two, 2, "log/2")] == ["log/3", "log/5"]
         assert [each.position for each in await letters.page(replace(of_two, about="1"), 10)] == ["log/3", "log/5"]
-        assert list(await letters.page(WantedLetters(message_ids=()), 10)) == []
+        assert list(await letters.page(DeadLetterFilter(message_ids=()), 10)) == []
 
     async def test_a_letter_is_found_by_its_position(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=position) for position in ("topic/1/2", "topic/1/23", "topic/1")]
-        await letters.keep(kept)
+        await letters.add(kept)
         assert [await letters.get(each.position) for each in kept] == kept
 
     async def test_a_letter_that_was_never_kept_is_not_found(self, letters: DeadLetters) -> None:
         with pytest.raises(NotFound, match="log/1"):
             await letters.get("log/1")
         with pytest.raises(NotFound, match="log/1"):
-            await letters.settle(a_letter(), a_handling())
-        assert list(await letters.page(WantedLetters(), 10)) == []
+            await letters.record(a_letter(), a_history_entry())
+        assert list(await letters.page(DeadLetterFilter(), 10)) == []
 
     async def test_every_group_is_shown_by_name_with_its_counts_one_of_its_reasons_and_its_first_and_last_sight(
         self, letters: DeadLetters
     ) -> None:
         later = TWO_O_CLOCK + timedelta(hours=1)
         assert list(await letters.groups()) == []
-        await letters.keep([
+        await letters.add([
             a_letter(position="log/1", group="b", reason="price 2", first_seen=TWO_O_CLOCK, last_seen=later),
             a_letter(position="log/2", group="b", reason="price 1", first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK),
             a_letter(position="log/3", group="b", reason="price 3", state="replayed", first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK),
@@ -752,7 +752,7 @@ class DeadLettersContract(Contract):
         }
 
     @pytest.mark.parametrize(
-        ("before", "what", "state"),
+        ("before", "event", "state"),
         [
             ("waiting", "replayed", "replayed"),
             ("waiting", "failed again", "waiting"),
@@ -761,60 +761,60 @@ class DeadLettersContract(Contract):
             ("discarded", "failed again", "discarded"),
         ],
     )
-    async def test_a_handling_is_noted_with_the_state_that_follows(self, letters: DeadLetters, before: str, what: str, state: str) -> None:
-        await letters.keep([letter := a_letter(state=before)])
-        await letters.settle(letter, handling := a_handling(what=what, by="b\x00b 'quoted'", note="\N{PILE OF POO}"))
-        assert await letters.get("log/1") == a_letter(state=state, handled=(handling,))
-        assert [each.position for each in await letters.page(WantedLetters(state=state), 10)] == ["log/1"]  # type: ignore[arg-type]
+    async def test_a_handling_is_noted_with_the_state_that_follows(self, letters: DeadLetters, before: str, event: str, state: str) -> None:
+        await letters.add([letter := a_letter(state=before)])
+        await letters.record(letter, entry := a_history_entry(event=event, by="b\x00b 'quoted'", note="\N{PILE OF POO}"))
+        assert await letters.get("log/1") == a_letter(state=state, history=(entry,))
+        assert [each.position for each in await letters.page(DeadLetterFilter(state=state), 10)] == ["log/1"]  # type: ignore[arg-type]
         (group,) = await letters.groups()
         assert getattr(group, state) == 1
 
     async def test_handlings_stay_in_the_order_in_which_they_were_noted(self, letters: DeadLetters) -> None:
-        await letters.keep([letter := a_letter()])
-        handlings = [a_handling(what="failed again", note=str(number)) for number in range(3)]
-        for handling in handlings:
-            await letters.settle(letter, handling)
+        await letters.add([letter := a_letter()])
+        entries = [a_history_entry(event="failed again", note=str(number)) for number in range(3)]
+        for entry in entries:
+            await letters.record(letter, entry)
             letter = await letters.get("log/1")
-        assert list(letter.handled) == handlings
+        assert list(letter.history) == entries
 
     async def test_one_that_was_handled_since_it_was_read_is_a_conflict_and_that_handling_stands(self, letters: DeadLetters) -> None:
-        await letters.keep([letter := a_letter()])
-        await letters.settle(letter, first := a_handling(what="failed again"))
+        await letters.add([letter := a_letter()])
+        await letters.record(letter, first := a_history_entry(event="failed again"))
         with pytest.raises(Conflict, match="log/1"):
-            await letters.settle(letter, a_handling(what="discarded", by="bob"))
-        assert await letters.get("log/1") == a_letter(handled=(first,))
+            await letters.record(letter, a_history_entry(event="discarded", by="bob"))
+        assert await letters.get("log/1") == a_letter(history=(first,))
 
     async def test_of_many_who_settle_at_once_exactly_one_does(self, letters: DeadLetters) -> None:
-        await letters.keep([letter := a_letter()])
-        attempts = [letters.settle(letter, a_handling(by=str(number))) for number in range(20)]
+        await letters.add([letter := a_letter()])
+        attempts = [letters.record(letter, a_history_entry(by=str(number))) for number in range(20)]
         outcomes = await asyncio.gather(*attempts, return_exceptions=True)
         (won,) = [number for number, outcome in enumerate(outcomes) if outcome is None]
         assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 19
-        assert [each.by for each in (await letters.get("log/1")).handled] == [str(won)]
+        assert [each.by for each in (await letters.get("log/1")).history] == [str(won)]
 
     async def test_one_that_arrives_again_between_is_no_conflict(self, letters: DeadLetters) -> None:
-        await letters.keep([letter := a_letter()])
-        await letters.keep([letter])
-        await letters.settle(letter, a_handling())
-        assert await letters.get("log/1") == a_letter(attempts=2, state="replayed", handled=(a_handling(),))
+        await letters.add([letter := a_letter()])
+        await letters.add([letter])
+        await letters.record(letter, a_history_entry())
+        assert await letters.get("log/1") == a_letter(attempts=2, state="replayed", history=(a_history_entry(),))
 
     async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
         self.only_if(not self.always_answers, "it always answers")
         async with self.unanswering(where) as letters:
             for call in (
-                letters.keep([a_letter()]),
+                letters.add([a_letter()]),
                 letters.get("log/1"),
-                letters.page(WantedLetters(), 1),
+                letters.page(DeadLetterFilter(), 1),
                 letters.groups(),
-                letters.settle(a_letter(), a_handling()),
+                letters.record(a_letter(), a_history_entry()),
             ):
                 with pytest.raises(Unavailable):
                     await self.soon(call)
 
     async def test_what_was_kept_outlives_the_process(self, where: Path) -> None:
         async with self.opened(where) as letters:
-            await letters.keep([letter := a_letter()])
-            await letters.settle(letter, a_handling())
+            await letters.add([letter := a_letter()])
+            await letters.record(letter, a_history_entry())
         async with self.opened(where) as letters:
-            kept = a_letter(state="replayed", handled=(a_handling(),)).listed()
-            assert list(await letters.page(WantedLetters(), 10)) == ([kept] if self.survives else [])
+            kept = a_letter(state="replayed", history=(a_history_entry(),)).listed()
+            assert list(await letters.page(DeadLetterFilter(), 10)) == ([kept] if self.survives else [])

@@ -60,7 +60,7 @@ class Contract:
         """Each of many histories; see contracts/machines.py."""
         run_state_machine_as_test(machine, settings=self.histories)  # type: ignore[arg-type]  # a function will do, its docstring says
 
-    def only_if(self, feature: bool, what: str) -> None:
+    def only_if(self, feature: bool, event: str) -> None:
         """Skip a promise that the subject declares it does not give."""
         if not feature:
-            pytest.skip(f"declared: {what}")
+            pytest.skip(f"declared: {event}")

@@ -133,13 +133,13 @@ async def test_without_the_financial_service_the_trace_and_a_repair_say_what_is_
     await eventually(is_published)
     await eventually(lambda: _is_missing(stack))
     code, (told,), summary = await stack.audit("--grace", "0", "--repair", "--wait", "3")
-    assert (code, told["outcome"], summary["remaining"]) == (3, "told again", 1)
+    assert (code, told["outcome"], summary["remaining"]) == (3, "republished", 1)
     assert "not charged yet" in told["outcome_explanation"]
 
     await stack.pair.financial.started()
     await charged(http, stack.pair, {waiting})
     _, (traced,) = await stack.command("trace", waiting)
-    steps = [each["what"] for each in traced["steps"]]
+    steps = [each["event"] for each in traced["steps"]]
     assert (traced["waits_for"], traced["unreadable"]) == ("nothing", {})
     assert {"started", "finished", "saved", "published", "received", "charged"} == set(steps)
     assert all(each.get("waited_seconds", 0) >= 0 for each in traced["steps"])

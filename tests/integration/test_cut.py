@@ -10,7 +10,7 @@ import httpx
 import pymongo
 import pytest
 from clients import Client
-from deployments import breaches, charged, notices, on_real_servers, start
+from deployments import breaches, charged, on_real_servers, start, telemetry
 from ledger import History, due, kept, read
 from processes import Pair, Process, eventually
 from proxy import Proxy, proxied
@@ -73,7 +73,7 @@ async def test_a_finish_whose_answer_was_lost_is_503_and_then_the_first_end_and_
     await charged(http, pair, {appointment_id})
     (charge,) = (await kept(http, pair.appointment.url, pair.financial.url)).charges
     assert charge["total_price"] == due(told[0])
-    assert await notices(http, pair.appointment, "published") == 1
+    assert await telemetry(http, pair.appointment, "published") == 1
 
 
 async def test_a_finish_whose_answer_was_lost_is_charged_though_nobody_asks_again(
@@ -111,7 +111,7 @@ async def test_a_charge_whose_answer_was_lost_is_there_once(pair: Pair, proxy: P
         await charged(http, pair, {appointment_id})
 
         async def is_told_again() -> bool:
-            return await notices(http, pair.financial, "already charged") == 1
+            return await telemetry(http, pair.financial, "already charged") == 1
 
         await eventually(is_told_again)
         (charge,) = (await kept(http, pair.appointment.url, pair.financial.url)).charges

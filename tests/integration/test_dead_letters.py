@@ -9,10 +9,10 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from builders import a_fact, a_letter, a_message, now, opened
+from builders import a_letter, a_message, an_event, now, opened
 from confluent_kafka import Message as Record
 from confluent_kafka import Producer
-from deployments import notices, on_real_servers
+from deployments import on_real_servers, telemetry
 from ledger import Json, kept
 from msgspec.structs import replace
 from processes import PROGRAM, Pair, Process, Service, eventually
@@ -22,7 +22,7 @@ from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, SqlitePublisher
-from clinic.domain.events import seal
+from clinic.domain.events import to_message
 from clinic.domain.messaging.dead_letters import DeadLetter, fingerprint
 from clinic.domain.messaging.messages import Message
 
@@ -57,23 +57,23 @@ async def test_what_was_set_aside_is_found_replayed_and_discarded_beside_the_run
     assert (group["waiting"], group["group"]) == (2, fingerprint(listed["items"][0]["reason"]))
 
     code, outcomes = await clinic(pair, processes, "replay", "--group", group["group"], "--by", "anna")
-    assert (code, [each["what"] for each in outcomes]) == (3, ["failed again"] * 2)
+    assert (code, [each["outcome"] for each in outcomes]) == (3, ["failed again"] * 2)
     assert (await clinic(pair, processes, "discard", published[0].position, "--reason", "a test", "--by", "bob"))[0] == 0
 
     http.headers["Authorization"] = f"Bearer {TOKEN}"
     url = f"{pair.financial.url}/dead-letters"
     shown = (await http.get(f"{url}/{published[0].position}")).json()
-    assert [(each["what"], each["by"]) for each in shown["handled"]] == [("failed again", "anna"), ("discarded", "bob")]
+    assert [(each["event"], each["by"]) for each in shown["history"]] == [("failed again", "anna"), ("discarded", "bob")]
     assert [each["position"] for each in (await http.get(f"{url}/?state=waiting")).json()["items"]] == [published[2].position]
     answer = await http.post(f"{url}/discard/", json={"by": "carol", "all": True, "reason": "a test"})
-    assert [each["what"] for each in answer.json()["items"]] == ["discarded"]
+    assert [each["outcome"] for each in answer.json()["items"]] == ["discarded"]
     assert (await clinic(pair, processes, "list"))[1][0]["items"] == []
     assert await pair.financial.stopped() == 0
     assert TOKEN not in pair.financial.complained + pair.financial.printed
 
 
 async def all_are_set_aside(http: httpx.AsyncClient, service: Service, count: int) -> bool:
-    return await notices(http, service, "set aside") == count
+    return await telemetry(http, service, "dead-lettered") == count
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def on_servers(processes: list[Process], tmp_path: Path, mongo_standalone: str, 
 async def test_two_replays_while_the_same_messages_arrive_again_charge_each_appointment_once(
     on_servers: Pair, processes: list[Process], http: httpx.AsyncClient
 ) -> None:
-    pair, messages = on_servers, [seal(a_fact()) for _ in range(COUNT)]
+    pair, messages = on_servers, [to_message(an_event()) for _ in range(COUNT)]
     positions = write(pair.environment["CLINIC_KAFKA_BOOTSTRAP_SERVERS"], pair.environment["CLINIC_KAFKA_TOPIC"], messages)
     await set_aside_before(pair, [_letter(message, position) for message, position in zip(messages, positions, strict=True)])
 
@@ -94,27 +94,27 @@ async def test_two_replays_while_the_same_messages_arrive_again_charge_each_appo
     await pair.financial.ready()
 
     async def all_have_arrived() -> bool:
-        told = [await notices(http, pair.financial, what) for what in ("charged", "already charged")]
+        told = [await telemetry(http, pair.financial, what) for what in ("charged", "already charged")]
         return sum(told) >= COUNT
 
     await eventually(all_have_arrived, within=60)
     charges = (await kept(http, pair.financial.url, pair.financial.url)).charges
     assert sorted(each["appointment_id"] for each in charges) == sorted(message.subject for message in messages)
     assert {str(each["total_price"]) for each in charges} == {"400.00"}
-    assert await notices(http, pair.financial, "differs from its charge") == 0
+    assert await telemetry(http, pair.financial, "differs from its charge") == 0
     assert [code for code, _ in replays] == [0, 0]
     await _are_replayed_once(http, pair, positions, [each for _, outcomes in replays for each in outcomes])
 
 
 async def _are_replayed_once(http: httpx.AsyncClient, pair: Pair, positions: list[str], outcomes: list[Json]) -> None:
     """Each letter was noted by one of them; the other never found it waiting, or was told who was quicker."""
-    noted = Counter(each["position"] for each in outcomes if each["what"] in {"charged", "already charged"})
+    noted = Counter(each["position"] for each in outcomes if each["outcome"] in {"charged", "already charged"})
     assert noted == Counter(positions)
-    assert {each["what"] for each in outcomes} <= {"charged", "already charged", "handled already"}
+    assert {each["outcome"] for each in outcomes} <= {"charged", "already charged", "handled already"}
     for position in positions:
         answer = await http.get(f"{pair.financial.url}/dead-letters/{position}", headers={"Authorization": f"Bearer {TOKEN}"})
         shown: Any = answer.raise_for_status().json()
-        assert (shown["state"], [each["what"] for each in shown["handled"]]) == ("replayed", ["replayed"])
+        assert (shown["state"], [each["event"] for each in shown["history"]]) == ("replayed", ["replayed"])
 
 
 def write(kafka: str, topic: str, messages: list[Message]) -> list[str]:
@@ -136,7 +136,7 @@ async def set_aside_before(pair: Pair, letters: list[DeadLetter]) -> None:
     """An older version could not read them."""
     database = MongoDatabase(pair.environment["CLINIC_MONGO_URL"], pair.environment["CLINIC_MONGO_DATABASE"] + "_financial", timeout=5)
     async with opened(MongoDeadLetters(database)) as store:
-        await store.keep(letters)
+        await store.add(letters)
 
 
 def _letter(message: Message, position: str) -> DeadLetter:

@@ -94,7 +94,7 @@ async def test_finishing_fifty_times_at_once_is_one_end_and_one_charge(pair: Pai
 
 async def _published(http: httpx.AsyncClient, pair: Pair) -> int:
     metrics = (await http.get(f"{pair.appointment.url}/metrics")).text
-    (line,) = (line for line in metrics.splitlines() if line.startswith('clinic_notices_total{what="published"}'))
+    (line,) = (line for line in metrics.splitlines() if line.startswith('clinic_events_total{event="published"}'))
     return int(float(line.split()[-1]))
 
 

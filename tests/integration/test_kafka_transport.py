@@ -18,7 +18,7 @@ from deployments import own_kafka
 from hypothesis import settings
 from msgspec.structs import replace
 
-from clinic.adapters.kafka.cluster import Kafka
+from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.domain.errors import Misconfigured, Unavailable
@@ -42,8 +42,10 @@ class TestKafkaTransport(TransportContract):
     def where(self) -> Path:
         return Path(f"test-{uuid4().hex}")
 
-    def topic(self, where: Path, group: str) -> Kafka:
-        return Kafka(servers=self.servers, topic=where.name, group=group, partitions=3, replication=1, protocol=self.protocol, options={})
+    def topic(self, where: Path, group: str) -> KafkaConfig:
+        return KafkaConfig(
+            servers=self.servers, topic=where.name, group=group, partitions=3, replication=1, protocol=self.protocol, options={}
+        )
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[Ends]:
@@ -76,13 +78,13 @@ class TestKafkaTransport(TransportContract):
 
 
 @pytest.fixture
-def its(kafka: str) -> Kafka:
+def its(kafka: str) -> KafkaConfig:
     """A topic and a group of this test's own."""
     name = f"test-{uuid4().hex}"
-    return Kafka(servers=kafka, topic=name, group=name, partitions=1, replication=1, protocol="classic", options={})
+    return KafkaConfig(servers=kafka, topic=name, group=name, partitions=1, replication=1, protocol="classic", options={})
 
 
-async def test_a_member_that_was_fenced_gets_a_new_client_and_goes_on(its: Kafka) -> None:
+async def test_a_member_that_was_fenced_gets_a_new_client_and_goes_on(its: KafkaConfig) -> None:
     its = replace(its, options={"group.instance.id": "one and the same"})
     fenced, other = (KafkaSubscription(its, now, Noticed()) for _ in range(2))
     async with opened(KafkaPublisher(replace(its, options={}), LEASE, Noticed())) as publisher, opened(fenced):
@@ -106,7 +108,7 @@ async def _received_in_the_end(subscription: KafkaSubscription) -> Sequence[Deli
                 return await subscription.receive()
 
 
-async def test_a_time_beyond_all_dates_is_the_last_one(its: Kafka) -> None:
+async def test_a_time_beyond_all_dates_is_the_last_one(its: KafkaConfig) -> None:
     topic = NewTopic(its.topic, 1, 1, config={"message.timestamp.after.max.ms": str(2**63 - 1)})
     admin = AdminClient({"bootstrap.servers": its.servers})
     admin.create_topics([topic])[its.topic].result()
@@ -120,7 +122,9 @@ async def test_a_time_beyond_all_dates_is_the_last_one(its: Kafka) -> None:
     assert delivery.origin.published_at.year == 9999
 
 
-async def test_an_acknowledgement_that_a_stopped_broker_does_not_answer_is_unavailable_and_closing_does_not_wait_for_it(its: Kafka) -> None:
+async def test_an_acknowledgement_that_a_stopped_broker_does_not_answer_is_unavailable_and_closing_does_not_wait_for_it(
+    its: KafkaConfig,
+) -> None:
     with own_kafka() as broker:
         its = replace(its, servers=broker.address)
         subscription = KafkaSubscription(its, now, Noticed())
@@ -136,7 +140,7 @@ async def test_an_acknowledgement_that_a_stopped_broker_does_not_answer_is_unava
                     await subscription.close()
 
 
-async def test_silence_of_the_broker_is_told_though_nothing_is_to_be_received(its: Kafka) -> None:
+async def test_silence_of_the_broker_is_told_though_nothing_is_to_be_received(its: KafkaConfig) -> None:
     with own_kafka() as broker:
         its = replace(its, servers=broker.address)
         async with opened(KafkaSubscription(its, now, Noticed())) as subscription, broker.away("stopped"):
@@ -146,7 +150,7 @@ async def test_silence_of_the_broker_is_told_though_nothing_is_to_be_received(it
 
 
 @pytest.mark.parametrize("kind", [KafkaPublisher, KafkaSubscription])
-async def test_options_that_would_break_a_promise_are_refused_by_name(its: Kafka, kind: Any) -> None:
+async def test_options_that_would_break_a_promise_are_refused_by_name(its: KafkaConfig, kind: Any) -> None:
     broken = replace(its, options={"acks": "1", "auto.offset.reset": "latest"})
     subject = KafkaPublisher(broken, LEASE, Noticed()) if kind is KafkaPublisher else KafkaSubscription(broken, now, Noticed())
     with pytest.raises(Misconfigured, match=r"acks|auto\.offset\.reset"):
@@ -154,13 +158,13 @@ async def test_options_that_would_break_a_promise_are_refused_by_name(its: Kafka
             await subject.receive() if isinstance(subject, KafkaSubscription) else None
 
 
-async def test_a_value_that_the_client_does_not_take_is_named_and_not_repeated(its: Kafka) -> None:
+async def test_a_value_that_the_client_does_not_take_is_named_and_not_repeated(its: KafkaConfig) -> None:
     with pytest.raises(Misconfigured, match=r"does not take debug") as refused:
         await KafkaPublisher(replace(its, options={"debug": "hunter2"}), LEASE, Noticed()).open()
     assert "hunter2" not in str(refused.value)
 
 
-async def test_a_rebalance_while_a_batch_is_held_neither_loses_a_message_nor_stalls(its: Kafka) -> None:
+async def test_a_rebalance_while_a_batch_is_held_neither_loses_a_message_nor_stalls(its: KafkaConfig) -> None:
     its = replace(its, partitions=4)
     first, second = (KafkaSubscription(its, now, Noticed()) for _ in range(2))
     messages = [a_message() for _ in range(40)]
@@ -187,6 +191,6 @@ async def _whoever_receives(*members: KafkaSubscription) -> tuple[Sequence[Deliv
     return done.result(), receiving[done]
 
 
-async def test_nothing_is_published_at_once(its: Kafka) -> None:
+async def test_nothing_is_published_at_once(its: KafkaConfig) -> None:
     async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
         assert await publisher.publish([]) == []

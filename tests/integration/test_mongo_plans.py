@@ -20,9 +20,9 @@ from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial import ports as financial
-from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging.dead_letters import DeadLetter, LetterState, WantedLetters
-from clinic.domain.messaging.messages import Published
+from clinic.domain.financial.model import Charge, ChargeCursor
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, LetterState
+from clinic.domain.messaging.messages import PublishResult
 
 Document = dict[str, Any]
 
@@ -111,7 +111,7 @@ async def finished(store: MongoAppointments, some: list[Appointment]) -> None:
 async def published(store: MongoAppointments, count: int) -> None:
     while count:
         claimed = await store.claim(100)
-        await store.confirm([Published(each.message, "log/1", now()) for each in claimed])
+        await store.confirm([PublishResult(each.message, "log/1", now()) for each in claimed])
         count -= len(claimed)
 
 
@@ -127,12 +127,12 @@ async def appointments(mongo_standalone: str, name: str) -> AsyncIterator[MongoA
 
 
 async def test_every_list_of_appointments_comes_in_the_order_of_an_index(appointments: MongoAppointments, profiler: Profiler) -> None:
-    (middle,) = (await appointments.page(appointment.Wanted(), HISTORY // 2))[-1:]
+    (middle,) = (await appointments.page(appointment.AppointmentFilter(), HISTORY // 2))[-1:]
     shapes = list(product((None, BUSY_PHYSICIAN), (None, LOYAL_PATIENT), (None, True, False), (None, middle.id)))
 
     with profiler.watching("appointments") as plans:
         for physician, patient, is_finished, after in shapes:
-            await appointments.page(appointment.Wanted(physician, patient, is_finished), PAGE, after)
+            await appointments.page(appointment.AppointmentFilter(physician, patient, is_finished), PAGE, after)
 
     assert dear(plans) == []
     assert len(plans) >= len(shapes) == 24
@@ -145,13 +145,13 @@ async def test_every_list_of_charges_comes_in_the_order_of_an_index(mongo_standa
         made = [_charge(number) for number in range(HISTORY)]
         await charges.add(made)
         middle = made[HISTORY // 2].charged_at
-        place = Place(middle, made[HISTORY // 2].appointment_id)
+        place = ChargeCursor(middle, made[HISTORY // 2].appointment_id)
         times = (None, middle - timedelta(seconds=50)), (None, middle + timedelta(seconds=50))
         shapes = list(product((None, BUSY_PHYSICIAN), (None, LOYAL_PATIENT), *times, (None, place)))
 
         with profiler.watching("charges") as plans:
             for physician, patient, charged_from, charged_to, after in shapes:
-                await charges.page(financial.Wanted(physician, patient, charged_from, charged_to), PAGE, after)
+                await charges.page(financial.ChargeFilter(physician, patient, charged_from, charged_to), PAGE, after)
     finally:
         await charges.close()
 
@@ -163,12 +163,12 @@ async def test_every_list_of_dead_letters_comes_in_the_order_of_an_index(mongo_s
     letters = MongoDeadLetters(MongoDatabase(mongo_standalone, name, timeout=5))
     await letters.open()
     try:
-        await letters.keep([_letter(number) for number in range(HISTORY)])
+        await letters.add([_letter(number) for number in range(HISTORY)])
         shapes = list(product((None, "waiting", "discarded"), (None, "group-1"), (None, "about-1"), ("", f"log/{HISTORY // 2:04}")))
 
         with profiler.watching("dead_letters") as plans:
             for state, group, about, after in shapes:
-                await letters.page(WantedLetters(state, group, about), PAGE, after)  # type: ignore[arg-type]
+                await letters.page(DeadLetterFilter(state, group, about), PAGE, after)  # type: ignore[arg-type]
     finally:
         await letters.close()
 
@@ -182,7 +182,7 @@ async def test_the_groups_of_dead_letters_are_counted_without_reading_a_letter(
     letters = MongoDeadLetters(MongoDatabase(mongo_standalone, name, timeout=5))
     await letters.open()
     try:
-        await letters.keep([_letter(number) for number in range(HISTORY)])
+        await letters.add([_letter(number) for number in range(HISTORY)])
         with profiler.watching("dead_letters") as plans:
             assert sum(each.waiting for each in await letters.groups()) == HISTORY // 2
         indexes = profiler.indexes("dead_letters")
@@ -215,10 +215,10 @@ async def test_the_charges_of_an_audit_come_in_the_order_of_their_ids(mongo_stan
 
 
 async def test_when_a_fact_was_told_is_found_by_its_appointments_id(appointments: MongoAppointments, profiler: Profiler) -> None:
-    (told,) = await appointments.page(appointment.Wanted(finished=True), 1)
+    (told,) = await appointments.page(appointment.AppointmentFilter(finished=True), 1)
 
     with profiler.watching("appointments") as plans:
-        await appointments.told(a_message(subject=str(told.id)))
+        await appointments.status(a_message(subject=str(told.id)))
 
     assert dear(plans) == []
     assert max(each["docsExamined"] for each in plans) == 1
@@ -239,7 +239,7 @@ async def test_what_a_dead_process_left_is_found_without_reading_the_history(
     async with process(mongo_standalone, name) as another:
         with profiler.watching("appointments") as plans:
             taken = await another.claim(100)
-            await another.confirm([Published(each.message, "log/1", now()) for each in taken])
+            await another.confirm([PublishResult(each.message, "log/1", now()) for each in taken])
 
     assert {each.message.subject for each in taken} == {str(each.id) for each in left}
     assert dear(plans) == []

@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pymongo
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, a_message, an_appointment, now, opened
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, a_message, an_appointment, now, opened
 from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, finished, hand_over, published, saved
 from contracts.subject import FEW
 
@@ -19,7 +19,7 @@ from clinic.adapters.mongo.charges import MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging.dead_letters import WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetterFilter
 
 NOBODY = "mongodb://127.0.0.1:1/?directConnection=true"
 
@@ -111,11 +111,11 @@ class TestMongoDeadLetters(OnMongo, DeadLettersContract):
             async with self.opened(where) as letters:
                 if not again:
                     await database.collection("dead_letters").insert_many(documents)
-                first, second = await letters.page(WantedLetters(state="waiting"), 10)
+                first, second = await letters.page(DeadLetterFilter(state="waiting"), 10)
                 (group,) = await letters.groups()
             assert (first.about, first.type, first.reason, first.attempts) == (message.subject, message.type, "byte 5", 2)
             assert (first.first_seen, first.last_seen, first.published_at) == (ONE_O_CLOCK, TWO_O_CLOCK, ONE_O_CLOCK)
-            assert (second.about, second.type, second.handled) == ("key", "", ())
+            assert (second.about, second.type, second.history) == ("key", "", ())
             assert (group.group, group.waiting) == (first.group, 2)
         await database.close()
 
@@ -129,20 +129,20 @@ class TestMongoDeadLetters(OnMongo, DeadLettersContract):
             await database.collection("dead_letters").insert_one({"_id": "log/1", **old, **seen})
             await database.close()
             if call == "keep":
-                await letters.keep([a_letter()])
+                await letters.add([a_letter()])
             letter = await letters.get("log/1")
             if call == "settle":
-                await letters.settle(letter, a_handling())
+                await letters.record(letter, a_history_entry())
             found = await letters.get("log/1")
         assert (found.about, found.attempts) == ("key", 2 if call == "keep" else 1)
-        assert (found.state, found.handled) == (("replayed", (a_handling(),)) if call == "settle" else ("waiting", ()))
+        assert (found.state, found.history) == (("replayed", (a_history_entry(),)) if call == "settle" else ("waiting", ()))
 
     async def test_a_command_that_comes_before_the_service_has_made_its_indexes_finds_all(self, where: Path) -> None:
         database = self.database(where)
-        await database.visit()
+        await database.attach()
         letters = MongoDeadLetters(database)
-        await letters.keep([letter := a_letter()])
-        assert list(await letters.page(WantedLetters("waiting"), 10)) == [letter.listed()]
+        await letters.add([letter := a_letter()])
+        assert list(await letters.page(DeadLetterFilter("waiting"), 10)) == [letter.listed()]
         assert [each.waiting for each in await letters.groups()] == [1]
         await database.close()
 
@@ -185,7 +185,7 @@ async def test_charges_that_are_not_safe_are_not_said_to_be_kept(mongo_standalon
         charge = a_charge()
         with writes_that_are_not_safe(mongo_standalone, "insert"), pytest.raises(Unavailable):
             await charges.add([charge])
-        assert (await charges.add([charge])).standing == [charge]
+        assert (await charges.add([charge])).existing == [charge]
 
 
 @pytest.mark.parametrize("url", ["mongodb://user:hunter2", "mongodb://127.0.0.1/?tlsCAFile=hunter2&tls=true", "http://hunter2"])

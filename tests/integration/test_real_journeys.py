@@ -18,12 +18,12 @@ from deployments import (
     charged,
     finish,
     finish_many,
-    notices,
     on_real_servers,
     own_kafka,
     own_mongo,
     readiness,
     start,
+    telemetry,
 )
 from ledger import History, due, kept, read
 from processes import Pair, Process, eventually
@@ -149,7 +149,7 @@ async def test_of_two_and_three_instances_one_of_each_is_killed_under_load_and_t
     history, victims = History(), (appointments[1], financials[1])
 
     async def all_work() -> bool:
-        return all([await notices(http, each, "charged") for each in financials])
+        return all([await telemetry(http, each, "charged") for each in financials])
 
     async with busy(http, [(appointments[number % 2], pair.financial) for number in range(8)], history):
         await eventually(all_work)

@@ -16,7 +16,7 @@ import pymongo
 import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
-from deployments import charged, finish, notices, on_real_servers
+from deployments import charged, finish, on_real_servers, telemetry
 from kafka import KafkaConsumer, KafkaProducer  # type: ignore[import-untyped]
 from ledger import Json, due, kept
 from processes import Pair, Process, eventually
@@ -29,7 +29,7 @@ LARGEST = 4 * MIB
 Headers = list[tuple[str, bytes | None]]
 
 
-def news(**changes: Any) -> Json:
+def finished_event(**changes: Any) -> Json:
     """An appointment is over."""
     usual = {
         "appointment_id": str(uuid4()),
@@ -49,7 +49,7 @@ class Written:
     value: bytes | None
     headers: Headers = field(default_factory=list)
     key: bytes | None = None
-    news: Json | None = None
+    finished_event: Json | None = None
     position: str = ""
 
     def delivered(self, error: object, record: Message) -> None:
@@ -63,7 +63,7 @@ def attributes(type_: str | None = FINISHED_V1) -> Headers:
 
 
 def binary(told: Json | None = None, headers: Headers | None = None) -> Written:
-    told = told or news()
+    told = told or finished_event()
     return Written(json.dumps(told).encode(), headers or attributes(), told["appointment_id"].encode(), told)
 
 
@@ -116,8 +116,8 @@ def unreadable() -> dict[str, Written]:
         "the message names no event type  ": Written(b"{", [("content-type", b"application/cloudevents+json")]),
         "clinic.appointment.finished.v1 with data that cannot be read": Written(noise, attributes()),
         "clinic.appointment.finished.v1 with data that cannot be read ": Written(b"\x00" * (3 * MIB), attributes()),
-        "clinic.appointment.finished.v1 with data that cannot be read  ": binary(news(price="a lot")),
-        "the appointment ends": binary(news(end="2020-12-01T12:00:00Z")),
+        "clinic.appointment.finished.v1 with data that cannot be read  ": binary(finished_event(price="a lot")),
+        "the appointment ends": binary(finished_event(end="2020-12-01T12:00:00Z")),
     }
 
 
@@ -132,14 +132,19 @@ def skipped() -> list[Written]:
 def readable() -> list[Written]:
     """The news of ten appointments, that of one told three times."""
     thrice = binary()
-    one, other, small, large = news(), news(), news(note="x" * (900 * KIB)), news(note="x" * (3 * MIB))
+    one, other, small, large = (
+        finished_event(),
+        finished_event(),
+        finished_event(note="x" * (900 * KIB)),
+        finished_event(note="x" * (3 * MIB)),
+    )
     encoded = base64.b64encode(json.dumps(other).encode()).decode()
-    late, early = news(start="2020-12-01T16:00:00Z", end="2020-12-01T17:00:00Z"), news()
+    late, early = finished_event(start="2020-12-01T16:00:00Z", end="2020-12-01T17:00:00Z"), finished_event()
     twice_said: Headers = [("ce_type", b"something.else"), *attributes(), ("traceparent", None), ("traceparent", b"1"), ("ce_time", None)]
     return [
         binary(),
-        Written(thrice.value, thrice.headers, thrice.key, thrice.news),
-        Written(thrice.value, thrice.headers, thrice.key, thrice.news),
+        Written(thrice.value, thrice.headers, thrice.key, thrice.finished_event),
+        Written(thrice.value, thrice.headers, thrice.key, thrice.finished_event),
         thrice,
         structured(one, {"data": one}),
         structured(other, {"data_base64": encoded}),
@@ -158,13 +163,13 @@ async def test_what_cannot_be_read_is_set_aside_what_is_none_of_ours_is_skipped_
     await pair.financial.started()
     bad, other, good = unreadable(), skipped(), readable()
     mixed = [each for group in zip(good, [*bad.values(), *other, binary()], strict=True) for each in group]
-    told = {each.news["appointment_id"]: each.news for each in (*good, mixed[-1]) if each.news}
+    told = {each.finished_event["appointment_id"]: each.finished_event for each in (*good, mixed[-1]) if each.finished_event}
 
     write(kafka, topic, *mixed)
     await _charged(http, pair, set(told))
 
     async def all_is_counted() -> bool:
-        seen = [await notices(http, pair.financial, what) for what in ("skipped", "set aside", "already charged")]
+        seen = [await telemetry(http, pair.financial, what) for what in ("skipped", "dead-lettered", "already charged")]
         return seen == [len(other), len(bad), 2]
 
     await eventually(all_is_counted)
@@ -236,7 +241,7 @@ async def test_what_a_stranger_writes_with_a_client_of_another_make_is_charged(
     pair: Pair, topic: str, by_hand: dict[str, Any], http: httpx.AsyncClient
 ) -> None:
     await pair.started()
-    told = news()
+    told = finished_event()
     with closing(KafkaProducer(**by_hand)) as producer:
         sent = producer.send(topic, json.dumps(told).encode(), key=told["appointment_id"].encode(), headers=attributes())
         await asyncio.to_thread(sent.get, 20)

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type:
 from msgspec.structs import replace
 from proxy import proxied
 
-from clinic.adapters.kafka.cluster import Kafka
+from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.mongo.charges import MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
@@ -24,18 +24,18 @@ AN_ANSWER = slice(21, None)
 
 
 @pytest.fixture
-def its(kafka: str) -> Kafka:
+def its(kafka: str) -> KafkaConfig:
     """A topic that is not there yet."""
     name = f"test-{uuid4().hex}"
-    return Kafka(servers=kafka, topic=name, group=name, partitions=3, replication=1, protocol="classic", options={})
+    return KafkaConfig(servers=kafka, topic=name, group=name, partitions=3, replication=1, protocol="classic", options={})
 
 
-def make(its: Kafka, topic: NewTopic) -> None:
+def make(its: KafkaConfig, topic: NewTopic) -> None:
     admin = AdminClient({"bootstrap.servers": its.servers})  # which must outlive its answer
     admin.create_topics([topic])[its.topic].result()
 
 
-async def opened_and_closed(its: Kafka) -> Noticed:
+async def opened_and_closed(its: KafkaConfig) -> Noticed:
     noticed = Noticed()
     publisher = KafkaPublisher(its, LEASE, noticed)
     await publisher.open()
@@ -43,7 +43,7 @@ async def opened_and_closed(its: Kafka) -> Noticed:
     return noticed
 
 
-async def test_a_missing_topic_is_made_with_its_partitions_and_keeps_everything_for_ever(its: Kafka) -> None:
+async def test_a_missing_topic_is_made_with_its_partitions_and_keeps_everything_for_ever(its: KafkaConfig) -> None:
     assert await opened_and_closed(its) == []
 
     admin = AdminClient({"bootstrap.servers": its.servers})
@@ -54,7 +54,7 @@ async def test_a_missing_topic_is_made_with_its_partitions_and_keeps_everything_
     assert await opened_and_closed(its) == []
 
 
-async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its: Kafka) -> None:
+async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its: KafkaConfig) -> None:
     forgetful = NewTopic(its.topic, 1, 1, config={"retention.ms": "3600000"})
     make(its, forgetful)
 
@@ -66,7 +66,7 @@ async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its:
     assert details["wanted"] == {"retention.ms": "-1"}
 
 
-async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_and_a_stronger_one_is_not(its: Kafka) -> None:
+async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_and_a_stronger_one_is_not(its: KafkaConfig) -> None:
     compacted = NewTopic(its.topic, 1, 1, config={"cleanup.policy": "compact", "retention.ms": "-1", "min.insync.replicas": "3"})
     make(its, compacted)
 
@@ -75,7 +75,7 @@ async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_an
     assert details["found"] == {"cleanup.policy": "compact", "replication": "1"}
 
 
-async def test_a_topic_that_cannot_be_made_stops_the_start_with_what_to_do(its: Kafka) -> None:
+async def test_a_topic_that_cannot_be_made_stops_the_start_with_what_to_do(its: KafkaConfig) -> None:
     beyond_this_cluster = replace(its, replication=3)
 
     with pytest.raises(Misconfigured, match=r"make it with 3 partitions, replication 3 .*min\.insync\.replicas.*or allow") as refused:

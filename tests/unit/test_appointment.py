@@ -24,16 +24,16 @@ def test_it_starts_in_whole_seconds_at_its_price() -> None:
 
 
 def test_it_finishes_in_whole_seconds() -> None:
-    finished, fact = an_appointment().finish(TWO_O_CLOCK + ALMOST_A_SECOND)
+    finished, event = an_appointment().finish(TWO_O_CLOCK + ALMOST_A_SECOND)
     assert finished.end == TWO_O_CLOCK
-    assert fact
-    assert fact.end == TWO_O_CLOCK
+    assert event
+    assert event.end == TWO_O_CLOCK
 
 
 def test_the_news_tells_all_that_a_charge_needs() -> None:
     started = an_appointment()
-    _, fact = started.finish(TWO_O_CLOCK)
-    assert fact == AppointmentFinished(
+    _, event = started.finish(TWO_O_CLOCK)
+    assert event == AppointmentFinished(
         appointment_id=started.id,
         physician_id=started.physician_id,
         patient_id=started.patient_id,
@@ -50,10 +50,10 @@ def test_finishing_again_gives_the_first_end_and_no_news() -> None:
 
 @given(st.timedeltas(timedelta(days=-400), timedelta(days=400)))
 def test_it_never_ends_before_it_starts(behind: timedelta) -> None:
-    finished, fact = an_appointment().finish(ONE_O_CLOCK + behind)
+    finished, event = an_appointment().finish(ONE_O_CLOCK + behind)
     assert finished.end
-    assert fact
-    assert finished.end == fact.end == max(ONE_O_CLOCK, (ONE_O_CLOCK + behind).replace(microsecond=0))
+    assert event
+    assert finished.end == event.end == max(ONE_O_CLOCK, (ONE_O_CLOCK + behind).replace(microsecond=0))
 
 
 def test_with_a_clock_that_is_behind_the_end_is_the_start() -> None:

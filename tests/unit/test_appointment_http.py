@@ -275,7 +275,7 @@ async def test_a_finish_whose_answer_was_lost_is_safe_to_repeat(tmp_path: Path) 
     clinic = Clinic(settings("memory", tmp_path))
     store = UnreachableAppointments(clinic.clock, 3.0)
     store.kept_first = True
-    clinic.front_desk.appointments.override(Object(store))
+    clinic.appointment.appointments.override(Object(store))
     async with clinic.running():
         store.reachable = True
         its_id = await clinic.start()
@@ -294,7 +294,7 @@ async def test_a_start_answered_with_503_may_have_started(tmp_path: Path) -> Non
     clinic = Clinic(settings("memory", tmp_path))
     store = UnreachableAppointments(clinic.clock, 3.0)
     store.kept_first = True
-    clinic.front_desk.appointments.override(Object(store))
+    clinic.appointment.appointments.override(Object(store))
     async with clinic.running():
         problem(await clinic.appointments.post("/", json={"physician_id": PHYSICIAN, "patient_id": PATIENT}), 503)
         store.reachable = True
@@ -306,7 +306,7 @@ async def counted(clinic: Clinic) -> dict[str, int]:
     async with asyncio.timeout(10):
         while True:
             text = (await clinic.appointments.get("/metrics")).text + (await clinic.charges.get("/metrics")).text
-            rows = re.findall(r'^clinic_notices_total\{what="([^"]*)"\} (.*)$', text, re.MULTILINE)
+            rows = re.findall(r'^clinic_events_total\{event="([^"]*)"\} (.*)$', text, re.MULTILINE)
             found = {what: int(float(count)) for what, count in rows}
             if found.get("published", 0) >= found.get("finished", 0):
                 return found

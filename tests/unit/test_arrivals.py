@@ -7,10 +7,10 @@ from uuid import UUID, uuid4
 import pytest
 from builders import a_charge
 
-from clinic.adapters.charge_waiters import MOST_WAITERS, Arrivals
+from clinic.adapters.charge_waiters import MAX_WAITERS, ChargeWaiters
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial.model import Charge
-from clinic.domain.financial.ports import Added
+from clinic.domain.financial.ports import AddResult
 
 
 class Store:
@@ -33,26 +33,26 @@ class Store:
 
 async def test_a_charge_made_here_wakes_its_waiters_without_a_look_up() -> None:
     store = Store()
-    arrivals, charge = Arrivals(store.find), a_charge()
+    arrivals, charge = ChargeWaiters(store.find), a_charge()
     waiting = asyncio.create_task(arrivals.wait(charge.appointment_id, 10))
     await store.was_asked.wait()
-    arrivals.announce(Added([charge], []))
+    arrivals.notify(AddResult([charge], []))
     assert await waiting == charge
     assert len(store.asked) == 1
 
 
 async def test_a_charge_that_stands_wakes_its_waiters_too() -> None:
     store = Store()
-    arrivals, charge = Arrivals(store.find), a_charge()
+    arrivals, charge = ChargeWaiters(store.find), a_charge()
     waiting = asyncio.create_task(arrivals.wait(charge.appointment_id, 10))
     await store.was_asked.wait()
-    arrivals.announce(Added([], [charge]))
+    arrivals.notify(AddResult([], [charge]))
     assert await waiting == charge
 
 
 async def test_all_waiters_share_one_look_up() -> None:
     store = Store()
-    arrivals = Arrivals(store.find)
+    arrivals = ChargeWaiters(store.find)
     charges = [a_charge() for _ in range(20)]
     waiters = [asyncio.create_task(arrivals.wait(each.appointment_id, 10)) for each in charges]
     await store.was_asked.wait()
@@ -64,25 +64,25 @@ async def test_all_waiters_share_one_look_up() -> None:
 async def test_a_store_that_does_not_answer_for_a_while_loses_no_waiter() -> None:
     store = Store()
     store.weather, store.charges = 2, [a_charge()]
-    assert await Arrivals(store.find).wait(store.charges[0].appointment_id, 10) == store.charges[0]
+    assert await ChargeWaiters(store.find).wait(store.charges[0].appointment_id, 10) == store.charges[0]
 
 
 async def test_waiting_costs_nothing_while_nobody_waits() -> None:
     store = Store()
-    arrivals = Arrivals(store.find)
+    arrivals = ChargeWaiters(store.find)
     before = asyncio.all_tasks()
     with pytest.raises(NotFound):
         await arrivals.wait(uuid4(), 0.01)
     await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)  # the last look ends by itself
     asked = len(store.asked)
-    arrivals.announce(Added([a_charge()], []))
+    arrivals.notify(AddResult([a_charge()], []))
     assert len(store.asked) == asked
 
 
 async def test_a_waiter_that_is_cancelled_makes_room_and_leaves_others_alone() -> None:
     store = Store()
-    arrivals, charge = Arrivals(store.find), a_charge()
-    waiters = [asyncio.create_task(arrivals.wait(charge.appointment_id, 10)) for _ in range(MOST_WAITERS)]
+    arrivals, charge = ChargeWaiters(store.find), a_charge()
+    waiters = [asyncio.create_task(arrivals.wait(charge.appointment_id, 10)) for _ in range(MAX_WAITERS)]
     await store.was_asked.wait()
     with pytest.raises(Unavailable):
         await arrivals.wait(charge.appointment_id, 10)
@@ -90,5 +90,5 @@ async def test_a_waiter_that_is_cancelled_makes_room_and_leaves_others_alone() -
     await asyncio.wait(waiters[:1])
     waiters[0] = asyncio.create_task(arrivals.wait(charge.appointment_id, 10))
     await asyncio.sleep(0)
-    arrivals.announce(Added([charge], []))
-    assert await asyncio.gather(*waiters) == [charge] * MOST_WAITERS
+    arrivals.notify(AddResult([charge], []))
+    assert await asyncio.gather(*waiters) == [charge] * MAX_WAITERS

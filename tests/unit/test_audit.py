@@ -6,20 +6,20 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from builders import TWO_O_CLOCK, Noticed, StandingClock, a_handling, a_letter, an_appointment, an_origin, running
+from builders import TWO_O_CLOCK, Noticed, StandingClock, a_history_entry, a_letter, an_appointment, an_origin, running
 from msgspec.structs import replace
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.appointment.use_cases import FindFinished, ListFinished, TellAgain
-from clinic.domain.events import AppointmentFinished, own_ids, read
+from clinic.domain.appointment.use_cases import FindFinishedEvent, ListFinishedEvents, RepublishFinished
+from clinic.domain.events import AppointmentFinished, event_ids, from_message
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
-from clinic.domain.messaging.dead_letters import DeadLetter, WantedLetters
-from clinic.domain.messaging.messages import Published, Told
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
+from clinic.domain.messaging.messages import PublishResult, Received
 from clinic.domain.money import Money
-from clinic.domain.reconciliation.audit import PAGE, SOME, AuditCharges, Finished
+from clinic.domain.reconciliation.audit import CONCURRENCY, PAGE_SIZE, AuditCharges, Finished
 from clinic.domain.reconciliation.findings import Finding
 from clinic.domain.reconciliation.repair import Repair, RepairCharges
 
@@ -40,7 +40,7 @@ class World:
         """An appointment from one to two o'clock, whose news is published."""
         finished = await self.finish_untold(**changes)
         for each in await self.appointments.claim(10):
-            await self.appointments.confirm([Published(each.message, "log/1", TWO_O_CLOCK)])
+            await self.appointments.confirm([PublishResult(each.message, "log/1", TWO_O_CLOCK)])
         return finished
 
     async def finish_untold(self, **changes: Any) -> Appointment:
@@ -55,22 +55,22 @@ class World:
             await self.appointments.add(each)
 
     async def charge(self, *appointments: Appointment, policy: str = "hours-begun", **changes: Any) -> None:
-        facts = [each.news for each in appointments]
-        made = [Charge.for_finished(Told(fact, an_origin()), POLICIES[policy], TWO_O_CLOCK) for fact in facts if fact]
+        events = [each.finished_event for each in appointments]
+        made = [Charge.for_finished(Received(event, an_origin()), POLICIES[policy], TWO_O_CLOCK) for event in events if event]
         await self.charges.add([replace(each, **changes) for each in made])
 
     @property
     def finished(self) -> Finished:
         store = self.appointments
-        return Finished(ListFinished(store), FindFinished(store, store), TellAgain(store, store))
+        return Finished(ListFinishedEvents(store), FindFinishedEvent(store, store), RepublishFinished(store, store))
 
     async def audit(self, grace: timedelta = GRACE, *, at_once: bool = False) -> tuple[list[Finding], int, int]:
         """What is found, how many are compared, and how many of those are in flight."""
         self.clock.moment = TWO_O_CLOCK if at_once else LATER
         audit = AuditCharges(self.charges, self.letters, POLICIES["hours-begun"], self.clock)
-        stretches = [each async for each in audit(self.finished, grace)]
-        findings = [finding for each in stretches for finding in each.findings]
-        return findings, sum(each.appointments for each in stretches), sum(each.in_flight for each in stretches)
+        chunks = [each async for each in audit(self.finished, grace)]
+        findings = [finding for each in chunks for finding in each.findings]
+        return findings, sum(each.appointments for each in chunks), sum(each.in_flight for each in chunks)
 
     async def repair(self, within: float = SHORT) -> list[Repair]:
         """What becomes of everything that an audit finds."""
@@ -83,16 +83,16 @@ class World:
         """The appointment service: it publishes what is told."""
         while True:
             for each in await self.appointments.claim(10):
-                await self.appointments.confirm([Published(each.message, "log/2", LATER)])
+                await self.appointments.confirm([PublishResult(each.message, "log/2", LATER)])
 
     async def services(self) -> None:
         """Both services: what is told is charged."""
         charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, Noticed())
         while True:
             claimed = await self.appointments.claim(10)
-            facts = [fact for each in claimed if (fact := read(each.message))]
-            await charge([Told(fact, an_origin()) for fact in facts])
-            await self.appointments.confirm([Published(each.message, "log/2", LATER) for each in claimed])
+            events = [event for each in claimed if (event := from_message(each.message))]
+            await charge([Received(event, an_origin()) for event in events])
+            await self.appointments.confirm([PublishResult(each.message, "log/2", LATER) for each in claimed])
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def world() -> World:
 
 def a_waiting_letter(about: Appointment, **changes: Any) -> Any:
     """Of its own news."""
-    usual = {"position": "log/1", "message_id": own_ids(about.id)[1], "reason": "it is beyond all money"}
+    usual = {"position": "log/1", "message_id": event_ids(about.id)[1], "reason": "it is beyond all money"}
     return a_letter(about=str(about.id), **(usual | changes))
 
 
@@ -124,7 +124,7 @@ async def test_a_finished_appointment_without_a_charge_is_missing(world: World) 
     lost = await world.finish()
     ((finding,), compared, _) = await world.audit()
     assert (finding.kind, finding.appointment_id, finding.expected, finding.found) == ("missing", lost.id, Money("400.00"), None)
-    assert finding.remedy == "tell again"
+    assert finding.remedy == "republish"
     assert finding.explanation == "finished 2020-12-01 14:00:00, published 2020-12-01 14:00:00 at log/1, and not charged"
     assert compared == 1
 
@@ -132,7 +132,7 @@ async def test_a_finished_appointment_without_a_charge_is_missing(world: World) 
 async def test_what_was_never_told_is_missing(world: World) -> None:
     await world.restore(an_appointment(end=TWO_O_CLOCK))
     ((finding,), _, _) = await world.audit()
-    assert finding.remedy == "tell again"
+    assert finding.remedy == "republish"
     assert "never told" in finding.explanation
 
 
@@ -144,17 +144,17 @@ async def test_what_waits_to_be_published_is_missing_and_needs_no_telling(world:
 
 
 async def test_a_missing_one_that_a_dead_letter_is_about_is_named_with_the_command(world: World) -> None:
-    await world.letters.keep([a_waiting_letter(await world.finish())])
+    await world.letters.add([a_waiting_letter(await world.finish())])
     ((finding,), _, _) = await world.audit()
     assert (finding.kind, finding.remedy) == ("missing", "replay")
-    assert finding.explanation == "set aside: it is beyond all money; `clinic dead-letters replay log/1` tries again"
+    assert finding.explanation == "dead-lettered: it is beyond all money; `clinic dead-letters replay log/1` tries again"
 
 
 async def test_a_missing_one_whose_own_news_was_discarded_stays_discarded(world: World) -> None:
     lost = await world.finish()
-    assert lost.news
-    by_anna = a_handling(what="discarded", note="a test")
-    await world.letters.keep([a_waiting_letter(lost, message_id=str(lost.news.id), state="discarded", handled=(by_anna,))])
+    assert lost.finished_event
+    by_anna = a_history_entry(event="discarded", note="a test")
+    await world.letters.add([a_waiting_letter(lost, message_id=str(lost.finished_event.id), state="discarded", history=(by_anna,))])
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "replay"
     assert "discarded by anna: a test" in finding.explanation
@@ -162,16 +162,16 @@ async def test_a_missing_one_whose_own_news_was_discarded_stays_discarded(world:
 
 @pytest.mark.parametrize("changes", [{"message_id": "of another", "state": "discarded"}, {"state": "replayed"}], ids=["another's", "own"])
 async def test_a_letter_that_is_done_with_stands_in_nobodys_way(world: World, changes: dict[str, Any]) -> None:
-    await world.letters.keep([a_waiting_letter(await world.finish(), handled=(a_handling(),), **changes)])
+    await world.letters.add([a_waiting_letter(await world.finish(), history=(a_history_entry(),), **changes)])
     ((finding,), _, _) = await world.audit()
-    assert finding.remedy == "tell again"
+    assert finding.remedy == "republish"
 
 
 async def test_a_letter_of_somebody_else_is_named_and_keeps_nothing_from_being_told(world: World) -> None:
     lost = await world.finish()
-    await world.letters.keep([a_waiting_letter(lost, message_id="of another")])
+    await world.letters.add([a_waiting_letter(lost, message_id="of another")])
     ((finding,), _, _) = await world.audit()
-    assert finding.remedy == "tell again"
+    assert finding.remedy == "republish"
     assert "the dead letter at log/1 is about it, too, and is not its own news" in finding.explanation
     async with running(world.services()):
         (repair,) = await world.repair(within=LONG)
@@ -182,8 +182,8 @@ async def test_a_letter_of_somebody_else_is_named_and_keeps_nothing_from_being_t
 async def test_its_own_letter_is_seen_behind_any_number_of_others(world: World, state: str) -> None:
     lost = await world.finish()
     others = [a_waiting_letter(lost, position=f"log/{number:03}", message_id=f"other {number}", state=state) for number in range(50)]
-    own = a_waiting_letter(lost, position="log/9", state=state, handled=(a_handling(what="discarded"),))
-    await world.letters.keep([*others, own])
+    own = a_waiting_letter(lost, position="log/9", state=state, history=(a_history_entry(event="discarded"),))
+    await world.letters.add([*others, own])
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "replay"
     assert "log/9" in finding.explanation
@@ -192,7 +192,7 @@ async def test_its_own_letter_is_seen_behind_any_number_of_others(world: World, 
 @pytest.mark.parametrize("version", ["clinic.appointment.finished", "clinic.appointment.finished.v2", "clinic.appointment.finished.v9"])
 async def test_its_own_news_in_a_version_that_is_not_known_here_waits_for_a_person(world: World, version: str) -> None:
     lost = await world.finish()
-    await world.letters.keep([a_waiting_letter(lost, message_id=str(uuid5(lost.id, version)))])
+    await world.letters.add([a_waiting_letter(lost, message_id=str(uuid5(lost.id, version)))])
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "replay"
 
@@ -202,7 +202,7 @@ class ReplaysMeanwhile(MemoryDeadLetters):
 
     charge: Callable[[], Awaitable[None]]
 
-    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+    async def page(self, wanted: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         await self.charge()
         return await super().page(wanted, limit, after)
 
@@ -304,15 +304,15 @@ async def test_what_is_finished_while_the_audit_reads_is_not_orphaned(world: Wor
         return []
 
     audit = AuditCharges(world.charges, world.letters, POLICIES["hours-begun"], lambda: LATER)
-    stretches = [each async for each in audit(replace(world.finished, page=nothing), timedelta(0))]
-    assert [(each.appointments, each.in_flight, each.findings) for each in stretches] == [(1, 0, [])]
+    chunks = [each async for each in audit(replace(world.finished, page=nothing), timedelta(0))]
+    assert [(each.appointments, each.in_flight, each.findings) for each in chunks] == [(1, 0, [])]
 
 
 async def test_any_ids_in_any_number_are_compared_in_pages(world: World) -> None:
     odd = [UUID(int=number) for number in (0, 1, 1 << 127, (1 << 128) - 1)]
-    many = [an_appointment(end=TWO_O_CLOCK, **({"id": odd[number]} if number < len(odd) else {})) for number in range(2 * PAGE + 7)]
+    many = [an_appointment(end=TWO_O_CLOCK, **({"id": odd[number]} if number < len(odd) else {})) for number in range(2 * PAGE_SIZE + 7)]
     await world.restore(*many)
-    left_out = {*odd, many[PAGE].id, many[-1].id}
+    left_out = {*odd, many[PAGE_SIZE].id, many[-1].id}
     await world.charge(*(each for each in many if each.id not in left_out))
     orphans = [an_appointment(end=TWO_O_CLOCK) for _ in range(3)]
     await world.charge(*orphans)
@@ -346,19 +346,19 @@ async def test_a_repair_of_more_than_are_told_at_a_time_mends_all(world: World) 
 async def test_without_services_a_repair_tells_once_and_says_which_service_is_missing(world: World) -> None:
     await world.finish()
     (repair,) = await world.repair()
-    assert repair.outcome == "told again"
+    assert repair.outcome == "republished"
     assert "does the appointment service run?" in repair.explanation
     (claimed,) = await world.appointments.claim(10)
-    await world.appointments.confirm([Published(claimed.message, "log/2", TWO_O_CLOCK)])
+    await world.appointments.confirm([PublishResult(claimed.message, "log/2", TWO_O_CLOCK)])
     async with running(world.relay()):
         (repair,) = await world.repair()
-    assert repair.outcome == "told again"
+    assert repair.outcome == "republished"
     assert "does the financial service run?" in repair.explanation
 
 
 async def test_a_repair_that_waits_not_at_all_says_so_by_what_it_did(world: World) -> None:
     await world.finish()
-    assert await world.repair(within=0) == [Repair("told again", "told again")]
+    assert await world.repair(within=0) == [Repair("republished", "republished")]
 
 
 class CountsWaiters(MemoryCharges):
@@ -366,40 +366,40 @@ class CountsWaiters(MemoryCharges):
 
     waits = 0
 
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+    async def wait_for(self, appointment_id: UUID, within: float) -> Charge:
         self.waits += 1
-        return await super().arrived(appointment_id, within)
+        return await super().wait_for(appointment_id, within)
 
 
 async def test_where_nothing_comes_a_repair_tells_the_rest_without_waiting(world: World) -> None:
     world.charges = charges = CountsWaiters()
     await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(250)))
-    assert {each.outcome for each in await world.repair()} == {"told again"}
+    assert {each.outcome for each in await world.repair()} == {"republished"}
     assert len(await world.appointments.claim(1000)) == 250
-    assert charges.waits == SOME
+    assert charges.waits == CONCURRENCY
 
 
 async def test_where_nothing_comes_the_next_stretches_are_not_waited_for_either(world: World) -> None:
     world.charges = charges = CountsWaiters()
-    await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(3 * SOME)))
+    await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(3 * CONCURRENCY)))
     findings, _, _ = await world.audit()
 
-    async def stretches() -> AsyncIterator[Sequence[Finding]]:
-        for first in range(0, len(findings), SOME):
-            yield findings[first : first + SOME]
+    async def chunks() -> AsyncIterator[Sequence[Finding]]:
+        for first in range(0, len(findings), CONCURRENCY):
+            yield findings[first : first + CONCURRENCY]
 
-    repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(charges, world.letters)(stretches(), world.finished, SHORT)
-    assert [repair.outcome async for _, repair in repaired] == ["told again"] * 3 * SOME
-    assert charges.waits == SOME
+    repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(charges, world.letters)(chunks(), world.finished, SHORT)
+    assert [repair.outcome async for _, repair in repaired] == ["republished"] * 3 * CONCURRENCY
+    assert charges.waits == CONCURRENCY
 
 
 async def test_a_repair_leaves_alone_what_waits_or_needs_a_person(world: World) -> None:
-    await world.letters.keep([a_waiting_letter(await world.finish())])
+    await world.letters.add([a_waiting_letter(await world.finish())])
     await world.charge(an_appointment(end=TWO_O_CLOCK))
     await world.charge(await world.finish(), total=Money("1.00"))
     before = await world.charges.by_appointment(10)
     repairs = await world.repair()
-    assert sorted(each.outcome for each in repairs) == ["left alone", "left alone", "set aside"]
+    assert sorted(each.outcome for each in repairs) == ["dead-lettered", "left alone", "left alone"]
     assert await world.charges.by_appointment(10) == before
     assert await world.appointments.oldest() is None
 
@@ -416,13 +416,13 @@ async def test_a_repair_whose_news_is_set_aside_says_so(world: World) -> None:
 
     async def set_aside() -> None:
         for each in await world.appointments.claim(10):
-            await world.letters.keep([a_waiting_letter(lost)])
-            await world.appointments.confirm([Published(each.message, "log/2", LATER)])
+            await world.letters.add([a_waiting_letter(lost)])
+            await world.appointments.confirm([PublishResult(each.message, "log/2", LATER)])
 
     async with running(set_aside()):
         (repair,) = await world.repair()
-    assert repair.outcome == "set aside"
-    assert repair.explanation == "told again, and set aside: it is beyond all money; `clinic dead-letters replay log/1` tries again"
+    assert repair.outcome == "dead-lettered"
+    assert repair.explanation == "republished, and dead-lettered: it is beyond all money; `clinic dead-letters replay log/1` tries again"
 
 
 async def test_what_is_gone_when_it_should_be_told_is_left_alone(world: World) -> None:

@@ -10,7 +10,7 @@ from builders import a_letter, an_appointment
 from folders import Folder, a_folder
 from schemas import json_schema
 
-from clinic.domain.events import own_ids
+from clinic.domain.events import event_ids
 from clinic.domain.money import Money
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.cli.audit import Found, Summary
@@ -59,7 +59,7 @@ def test_machines_get_a_line_for_each_finding_and_a_summary(folder: Folder) -> N
 def test_a_repair_without_services_says_what_remains_and_the_next_finds_it_waiting(folder: Folder) -> None:
     folder.finish(ONE)
     told, summary = folder.json("audit", "--repair", "--wait", "0.05", code=3)
-    assert told["outcome"] == "told again"
+    assert told["outcome"] == "republished"
     assert "does the appointment service run?" in told["outcome_explanation"]
     assert (summary["charged"], summary["remaining"]) == (0, 1)
     assert folder.json("audit", code=0)[-1]["in_flight"] == 1  # it was told just now
@@ -73,21 +73,21 @@ def test_a_repair_changes_no_charge_and_removes_none(folder: Folder) -> None:
     folder.finish(ONE)
     folder.charge(ONE, total=Money("0.10"))
     folder.charge(TWO)
-    before = folder.run(lambda _, accounting: accounting.charges().by_appointment(10))
+    before = folder.run(lambda _, financial: financial.charges().by_appointment(10))
     assert "only a person can decide" in folder.command("audit", "--repair", code=3)
-    assert folder.run(lambda _, accounting: accounting.charges().by_appointment(10)) == before
+    assert folder.run(lambda _, financial: financial.charges().by_appointment(10)) == before
 
 
 def test_a_dead_letter_is_named_with_its_command_and_what_strangers_wrote_is_not_obeyed(folder: Folder) -> None:
     folder.finish(ONE)
-    letter = a_letter(position="log/1", about=str(ONE.id), message_id=own_ids(ONE.id)[1], reason="bad \x1b[2J [red]news")
-    folder.run(lambda _, accounting: accounting.dead_letters().keep([letter]))
+    letter = a_letter(position="log/1", about=str(ONE.id), message_id=event_ids(ONE.id)[1], reason="bad \x1b[2J [red]news")
+    folder.run(lambda _, financial: financial.dead_letters().add([letter]))
     printed = folder.command("audit", "--repair", code=3)
     assert "`clinic dead-letters replay log/1`" in " ".join(printed.split())
     assert "bad \\x1b[2J [red]news" in printed
     assert "\x1b" not in printed
     (found, _) = folder.json("audit", "--repair", code=3)
-    assert (found["remedy"], found["outcome"]) == ("replay", "set aside")
+    assert (found["remedy"], found["outcome"]) == ("replay", "dead-lettered")
 
 
 def test_the_grace_is_a_matter_of_choice(folder: Folder) -> None:

@@ -4,21 +4,21 @@ from datetime import timedelta
 from fractions import Fraction
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_fact, an_origin, told
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, an_event, an_origin, received
 
 from clinic.domain.errors import Unreadable
-from clinic.domain.financial.model import Charge, Place
+from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.money import Money
 
 
 def test_it_tells_what_explains_it() -> None:
-    fact = a_fact()
-    charge = Charge.for_finished(told(fact, position="log/7"), POLICIES["hours-begun"], TWO_O_CLOCK)
+    event = an_event()
+    charge = Charge.for_finished(received(event, position="log/7"), POLICIES["hours-begun"], TWO_O_CLOCK)
     assert charge == Charge(
-        appointment_id=fact.appointment_id,
-        physician_id=fact.physician_id,
-        patient_id=fact.patient_id,
+        appointment_id=event.appointment_id,
+        physician_id=event.physician_id,
+        patient_id=event.patient_id,
         price=Money("200.00"),
         start=ONE_O_CLOCK,
         end=TWO_O_CLOCK,
@@ -32,18 +32,18 @@ def test_it_tells_what_explains_it() -> None:
 
 @pytest.mark.parametrize(("policy", "total"), [("hours-begun", "400.00"), ("whole-hours", "200.00"), ("pro-rata", "200.00")])
 def test_its_policy_is_recorded_with_its_total(policy: str, total: str) -> None:
-    charge = Charge.for_finished(told(a_fact()), POLICIES[policy], TWO_O_CLOCK)
+    charge = Charge.for_finished(received(an_event()), POLICIES[policy], TWO_O_CLOCK)
     assert (charge.pricing, charge.total) == (policy, Money(total))
 
 
 def test_what_costs_more_than_all_money_is_refused() -> None:
     with pytest.raises(Unreadable):
-        Charge.for_finished(told(a_fact(price=Money("9999999999999.99"))), POLICIES["hours-begun"], TWO_O_CLOCK)
+        Charge.for_finished(received(an_event(price=Money("9999999999999.99"))), POLICIES["hours-begun"], TWO_O_CLOCK)
 
 
 def test_its_place_is_its_time_and_then_its_appointment() -> None:
     charge = a_charge()
-    assert charge.place == Place(TWO_O_CLOCK, charge.appointment_id)
+    assert charge.cursor == ChargeCursor(TWO_O_CLOCK, charge.appointment_id)
 
 
 @pytest.mark.parametrize("change", [{"price": Money("1.00")}, {"start": ONE_O_CLOCK - timedelta(seconds=1)}, {"end": ONE_O_CLOCK}])

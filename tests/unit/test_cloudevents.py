@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clinic.adapters import cloudevents
-from clinic.domain.events import FINISHED_V1, read, seal
+from clinic.domain.events import FINISHED_V1, from_message, to_message
 from clinic.domain.messaging.messages import Message
 
 
@@ -65,14 +65,14 @@ def test_a_structured_event_is_read_like_a_binary_one() -> None:
         specversion="1.0", id=binary.id, type=binary.type, source=binary.source, subject=binary.subject,
         time="2020-12-01T14:00:00Z", data=json.loads(binary.data or b""),
     )  # fmt: skip
-    assert read(found) == read(binary)
+    assert from_message(found) == from_message(binary)
     assert (found.id, found.time, found.key) == (binary.id, TWO_O_CLOCK, "key")
 
 
 def seal_data(message: Message) -> Message:
-    fact = read(message)
-    assert fact
-    return seal(fact)
+    event = from_message(message)
+    assert event
+    return to_message(event)
 
 
 def test_a_structured_event_may_carry_base64_or_no_data() -> None:

@@ -1,4 +1,4 @@
-"""The consumer, with a crash at each step: what arrived is charged once or set aside, never lost."""
+"""The consumer, with a crash at each step: what arrived is charged once or dead-lettered, never lost."""
 
 import asyncio
 import hashlib
@@ -18,8 +18,8 @@ from builders import (
     Noticed,
     NoWait,
     StandingClock,
-    a_fact,
     a_message,
+    an_event,
     now,
     running,
 )
@@ -27,18 +27,18 @@ from builders import (
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.errors import Unavailable, Unreadable
-from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, read, seal
-from clinic.domain.financial.ports import Wanted
+from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, from_message, to_message
+from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
-from clinic.domain.messaging.consumer import KEPT_OF_A_VALUE, Consumer
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters, fingerprint
-from clinic.domain.messaging.messages import Delivery, Message, Told
+from clinic.domain.messaging.consumer import MAX_VALUE, Consumer
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup, fingerprint
+from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Subscription
 from clinic.domain.money import Money
 
 UNREADABLE = a_message(id="unreadable", data=b"{")
-REFUSED = seal(a_fact(price=Money("9999999999999.99")))
+REFUSED = to_message(an_event(price=Money("9999999999999.99")))
 """It can be read, and its charge would be beyond all money."""
 OTHER = a_message(id="other", type="clinic.appointment.started.v1")
 EMPTY = a_message(id="empty", data=None)
@@ -61,20 +61,20 @@ class FragileDeadLetters(DeadLetters):
     def __init__(self, letters: DeadLetters, fault: Fault) -> None:
         self._letters, self._fault = letters, fault
 
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
-        await self._fault("keep", lambda: self._letters.keep(letters))
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        await self._fault("keep", lambda: self._letters.add(letters))
 
     async def get(self, position: str) -> DeadLetter:
         return await self._letters.get(position)
 
-    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+    async def page(self, wanted: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         return await self._letters.page(wanted, limit, after)
 
     async def groups(self) -> Sequence[LetterGroup]:
         return await self._letters.groups()
 
-    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
-        await self._letters.settle(letter, handling)
+    async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
+        await self._letters.record(letter, handling)
 
 
 class World:
@@ -82,25 +82,25 @@ class World:
 
     def __init__(self) -> None:
         self.log, self.charges, self.letters = MemoryLog(), MemoryCharges(), MemoryDeadLetters()
-        self.notices, self.pause, self.clock = Noticed(), NoWait(), StandingClock(TWO_O_CLOCK)
+        self.telemetry, self.pause, self.clock = Noticed(), NoWait(), StandingClock(TWO_O_CLOCK)
         self._acknowledged = asyncio.Event()
-        self.charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, self.notices)
+        self.charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, self.telemetry)
 
     async def publish(self, *messages: Message) -> None:
         await MemoryPublisher(self.log, now).publish(messages)
 
     def consumer(self, fault: Fault = NO_FAULT) -> Consumer[AppointmentFinished]:
-        async def handle(told: Sequence[Told[AppointmentFinished]]) -> None:
+        async def handle(told: Sequence[Received[AppointmentFinished]]) -> None:
             await fault("handle", lambda: self.charge(told))
 
         return Consumer(
             FragileSubscription(MemorySubscription(self.log, "financial", now), fault, self._acknowledged),
-            read,
+            from_message,
             handle,
             FragileDeadLetters(self.letters, fault),
             self.clock,
             self.pause,
-            self.notices,
+            self.telemetry,
         )
 
     async def acknowledged(self, count: int) -> None:
@@ -110,10 +110,10 @@ class World:
             await self._acknowledged.wait()
 
     async def charged(self) -> set[str]:
-        return {str(charge.appointment_id) for charge in await self.charges.page(Wanted(), 1000)}
+        return {str(charge.appointment_id) for charge in await self.charges.page(ChargeFilter(), 1000)}
 
     async def set_aside(self) -> dict[str, DeadLetter]:
-        return {letter.message_id: letter for letter in await self.letters.page(WantedLetters(), 1000)}
+        return {letter.message_id: letter for letter in await self.letters.page(DeadLetterFilter(), 1000)}
 
 
 async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
@@ -122,7 +122,7 @@ async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
     async with running(world.consumer().run()):
         await world.acknowledged(3)
     assert await world.charged() == {message.subject for message in messages}
-    charge = (await world.charges.page(Wanted(), 1))[0]
+    charge = (await world.charges.page(ChargeFilter(), 1))[0]
     assert (charge.origin.position.partition("/")[0], charge.origin.attempts) == ("memory", 1)
     assert await world.set_aside() == {}
 
@@ -138,7 +138,7 @@ async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_wh
     assert FINISHED_V1 in letters[UNREADABLE.id].reason
     assert "no amount of money" in letters[REFUSED.id].reason
     assert [letters[each].position for each in (UNREADABLE.id, REFUSED.id)] == ["memory/1", "memory/5"]
-    assert [notice["event_id"] for notice in world.notices.named("set aside")] == [UNREADABLE.id, REFUSED.id]
+    assert [notice["event_id"] for notice in world.telemetry.named("dead-lettered")] == [UNREADABLE.id, REFUSED.id]
 
 
 async def test_a_dead_letter_holds_all_that_came() -> None:
@@ -146,7 +146,7 @@ async def test_a_dead_letter_holds_all_that_came() -> None:
     await world.publish(UNREADABLE)
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (listed,) = await world.letters.page(WantedLetters(), 10)
+    (listed,) = await world.letters.page(DeadLetterFilter(), 10)
     letter = await world.letters.get(listed.position)
     assert (letter.key, letter.value, letter.length) == (UNREADABLE.key.encode(), b"{", 1)
     assert ("ce_id", b"unreadable") in letter.headers
@@ -154,7 +154,7 @@ async def test_a_dead_letter_holds_all_that_came() -> None:
     assert (letter.attempts, letter.first_seen, letter.last_seen) == (1, TWO_O_CLOCK, TWO_O_CLOCK)
     assert (letter.about, letter.type) == (UNREADABLE.subject, FINISHED_V1)
     assert letter.published_at == world.log.entries[0][0]
-    assert (letter.state, letter.handled) == ("waiting", ())
+    assert (letter.state, letter.history) == ("waiting", ())
 
 
 async def test_a_dead_letter_is_about_its_subject_or_else_its_key_and_not_more_than_a_name() -> None:
@@ -166,7 +166,7 @@ async def test_a_dead_letter_is_about_its_subject_or_else_its_key_and_not_more_t
     )
     async with running(world.consumer().run()):
         await world.acknowledged(3)
-    letters = await world.letters.page(WantedLetters(), 10)
+    letters = await world.letters.page(DeadLetterFilter(), 10)
     assert [letter.about for letter in letters] == ["the subject", "the key", "s" * 200]
     assert len(letters[2].type) == 200
 
@@ -191,7 +191,7 @@ def test_versions_that_are_not_known_make_one_group_whatever_they_are_called(odd
     groups = set[str]()
     for each in ("vX", odd):
         with pytest.raises(Unreadable) as unreadable:
-            read(a_message(type=f"{FINISHED}.{each}"))
+            from_message(a_message(type=f"{FINISHED}.{each}"))
         groups.add(fingerprint(str(unreadable.value)))
     assert len(groups) == 1
 
@@ -209,13 +209,13 @@ def test_reasons_of_different_kinds_make_different_groups() -> None:
 
 
 async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_all() -> None:
-    world, value = World(), b"x" * (KEPT_OF_A_VALUE + 1)
+    world, value = World(), b"x" * (MAX_VALUE + 1)
     await world.publish(a_message(data=value))
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (listed,) = await world.letters.page(WantedLetters(), 10)
+    (listed,) = await world.letters.page(DeadLetterFilter(), 10)
     letter = await world.letters.get(listed.position)
-    assert KEPT_OF_A_VALUE == 1024 * 1024
+    assert MAX_VALUE == 1024 * 1024
     assert (letter.value, letter.length, letter.sha256) == (value[:-1], len(value), hashlib.sha256(value).hexdigest())
 
 
@@ -225,7 +225,7 @@ async def test_other_events_and_empty_messages_are_skipped_and_counted() -> None
     async with running(world.consumer().run()):
         await world.acknowledged(2)
     assert (await world.charged(), await world.set_aside()) == (set(), {})
-    assert world.notices.named("skipped") == [
+    assert world.telemetry.named("skipped") == [
         {"type": "clinic.appointment.started.v1", "position": "memory/0"},
         {"type": FINISHED_V1, "position": "memory/1"},
     ]
@@ -246,11 +246,11 @@ async def test_a_consumer_that_dies_at_any_step_loses_and_doubles_nothing(step: 
     await world.publish(messages[0], UNREADABLE, *messages[1:])
     with pytest.raises(Died):
         await world.consumer(Fault(step, when, Died())).run()
-    seen = {charge.appointment_id: charge for charge in await world.charges.page(Wanted(), 10)}
+    seen = {charge.appointment_id: charge for charge in await world.charges.page(ChargeFilter(), 10)}
     world.clock.move(hours=1)
     async with running(world.consumer().run()):
         await world.acknowledged(4)
-    kept = {charge.appointment_id: charge for charge in await world.charges.page(Wanted(), 10)}
+    kept = {charge.appointment_id: charge for charge in await world.charges.page(ChargeFilter(), 10)}
     assert await world.charged() == {message.subject for message in messages}
     assert kept == kept | seen  # what was charged before the crash stays as it was
     assert set(await world.set_aside()) == {UNREADABLE.id}
@@ -261,12 +261,12 @@ async def test_a_crash_between_charging_and_acknowledging_charges_nothing_again(
     await world.publish(message)
     with pytest.raises(Died):
         await world.consumer(Fault("acknowledge", "before", Died())).run()
-    (first,) = await world.charges.page(Wanted(), 10)
+    (first,) = await world.charges.page(ChargeFilter(), 10)
     world.clock.move(hours=1)
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    assert list(await world.charges.page(Wanted(), 10)) == [first]
-    assert [what for what, _ in world.notices] == ["charged", "already charged"]
+    assert list(await world.charges.page(ChargeFilter(), 10)) == [first]
+    assert [what for what, _ in world.telemetry] == ["charged", "already charged"]
 
 
 async def test_a_letter_that_arrives_again_gains_attempts_and_keeps_its_first_sight() -> None:
@@ -278,7 +278,7 @@ async def test_a_letter_that_arrives_again_gains_attempts_and_keeps_its_first_si
     world.clock.move(hours=1)
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    (listed,) = await world.letters.page(WantedLetters(), 10)
+    (listed,) = await world.letters.page(DeadLetterFilter(), 10)
     letter = await world.letters.get(listed.position)
     assert (letter.attempts, letter.first_seen, letter.last_seen) == (2, ONE_O_CLOCK, TWO_O_CLOCK)
 
@@ -290,13 +290,13 @@ async def test_bad_weather_at_any_step_is_waited_out_and_makes_no_dead_letters(s
     await world.publish(messages[0], UNREADABLE, *messages[1:])
     consumer = world.consumer(Fault(step, when, Unavailable("storm"), times=7))
     async with running(consumer.run()):
-        await world.notices.seen("consumer waits", 7)
+        await world.telemetry.seen("consumer waits", 7)
         await world.publish(OTHER)
         await world.acknowledged(5)
-        await world.notices.seen("skipped")
+        await world.telemetry.seen("skipped")
     assert await world.charged() == {message.subject for message in messages}
     assert set(await world.set_aside()) == {UNREADABLE.id}
-    assert world.notices.named("consumer waits") == [{"reason": "storm"}] * 7
+    assert world.telemetry.named("consumer waits") == [{"reason": "storm"}] * 7
     assert len(world.pause.waited) == 7
 
 
@@ -305,7 +305,7 @@ async def test_it_never_gives_up_on_the_weather_and_counts_its_attempts() -> Non
     await world.publish(message)
     async with running(world.consumer(Fault("handle", "before", Unavailable("storm"), times=300)).run()):
         await world.acknowledged(1)
-    (charge,) = await world.charges.page(Wanted(), 10)
+    (charge,) = await world.charges.page(ChargeFilter(), 10)
     assert charge.origin.attempts == 301
     assert len(world.pause.waited) == 300
     assert max(world.pause.waited) <= 5
@@ -316,12 +316,12 @@ async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
     await world.publish(a_message())
     consumer = world.consumer(Fault("handle", "before", Unavailable("storm"), times=2))
     async with running(consumer.run()):
-        await world.notices.seen("consumer waits")
-        assert consumer.trouble == "storm"
+        await world.telemetry.seen("consumer waits")
+        assert consumer.problem == "storm"
         await world.acknowledged(1)
         await world.publish(a_message())
         await world.acknowledged(2)
-        assert consumer.trouble is None
+        assert consumer.problem is None
 
 
 async def test_a_cancelled_consumer_ends_its_attempt_first() -> None:
@@ -360,11 +360,11 @@ async def test_a_second_cancellation_is_immediate_and_loses_nothing() -> None:
 def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Task[None]:
     """A consumer whose use case waits until it is let go."""
 
-    async def handle(told: Sequence[Told[AppointmentFinished]]) -> None:
+    async def handle(told: Sequence[Received[AppointmentFinished]]) -> None:
         begun.set()
         await go_on.wait()
         await world.charge(told)
 
     subscription = MemorySubscription(world.log, "financial", now)
-    consumer = Consumer(subscription, read, handle, world.letters, world.clock, world.pause, world.notices)
+    consumer = Consumer(subscription, from_message, handle, world.letters, world.clock, world.pause, world.telemetry)
     return asyncio.create_task(consumer.run())

@@ -67,7 +67,9 @@ async def test_a_service_opens_exactly_the_files_of_its_own(
 ) -> None:
     for kind, expected in zip((AppointmentContainer, FinancialContainer), files, strict=True):
         folder = tmp_path / kind.__name__
-        opened = [each for each in kind(settings=Settings(store=store, transport=transport, data_dir=folder)).opened() if each is not None]
+        opened = [
+            each for each in kind(settings=Settings(store=store, transport=transport, data_dir=folder)).resources() if each is not None
+        ]
         for each in opened:
             await each.open()
         assert sorted(path.name for path in folder.glob("*.db")) == expected
@@ -79,7 +81,7 @@ def test_nothing_happens_when_a_container_is_made(tmp_path: Path) -> None:
     folder = tmp_path / "not there"
     for kind in (AppointmentContainer, FinancialContainer):
         container = kind(settings=settings("sqlite", folder))
-        container.opened()
+        container.resources()
     assert not folder.exists()
 
 
@@ -88,7 +90,7 @@ def test_everything_is_made_once_and_two_containers_share_nothing(tmp_path: Path
     assert first.start_appointment() is first.start_appointment()
     assert first.file() is first.file()
     assert first.file() is not second.file()
-    assert first.notices() is not second.notices()
+    assert first.telemetry() is not second.telemetry()
 
 
 def test_a_container_without_settings_says_so() -> None:

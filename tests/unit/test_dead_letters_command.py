@@ -9,20 +9,20 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
-from builders import TWO_O_CLOCK, a_fact, a_handling, a_letter, opened
+from builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, opened
 from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
-from clinic.domain.events import seal
-from clinic.domain.financial.ports import Wanted
-from clinic.domain.messaging.dead_letters import DeadLetter, WantedLetters
+from clinic.domain.events import to_message
+from clinic.domain.financial.ports import ChargeFilter
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
 from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.cli.dead_letters import LetterList
-from clinic.entrypoints.dead_letter_schemas import ShownOutcome, WholeLetter
+from clinic.entrypoints.dead_letter_schemas import DeadLetterDetails, OutcomeResponse
 
 SCHEMAS = Path(__file__).parent / "schemas"
 
@@ -33,10 +33,10 @@ def of_message(message: Message, position: str, **changes: Any) -> DeadLetter:
     return replace(a_letter(position=position, about=message.subject, type=message.type), **(carried | changes))
 
 
-GOOD = seal(a_fact())
+GOOD = to_message(an_event())
 MENDED = of_message(GOOD, "log/1", group="mended", attempts=3, last_seen=TWO_O_CLOCK)
 BAD = of_message(GOOD, "log/2", group="bad", value=b"{", length=1, reason="data that cannot be read")
-DONE = of_message(GOOD, "log/3", group="mended", state="discarded", handled=(a_handling(what="discarded", by="bob", note="a test"),))
+DONE = of_message(GOOD, "log/3", group="mended", state="discarded", history=(a_history_entry(event="discarded", by="bob", note="a test"),))
 
 
 class Folder:
@@ -44,7 +44,7 @@ class Folder:
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._path, self._capsys = path, capsys
-        self.run(lambda letters, _: letters.keep([MENDED, BAD, DONE]))
+        self.run(lambda letters, _: letters.add([MENDED, BAD, DONE]))
 
     def run(self, work: Callable[[SqliteDeadLetters, SqliteCharges], Awaitable[Any]]) -> Any:
         async def opened_for_it() -> Any:
@@ -68,12 +68,12 @@ class Folder:
 
     def kept(self) -> list[DeadLetter]:
         async def whole(letters: SqliteDeadLetters, _: SqliteCharges) -> list[DeadLetter]:
-            return [await letters.get(each.position) for each in await letters.page(WantedLetters(), 100)]
+            return [await letters.get(each.position) for each in await letters.page(DeadLetterFilter(), 100)]
 
         return list(self.run(whole))
 
     def totals(self) -> list[str]:
-        return [str(charge.total) for charge in self.run(lambda _, charges: charges.page(Wanted(), 100))]
+        return [str(charge.total) for charge in self.run(lambda _, charges: charges.page(ChargeFilter(), 100))]
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_the_list_goes_on_behind_its_limit(folder: Folder) -> None:
 
 def test_of_many_groups_the_largest_are_shown_and_the_others_counted(folder: Folder) -> None:
     many = [a_letter(position=f"log/many/{number:03}", group=f"g{number:03}", state="discarded") for number in range(150)]
-    folder.run(lambda letters, _: letters.keep(many))
+    folder.run(lambda letters, _: letters.add(many))
     (listed,) = folder.json("list", "--groups")
     assert (len(listed["groups"]), listed["more_groups"]) == (100, 52)
     assert [each["group"] for each in listed["groups"]][:2] == ["bad", "mended"]
@@ -152,7 +152,7 @@ def test_one_is_shown_with_its_message_and_who_did_what(folder: Folder) -> None:
     assert {"name": "ce_type", "value": {"encoding": "text", "content": GOOD.type, "length": len(GOOD.type), "cut": False}} in shown[
         "headers"
     ]
-    assert shown["handled"] == [{"what": "discarded", "by": "bob", "at": "2020-12-01 14:00:00", "note": "a test"}]
+    assert shown["history"] == [{"event": "discarded", "by": "bob", "at": "2020-12-01 14:00:00", "note": "a test"}]
 
 
 @pytest.mark.parametrize(
@@ -168,14 +168,14 @@ def test_one_is_shown_with_its_message_and_who_did_what(folder: Folder) -> None:
     ids=["none", "empty", "binary", "large", "large, cut inside a character", "large and binary"],
 )
 def test_a_value_is_shown_as_text_or_else_in_hexadecimal_digits_and_cut(folder: Folder, value: bytes | None, shown: object) -> None:
-    folder.run(lambda letters, _: letters.keep([a_letter(position="log/9", value=value, length=len(value or b""))]))
+    folder.run(lambda letters, _: letters.add([a_letter(position="log/9", value=value, length=len(value or b""))]))
     assert folder.json("show", "log/9")[0]["value"] == shown
     assert len(folder.command("show", "log/9")) < 5000
 
 
 def test_of_very_many_headers_the_first_are_shown_and_the_others_counted(folder: Folder) -> None:
     headers = tuple((f"header-{number}", b"1") for number in range(105))
-    folder.run(lambda letters, _: letters.keep([a_letter(position="log/9", headers=headers)]))
+    folder.run(lambda letters, _: letters.add([a_letter(position="log/9", headers=headers)]))
     printed = folder.command("show", "log/9")
     assert "header-99: 1" in printed
     assert "header-100" not in printed
@@ -186,7 +186,7 @@ def test_what_strangers_wrote_is_never_obeyed_by_the_terminal(folder: Folder) ->
     evil = "\x1b]0;title\x07[bold]\r\n\u202e"
     headers = ((evil, evil.encode()),)
     strange = a_letter(position="log/9", about=evil, type=evil, reason=evil, headers=headers, value=evil.encode(), key=evil.encode())
-    folder.run(lambda letters, _: letters.keep([strange]))
+    folder.run(lambda letters, _: letters.add([strange]))
     for printed in (folder.command("list"), folder.command("show", "log/9"), folder.command("replay", "log/9", "--by", evil, code=3)):
         assert not {"\x1b", "\x07", "\r", "\u202e"} & set(printed)
         assert "\\x1b]0;title" in printed
@@ -199,7 +199,7 @@ def test_a_replay_tells_what_became_of_each_and_ends_with_three_where_one_failed
     assert printed[1].startswith(f"log/2  {GOOD.subject}  failed again: clinic.appointment.finished.v1 with data that cannot be read")
     assert printed[2:] == ["1 charged, 1 failed again."]
     assert folder.totals() == ["400.00"]
-    assert [(each.state, [handling.by for handling in each.handled]) for each in folder.kept()] == [
+    assert [(each.state, [handling.by for handling in each.history]) for each in folder.kept()] == [
         ("replayed", ["carol"]),
         ("waiting", ["carol"]),
         ("discarded", ["bob"]),
@@ -208,11 +208,11 @@ def test_a_replay_tells_what_became_of_each_and_ends_with_three_where_one_failed
 
 def test_a_replay_of_one_or_a_group_is_told_to_machines_line_by_line(folder: Folder) -> None:
     (one,) = folder.json("replay", "log/3", "--by", "dora")
-    assert one == {"position": "log/3", "about": GOOD.subject, "what": "charged", "note": "400.00", "sentence": "charged 400.00"}
+    assert one == {"position": "log/3", "about": GOOD.subject, "outcome": "charged", "note": "400.00", "sentence": "charged 400.00"}
     assert [each["sentence"] for each in folder.json("replay", "--group", "mended")] == ["already charged 400.00"]
     assert folder.json("replay", "--group", "mended") == []
     assert "no dead letter waits" in folder.command("replay", "--group", "mended").lower()
-    assert [each.handled[-1].by for each in folder.kept() if each.handled] == ["carol", "dora"]
+    assert [each.history[-1].by for each in folder.kept() if each.history] == ["carol", "dora"]
 
 
 def test_a_dry_run_says_so_and_changes_nothing(folder: Folder) -> None:
@@ -228,8 +228,8 @@ def test_discarding_notes_the_reason_and_keeps_all(folder: Folder) -> None:
     assert "1 discarded" in folder.command("discard", "--group", "bad", "--reason", "sent by a test", "--by", "dora")
     assert [each["sentence"] for each in folder.json("discard", "log/2", "--reason", "again")] == ["handled already: discarded by dora"]
     (_, letter, _) = folder.kept()
-    (handling,) = letter.handled
-    assert (letter.state, handling.what, handling.by, handling.note) == ("discarded", "discarded", "dora", "sent by a test")
+    (handling,) = letter.history
+    assert (letter.state, handling.event, handling.by, handling.note) == ("discarded", "discarded", "dora", "sent by a test")
     assert letter.value == BAD.value
 
 
@@ -295,7 +295,8 @@ def test_who_has_no_login_name_is_asked_for_one(folder: Folder, monkeypatch: pyt
 
 
 @pytest.mark.parametrize(
-    ("name", "shape"), [("dead-letters-list", LetterList), ("dead-letters-show", WholeLetter), ("dead-letters-replay", ShownOutcome)]
+    ("name", "shape"),
+    [("dead-letters-list", LetterList), ("dead-letters-show", DeadLetterDetails), ("dead-letters-replay", OutcomeResponse)],
 )
 def test_the_shapes_for_machines_are_as_they_were(name: str, shape: type[msgspec.Struct]) -> None:
     assert msgspec.json.schema(shape) == json.loads((SCHEMAS / f"{name}.json").read_text())

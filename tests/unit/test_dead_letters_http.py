@@ -11,20 +11,20 @@ import httpx
 import pytest
 import structlog
 from apps import Clinic, UnreachableDeadLetters, problem, settings, wrong_fields
-from builders import a_fact, a_handling, a_letter
+from builders import a_history_entry, a_letter, an_event
 from dependency_injector.providers import Object
 from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
-from clinic.domain.events import seal
+from clinic.domain.events import to_message
 from clinic.domain.messaging.dead_letters import DeadLetter
 from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.settings import load
 from clinic.entrypoints.telemetry import configure_logging
-from clinic.entrypoints.web.dead_letters import AT_ONCE
+from clinic.entrypoints.web.dead_letters import BATCH_SIZE
 
 TOKEN = "a token of thirty-two characters"  # noqa: S105 — of no other service than these tests'
-GOOD = seal(a_fact())
+GOOD = to_message(an_event())
 
 
 def of_message(message: Message, position: str, **changes: Any) -> DeadLetter:
@@ -35,7 +35,9 @@ def of_message(message: Message, position: str, **changes: Any) -> DeadLetter:
 
 MENDED = of_message(GOOD, "topic/0/1", group="mended", attempts=3)
 BAD = of_message(GOOD, "topic/0/2", group="bad", value=b"{", length=1, reason="data that cannot be read")
-DONE = a_letter(position="topic/0/3", group="bad", state="discarded", handled=(a_handling(what="discarded", by="bob", note="a test"),))
+DONE = a_letter(
+    position="topic/0/3", group="bad", state="discarded", history=(a_history_entry(event="discarded", by="bob", note="a test"),)
+)
 REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/dead-letters/", None),
     ("GET", "/dead-letters", None),
@@ -50,13 +52,13 @@ REQUESTS: list[tuple[str, str, Any]] = [
 @pytest.fixture(params=["memory", "sqlite"])
 async def clinic(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Clinic]:
     async with Clinic(settings(request.param, tmp_path, operator_token=TOKEN)).running() as clinic:
-        await clinic.accounting.dead_letters().keep([MENDED, BAD, DONE])
+        await clinic.financial.dead_letters().add([MENDED, BAD, DONE])
         clinic.charges.headers["Authorization"] = f"Bearer {TOKEN}"
         yield clinic
 
 
 async def kept(clinic: Clinic, position: str) -> DeadLetter:
-    letter: DeadLetter = await clinic.accounting.dead_letters().get(position)
+    letter: DeadLetter = await clinic.financial.dead_letters().get(position)
     return letter
 
 
@@ -164,7 +166,7 @@ async def test_the_groups_are_shown_with_their_counts(clinic: Clinic) -> None:
 
 async def test_one_is_shown_whole_by_its_position_with_and_without_a_trailing_slash(clinic: Clinic) -> None:
     shown = (await clinic.charges.get("/dead-letters/topic/0/3")).json()
-    assert shown["handled"] == [{"what": "discarded", "by": "bob", "at": "2020-12-01 14:00:00", "note": "a test"}]
+    assert shown["history"] == [{"event": "discarded", "by": "bob", "at": "2020-12-01 14:00:00", "note": "a test"}]
     assert shown["value"] == {"encoding": "text", "content": "?", "length": 1, "cut": False}
     assert (await clinic.charges.get("/dead-letters/topic/0/3/")).json() == shown
     assert (await clinic.charges.get("/dead-letters/topic%2F0%2F3")).json() == shown
@@ -174,7 +176,7 @@ async def test_one_is_shown_whole_by_its_position_with_and_without_a_trailing_sl
 async def test_large_letters_are_cut_and_say_how_large_they_are(clinic: Clinic) -> None:
     headers = tuple((f"header {number}", b"x" * 2**16) for number in range(200))
     large = a_letter(position="topic/0/9", value=b"\xff" * 2**20, length=2**22, headers=headers, reason="r" * 2**20)
-    await clinic.accounting.dead_letters().keep([large])
+    await clinic.financial.dead_letters().add([large])
     answer = await clinic.charges.get("/dead-letters/topic/0/9")
     shown = answer.json()
     assert len(answer.content) < 200_000
@@ -190,14 +192,14 @@ async def test_a_replay_charges_once_and_keeps_who_did_it(clinic: Clinic) -> Non
         assert (answer["next"], answer["remaining"], answer["dry_run"]) == (None, 0, False)
     assert (await clinic.charged(GOOD.subject)).text.endswith('"total_price":400.00}')
     letter = await kept(clinic, "topic/0/1")
-    assert (letter.state, [(each.what, each.by) for each in letter.handled]) == ("replayed", [("replayed", "anna")] * 2)
+    assert (letter.state, [(each.event, each.by) for each in letter.history]) == ("replayed", [("replayed", "anna")] * 2)
     metrics = (await clinic.charges.get("/metrics")).text
-    assert 'clinic_notices_total{what="replayed"} 2.0' in metrics
+    assert 'clinic_events_total{event="replayed"} 2.0' in metrics
 
 
 async def test_what_fails_again_is_told_and_remains(clinic: Clinic) -> None:
     answer = await handle(clinic, "replay", all=True)
-    assert [each["what"] for each in answer["items"]] == ["charged", "failed again"]
+    assert [each["outcome"] for each in answer["items"]] == ["charged", "failed again"]
     assert answer["remaining"] == 1
     assert (await handle(clinic, "replay", position="topic/0/2"))["remaining"] == 1
     assert (await handle(clinic, "replay", group="mended"))["items"] == []
@@ -205,9 +207,9 @@ async def test_what_fails_again_is_told_and_remains(clinic: Clinic) -> None:
 
 async def test_discarding_keeps_the_letter_the_reason_and_who_gave_it(clinic: Clinic) -> None:
     answer = await handle(clinic, "discard", group="bad", reason="sent by a test")
-    assert ([each["what"] for each in answer["items"]], answer["remaining"]) == (["discarded"], 0)
+    assert ([each["outcome"] for each in answer["items"]], answer["remaining"]) == (["discarded"], 0)
     letter = await kept(clinic, "topic/0/2")
-    (handling,) = letter.handled
+    (handling,) = letter.history
     assert (letter.state, letter.value, handling.by, handling.note) == ("discarded", b"{", "anna", "sent by a test")
     again = await handle(clinic, "discard", position="topic/0/2", reason="again")
     assert [each["sentence"] for each in again["items"]] == ["handled already: discarded by anna"]
@@ -221,15 +223,15 @@ async def test_a_dry_run_says_so_and_changes_nothing(clinic: Clinic) -> None:
 
 
 async def test_a_request_handles_a_bounded_number_and_its_answers_lead_through_all(clinic: Clinic) -> None:
-    more = [a_letter(position=f"topic/1/{number:03}", group="many") for number in range(AT_ONCE + 1)]
-    await clinic.accounting.dead_letters().keep(more)
+    more = [a_letter(position=f"topic/1/{number:03}", group="many") for number in range(BATCH_SIZE + 1)]
+    await clinic.financial.dead_letters().add(more)
     first = await handle(clinic, "replay", group="many")
-    assert (len(first["items"]), first["remaining"]) == (AT_ONCE, AT_ONCE + 1)  # all of them failed again
+    assert (len(first["items"]), first["remaining"]) == (BATCH_SIZE, BATCH_SIZE + 1)  # all of them failed again
     second = await handle(clinic, "replay", group="many", after=first["next"])
     assert (len(second["items"]), second["next"]) == (1, None)
     assert positions(first["items"] + second["items"]) == [each.position for each in more]
     rest = await handle(clinic, "discard", group="many", reason="a test")
-    assert (len(rest["items"]), rest["remaining"]) == (AT_ONCE, 1)
+    assert (len(rest["items"]), rest["remaining"]) == (BATCH_SIZE, 1)
 
 
 async def test_a_body_that_cannot_be_used_is_a_400_that_names_each_field(clinic: Clinic) -> None:
@@ -283,7 +285,7 @@ async def test_a_wrong_method_is_a_405(clinic: Clinic) -> None:
 
 async def test_a_store_that_does_not_answer_is_a_503_that_says_when_to_ask_again(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path, operator_token=TOKEN))
-    clinic.accounting.dead_letters.override(Object(UnreachableDeadLetters()))
+    clinic.financial.dead_letters.override(Object(UnreachableDeadLetters()))
     async with clinic.running():
         for method, path, body in REQUESTS[:-1]:
             answer = await clinic.charges.request(method, path, json=body, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -297,7 +299,7 @@ async def test_the_token_is_never_logged(tmp_path: Path, monkeypatch: pytest.Mon
     try:
         configure_logging(load({"CLINIC_LOG_LEVEL": "debug", "CLINIC_LOG_FORMAT": "json"}))
         async with Clinic(settings("memory", tmp_path, operator_token=TOKEN)).running() as clinic:
-            await clinic.accounting.dead_letters().keep([MENDED])
+            await clinic.financial.dead_letters().add([MENDED])
             headers = {"Authorization": f"Bearer {TOKEN}"}
             answers: list[httpx.Response] = [
                 await clinic.charges.request(method, path, json=body, headers=headers) for method, path, body in REQUESTS

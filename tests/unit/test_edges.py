@@ -20,7 +20,7 @@ from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 from clinic.domain.errors import Unavailable, Unreadable
-from clinic.domain.events import read
+from clinic.domain.events import from_message
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
 
@@ -34,7 +34,7 @@ def test_a_fact_with_an_enormous_price_is_unreadable() -> None:
     message = a_message()
     assert message.data
     with pytest.raises(Unreadable):
-        read(replace(message, data=message.data.replace(b'"200.00"', b'"1e999999"')))
+        from_message(replace(message, data=message.data.replace(b'"200.00"', b'"1e999999"')))
 
 
 def test_a_fraction_of_a_cent_behind_many_digits_cannot_be_read() -> None:
@@ -44,14 +44,14 @@ def test_a_fraction_of_a_cent_behind_many_digits_cannot_be_read() -> None:
 
 async def test_waiting_for_a_charge_raises_unavailable_when_the_store_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
-        await SqliteCharges(SqliteFile(tmp_path / "financial.db", CHARGES)).arrived(uuid4(), 0.05)
+        await SqliteCharges(SqliteFile(tmp_path / "financial.db", CHARGES)).wait_for(uuid4(), 0.05)
 
 
 async def test_a_charge_that_is_there_is_found_however_short_the_wait(tmp_path: Path) -> None:
     async with opened(SqliteFile(tmp_path / "financial.db", CHARGES)) as file:
         charges, charge = SqliteCharges(file), a_charge()
         await charges.add([charge])
-        assert await charges.arrived(charge.appointment_id, 0) == charge
+        assert await charges.wait_for(charge.appointment_id, 0) == charge
 
 
 async def test_adding_the_very_same_charge_again_does_not_call_it_new() -> None:

@@ -10,7 +10,7 @@ import pytest
 from apps import NIL, NOBODY, PATIENT, PHYSICIAN, Clinic, exactly, problem, settings, wrong_fields
 from dependency_injector.providers import Object
 
-from clinic.adapters.charge_waiters import MOST_WAITERS
+from clinic.adapters.charge_waiters import MAX_WAITERS
 from clinic.adapters.memory.store import MemoryCharges
 from clinic.domain.financial.model import Charge
 from clinic.domain.money import Money
@@ -31,10 +31,10 @@ class WatchedCharges(MemoryCharges):
         self._second = second
         self._news = asyncio.Event()
 
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+    async def wait_for(self, appointment_id: UUID, within: float) -> Charge:
         self.waits.append(within)
         self._news.set()
-        return await super().arrived(appointment_id, within * self._second)
+        return await super().wait_for(appointment_id, within * self._second)
 
     async def wait_for_waiters(self, count: int) -> None:
         while len(self.waits) < count:
@@ -50,7 +50,7 @@ def watched() -> WatchedCharges:
 @pytest.fixture
 async def waiting(tmp_path: Path, watched: WatchedCharges) -> AsyncIterator[Clinic]:
     clinic = Clinic(settings("memory", tmp_path))
-    clinic.accounting.charges.override(Object(watched))
+    clinic.financial.charges.override(Object(watched))
     async with clinic.running():
         yield clinic
 
@@ -157,7 +157,7 @@ async def test_a_preference_that_cannot_be_read_is_ignored(waiting: Clinic, watc
 
 async def test_when_the_time_is_over_the_answer_is_404_and_says_how_long_it_was(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
-    clinic.accounting.charges.override(Object(WatchedCharges(second=0.001)))
+    clinic.financial.charges.override(Object(WatchedCharges(second=0.001)))
     async with clinic.running():
         answer = await clinic.charges.get(f"/{NOBODY}/", headers={"Prefer": "wait=99"})
     assert NOBODY in problem(answer, 404)["detail"]
@@ -202,8 +202,8 @@ async def test_who_comes_to_wait_while_the_service_stops_is_answered_503_too(wai
 
 
 async def test_beyond_the_most_that_may_wait_one_is_told_to_come_again(waiting: Clinic, watched: WatchedCharges) -> None:
-    crowd = [asyncio.create_task(watched.arrived(UUID(NOBODY), 30)) for _ in range(MOST_WAITERS)]
-    await watched.wait_for_waiters(MOST_WAITERS)
+    crowd = [asyncio.create_task(watched.wait_for(UUID(NOBODY), 30)) for _ in range(MAX_WAITERS)]
+    await watched.wait_for_waiters(MAX_WAITERS)
     answer = await waiting.charged(NOBODY)
     problem(answer, 503)
     assert int(answer.headers["retry-after"]) > 0

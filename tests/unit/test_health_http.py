@@ -13,7 +13,7 @@ from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.financial.model import Charge
-from clinic.domain.messaging.messages import Claimed, Message, Published
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -26,11 +26,11 @@ class Closed(MemoryPublisher):
     """Publishes nothing, for the reason that it is given, until it is told to."""
 
     def __init__(self, clinic: Clinic, reason: Exception) -> None:
-        super().__init__(clinic.front_desk.memory_log(), clinic.clock)
+        super().__init__(clinic.appointment.memory_log(), clinic.clock)
         self._reason = reason
         self.open = False
 
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         if self.open:
             return await super().publish(batch)
         raise self._reason
@@ -47,7 +47,7 @@ async def test_both_services_are_alive_and_ready_with_and_without_the_slash(clin
 async def test_while_the_transport_is_away_the_service_is_degraded_and_finishes_are_answered(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
     closed = Closed(clinic, Unavailable("the transport does not answer"))
-    clinic.front_desk.publisher.override(Object(closed))
+    clinic.appointment.publisher.override(Object(closed))
     async with clinic.running():
         its_id = await clinic.start()
         assert (await clinic.finish(its_id)).status_code == 200
@@ -66,12 +66,12 @@ async def test_a_fact_that_cannot_be_published_is_named_while_the_others_go_on(t
     culprit: list[str] = []
 
     class Picky(MemoryPublisher):
-        async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+        async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
             if any(message.subject in culprit for message in batch):
                 raise Refused("it is too large")
             return await super().publish(batch)
 
-    clinic.front_desk.publisher.override(Object(Picky(clinic.front_desk.memory_log(), clinic.clock)))
+    clinic.appointment.publisher.override(Object(Picky(clinic.appointment.memory_log(), clinic.clock)))
     async with clinic.running():
         culprit.append(await clinic.start())
         await clinic.finish(culprit[0])
@@ -87,8 +87,8 @@ async def test_a_fact_that_cannot_be_published_is_named_while_the_others_go_on(t
 
 async def test_without_its_store_a_service_is_alive_but_not_ready(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
-    clinic.front_desk.appointments.override(Object(UnreachableAppointments(clinic.clock, 3.0)))
-    clinic.accounting.charges.override(Object(UnreachableCharges()))
+    clinic.appointment.appointments.override(Object(UnreachableAppointments(clinic.clock, 3.0)))
+    clinic.financial.charges.override(Object(UnreachableCharges()))
     async with clinic.running():
         for client, store in ((clinic.appointments, "the appointments do not answer"), (clinic.charges, "the charges do not answer")):
             ready = await client.get("/health/ready")
@@ -104,7 +104,7 @@ async def test_trouble_of_the_consumer_is_degraded_and_charges_are_shown(tmp_pat
         async def add(self, charges: Sequence[Charge]) -> Any:
             raise Unavailable(f"the charges take nothing, not even {len(charges)}")
 
-    clinic.accounting.charges.override(Object(ReadOnlyCharges()))
+    clinic.financial.charges.override(Object(ReadOnlyCharges()))
     async with clinic.running():
         await clinic.finish(await clinic.start())
         await clinic.accounting_notices.seen("consumer waits")
@@ -118,10 +118,10 @@ async def test_an_outbox_that_cannot_be_read_is_trouble_of_the_relay(tmp_path: P
     clinic = Clinic(settings("memory", tmp_path))
 
     class Stuck(MemoryAppointments):
-        async def claim(self, limit: int) -> Sequence[Claimed]:
+        async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
             raise Unavailable(f"the outbox does not hand over {limit}")
 
-    clinic.front_desk.appointments.override(Object(Stuck(clinic.clock, 3.0)))
+    clinic.appointment.appointments.override(Object(Stuck(clinic.clock, 3.0)))
     async with clinic.running():
         await clinic.front_desk_notices.seen("relay waits")
         assert (await clinic.appointments.get("/health/ready")).json()["status"] == "degraded"
@@ -138,4 +138,4 @@ async def test_metrics_count_what_has_happened(clinic: Clinic) -> None:
             answer = await client.get(f"/metrics{slash}")
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith("text/plain")
-            assert re.findall(rf'^clinic_notices_total{{what="{what}"}} (.*)$', answer.text, re.MULTILINE) == ["3.0"]
+            assert re.findall(rf'^clinic_events_total{{event="{what}"}} (.*)$', answer.text, re.MULTILINE) == ["3.0"]

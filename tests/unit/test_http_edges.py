@@ -31,7 +31,7 @@ async def clinic(tmp_path: Path) -> AsyncIterator[Clinic]:
 def test_a_price_beyond_all_exponents_is_unreadable() -> None:
     data = json.loads(a_message().data or b"") | {"price": "1e999999999999"}
     with pytest.raises(Unreadable):
-        events.read(a_message(data=json.dumps(data).encode()))
+        events.from_message(a_message(data=json.dumps(data).encode()))
 
 
 def test_a_setting_beyond_all_exponents_is_one_line() -> None:
@@ -55,8 +55,8 @@ async def test_a_field_that_comes_twice_is_named(clinic: Clinic) -> None:
 
 
 def test_a_wait_inside_another_preferences_quotes_is_ignored() -> None:
-    assert parameters.wait_of(['foo="a, wait=3", bar']) is None
-    assert parameters.wait_of(['foo="a, wait=3", wait=5']) == 5
+    assert parameters.parse_wait(['foo="a, wait=3", bar']) is None
+    assert parameters.parse_wait(['foo="a, wait=3", wait=5']) == 5
 
 
 async def test_a_null_byte_in_the_path_of_a_file_is_a_404(clinic: Clinic) -> None:
@@ -83,7 +83,7 @@ async def test_an_unforeseen_failure_is_described(clinic: Clinic) -> None:
 
 async def test_the_form_of_a_date_is_described(clinic: Clinic) -> None:
     schemas = (await clinic.appointments.get("/openapi.json")).json()["components"]["schemas"]
-    date = schemas["ShownAppointment"]["properties"]["start_date"]
+    date = schemas["AppointmentResponse"]["properties"]["start_date"]
     assert re.search(date["pattern"], "2020-12-01 13:00:00")
     assert not re.search(date["pattern"], "2020-12-01T13:00:00Z")
 
@@ -106,12 +106,12 @@ async def test_the_age_of_the_oldest_fact_is_told_by_the_containers_clock(tmp_pa
     clinic = Clinic(settings("memory", tmp_path))
 
     class Idle:
-        trouble = "the transport does not answer"
+        problem = "the transport does not answer"
 
         async def run(self) -> None:
             return None
 
-    clinic.front_desk.relay.override(Object(Idle()))
+    clinic.appointment.relay.override(Object(Idle()))
     async with clinic.running():
         await clinic.finish(await clinic.start())
         clinic.clock.move(minutes=5)
@@ -134,6 +134,6 @@ async def test_what_is_not_foreseen_at_the_start_is_the_failure(tmp_path: Path) 
         return None
 
     with pytest.raises(RuntimeError):
-        async with life.living([Torn()], loop):
+        async with life.lifespan([Torn()], loop):
             pytest.fail("it must not live")
     assert str(life.failure) == "torn"

@@ -25,7 +25,7 @@ class Outbox:
 async def test_the_oldest_are_handed_over_first_and_held_until_their_lease_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     outbox, leases = Outbox(3, monkeypatch), Leases(3600)
     first = await leases.claim(outbox.unpublished, 2)
-    assert [(each.message, each.until) for each in first] == [(message, 4600) for message in outbox.messages[:2]]
+    assert [(each.message, each.expires_at) for each in first] == [(message, 4600) for message in outbox.messages[:2]]
     assert [each.message for each in await leases.claim(outbox.unpublished, 2)] == outbox.messages[2:]
 
 
@@ -40,7 +40,7 @@ async def test_a_fact_is_free_again_the_moment_its_lease_is_over(monkeypatch: py
     await leases.claim(outbox.unpublished, 1)
     outbox.time += 3600
     (again,) = await leases.claim(outbox.unpublished, 1)
-    assert (again.message, again.until) == (outbox.messages[0], 8200)
+    assert (again.message, again.expires_at) == (outbox.messages[0], 8200)
 
 
 async def test_a_claim_waits_until_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:

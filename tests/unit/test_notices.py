@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from clinic.entrypoints.settings import Settings
-from clinic.entrypoints.telemetry import WatchedNotices, configure_logging
+from clinic.entrypoints.telemetry import LoggingTelemetry, configure_logging
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[StringIO]:
 
 
 def test_a_strangers_text_does_not_steer_the_terminal(written: StringIO) -> None:
-    WatchedNotices("financial")("set aside", reason="\x1b[2J\x07 gone\nsecond line", appointment_id="ok")
+    LoggingTelemetry("financial")("dead-lettered", reason="\x1b[2J\x07 gone\nsecond line", appointment_id="ok")
     line = written.getvalue()
     assert "\x1b" not in line
     assert "\x07" not in line

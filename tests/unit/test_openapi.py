@@ -39,7 +39,7 @@ async def clinic(tmp_path: Path) -> AsyncIterator[Clinic]:
 async def operated(tmp_path: Path) -> AsyncIterator[Clinic]:
     """With an operator's token, and letters that wait for one."""
     clinic = Clinic(settings("memory", tmp_path, operator_token=TOKEN))
-    await clinic.accounting.dead_letters().keep([a_letter(position=f"topic/0/{number}") for number in range(3)])
+    await clinic.financial.dead_letters().add([a_letter(position=f"topic/0/{number}") for number in range(3)])
     async with clinic.running():
         yield clinic
 
@@ -47,8 +47,8 @@ async def operated(tmp_path: Path) -> AsyncIterator[Clinic]:
 @pytest.fixture
 async def unreachable(tmp_path: Path) -> AsyncIterator[Clinic]:
     clinic = Clinic(settings("memory", tmp_path))
-    clinic.front_desk.appointments.override(Object(UnreachableAppointments(clinic.clock, 3.0)))
-    clinic.accounting.charges.override(Object(UnreachableCharges()))
+    clinic.appointment.appointments.override(Object(UnreachableAppointments(clinic.clock, 3.0)))
+    clinic.financial.charges.override(Object(UnreachableCharges()))
     async with clinic.running():
         yield clinic
 
@@ -162,7 +162,7 @@ async def test_the_validator_sees_what_is_wrong(clinic: Clinic) -> None:
         "patient_id": PATIENT,
         "price": Decimal("200.00"),
     }
-    schema = document.component("ShownAppointment")
+    schema = document.component("AppointmentResponse")
     assert list(document.wrong(good, schema, "it")) == []
     for changes in ({"price": "200.00"}, {"price": Decimal(-1)}, {"price": True}, {"end_date": 5}, {"start_date": None}):
         assert len(list(document.wrong(good | changes, schema, "it"))) == 1, changes
@@ -348,10 +348,10 @@ async def test_the_body_of_a_new_appointment_is_described_as_strict_as_it_is(cli
 async def test_money_is_a_number(clinic: Clinic) -> None:
     of_appointments, of_charges = await documents(clinic)
     for described, name, field in [
-        (of_appointments, "ShownAppointment", "price"),
-        (of_charges, "ShownCharge", "total_price"),
-        (of_charges, "ExplainedCharge", "total_price"),
-        (of_charges, "ExplainedCharge", "price"),
+        (of_appointments, "AppointmentResponse", "price"),
+        (of_charges, "ChargeResponse", "total_price"),
+        (of_charges, "ChargeDetails", "total_price"),
+        (of_charges, "ChargeDetails", "price"),
     ]:
         money = described.component(name)["properties"][field]
         assert (money["type"], money["minimum"]) == ("number", 0)
@@ -368,7 +368,7 @@ async def test_every_kind_of_thing_has_an_example_that_its_own_schema_allows(cli
                     exact = Decimal(str(example)) if isinstance(example, float) else example
                     assert list(described.wrong(exact, schema, f"{name}.{field}")) == []
         assert {"Problem", "FieldProblem", "Health"} < with_examples
-        assert with_examples & {"ShownAppointment", "ShownCharge"}
+        assert with_examples & {"AppointmentResponse", "ChargeResponse"}
 
 
 async def test_the_document_refers_only_to_itself(clinic: Clinic, operated: Clinic) -> None:

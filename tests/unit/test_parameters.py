@@ -12,7 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from clinic.domain.errors import Unreadable
-from clinic.domain.financial.model import Place
+from clinic.domain.financial.model import ChargeCursor
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.web import parameters
@@ -73,10 +73,10 @@ def test_a_cursor_of_an_id_leads_back_to_it(its_id: UUID) -> None:
 
 @given(MOMENTS, st.uuids())
 def test_a_cursor_of_a_place_leads_back_to_it_exactly(moment: datetime, its_id: UUID) -> None:
-    place = Place(moment, its_id)
-    found = parameters.place(parameters.cursor(place), Place)
+    place = ChargeCursor(moment, its_id)
+    found = parameters.place(parameters.cursor(place), ChargeCursor)
     assert found == place
-    assert isinstance(found, Place)
+    assert isinstance(found, ChargeCursor)
     assert found.charged_at.tzinfo is not None
 
 
@@ -90,7 +90,7 @@ def refused(text: str, shape: type[Any]) -> None:
     assert [each.field for each in told.value.errors] == ["after"]
 
 
-@pytest.mark.parametrize("shape", [UUID, Place])
+@pytest.mark.parametrize("shape", [UUID, ChargeCursor])
 @pytest.mark.parametrize(
     "text",
     ["", " ", "=", "====", "a", "garbage", "é", "\x00", "😀", "x" * 5000, "../..", "null", "oA==", "kA"],
@@ -103,14 +103,14 @@ def test_what_is_no_cursor_is_refused_naming_after(shape: type[Any], text: str) 
 @pytest.mark.parametrize(
     "value", [None, 7, "x", [], [None, None], [str(SOME_ID)], {"a": 1}, ["2020-01-01T00:00:00Z", "x"], [1, 2, 3]], ids=repr
 )
-@pytest.mark.parametrize("shape", [UUID, Place])
+@pytest.mark.parametrize("shape", [UUID, ChargeCursor])
 def test_a_cursor_that_holds_something_else_is_refused(shape: type[Any], value: Any) -> None:
     refused(urlsafe_b64encode(msgspec.msgpack.encode(value)).decode(), shape)
 
 
 @given(st.text())
 def test_whatever_is_given_as_a_cursor_is_a_place_or_refused(text: str) -> None:
-    for shape in (UUID, Place):
+    for shape in (UUID, ChargeCursor):
         try:
             assert isinstance(parameters.place(text, shape), shape)
         except Unreadable as told:
@@ -149,14 +149,14 @@ def test_whatever_is_given_as_a_cursor_is_a_place_or_refused(text: str) -> None:
     ids=repr,
 )
 def test_the_seconds_that_a_client_would_wait(prefer: list[str], seconds: int | None) -> None:
-    assert parameters.wait_of(prefer) == seconds
+    assert parameters.parse_wait(prefer) == seconds
 
 
 @given(st.lists(st.text()))
 def test_whatever_the_prefer_header_says_it_is_read_or_ignored(prefer: list[str]) -> None:
-    assert parameters.wait_of(prefer) in (None, *range(parameters.LONGEST_WAIT + 1))
+    assert parameters.parse_wait(prefer) in (None, *range(parameters.MAX_WAIT + 1))
 
 
 @given(st.integers(0, 10**12))
 def test_a_long_wait_is_cut_and_a_short_one_is_kept(seconds: int) -> None:
-    assert parameters.wait_of([f"wait={seconds}"]) == min(seconds, 30)
+    assert parameters.parse_wait([f"wait={seconds}"]) == min(seconds, 30)

@@ -202,7 +202,7 @@ class BrokenCharges(MemoryCharges):
     async def get(self, appointment_id: UUID) -> Charge:
         raise RuntimeError(f"the secret of {appointment_id}")
 
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+    async def wait_for(self, appointment_id: UUID, within: float) -> Charge:
         raise RuntimeError(f"the secret of {appointment_id} within {within}")
 
     async def page(self, *_: Any, **__: Any) -> Any:
@@ -224,22 +224,22 @@ async def all_requests(clinic: Clinic) -> list[httpx.Response]:
 
 async def test_an_unforeseen_failure_is_a_500_that_tells_no_secret_and_is_counted(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
-    clinic.front_desk.appointments.override(Object(BrokenAppointments(clinic.clock, 3.0)))
-    clinic.accounting.charges.override(Object(BrokenCharges()))
+    clinic.appointment.appointments.override(Object(BrokenAppointments(clinic.clock, 3.0)))
+    clinic.financial.charges.override(Object(BrokenCharges()))
     async with clinic.running():
         for answer in await all_requests(clinic):
             problem(answer, 500)
             assert "secret" not in answer.text
             assert "RuntimeError" not in answer.text
-        assert 'clinic_notices_total{what="unforeseen"} 4.0' in (await clinic.appointments.get("/metrics")).text
-        assert 'clinic_notices_total{what="unforeseen"} 3.0' in (await clinic.charges.get("/metrics")).text
+        assert 'clinic_events_total{event="unforeseen"} 4.0' in (await clinic.appointments.get("/metrics")).text
+        assert 'clinic_events_total{event="unforeseen"} 3.0' in (await clinic.charges.get("/metrics")).text
 
 
 async def test_a_store_that_does_not_answer_is_a_503_that_says_when_to_ask_again(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
     store = UnreachableAppointments(clinic.clock, 3.0)
-    clinic.front_desk.appointments.override(Object(store))
-    clinic.accounting.charges.override(Object(UnreachableCharges()))
+    clinic.appointment.appointments.override(Object(store))
+    clinic.financial.charges.override(Object(UnreachableCharges()))
     async with clinic.running():
         for answer in await all_requests(clinic):
             assert "do not answer" in problem(answer, 503)["detail"]
@@ -250,7 +250,7 @@ async def test_a_store_that_does_not_answer_is_a_503_that_says_when_to_ask_again
 
 async def test_bad_input_is_told_without_asking_the_store(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
-    clinic.front_desk.appointments.override(Object(BrokenAppointments(clinic.clock, 3.0)))
+    clinic.appointment.appointments.override(Object(BrokenAppointments(clinic.clock, 3.0)))
     async with clinic.running():
         wrong_fields(await post(clinic, b"{}"))
         wrong_fields(await clinic.appointments.get("/?limit=0"))
@@ -284,7 +284,7 @@ async def test_the_log_of_an_unforeseen_failure_shows_no_body(tmp_path: Path, lo
         its = load({"CLINIC_LOG_FORMAT": log_format})
         configure_logging(its)
         clinic = Clinic(settings("memory", tmp_path))
-        clinic.front_desk.appointments.override(Object(BrokenAppointments(clinic.clock, 3.0)))
+        clinic.appointment.appointments.override(Object(BrokenAppointments(clinic.clock, 3.0)))
         async with clinic.running():
             body = json.dumps({"physician_id": PHYSICIAN, "patient_id": PATIENT}).encode()
             problem(await clinic.appointments.post("/", content=body, headers=JSON), 500)

@@ -14,10 +14,10 @@ from processes import eventually
 from clinic.adapters.memory.store import MemoryAppointments
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.messaging.messages import Claimed, Message, Published, Telling
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Outbox, Publisher
 from clinic.domain.messaging.relay import Relay
-from clinic.domain.messaging.retry import growing_pauses
+from clinic.domain.messaging.retry import backoff
 
 SHORT = 0.05
 
@@ -26,17 +26,17 @@ class FragileOutbox(Outbox):
     def __init__(self, outbox: Outbox, fault: Fault) -> None:
         self._outbox, self._fault = outbox, fault
 
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         return await self._fault("claim", lambda: self._outbox.claim(limit))
 
-    async def confirm(self, published: Sequence[Published]) -> None:
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
         await self._fault("confirm", lambda: self._outbox.confirm(published))
 
     async def oldest(self) -> datetime | None:
         return await self._outbox.oldest()
 
-    async def told(self, fact: Message) -> Telling | None:
-        return await self._outbox.told(fact)
+    async def status(self, event: Message) -> PublicationStatus | None:
+        return await self._outbox.status(event)
 
 
 class FragilePublisher(Publisher):
@@ -45,7 +45,7 @@ class FragilePublisher(Publisher):
     def __init__(self, log: MemoryLog, fault: Fault) -> None:
         self._publisher, self._fault, self.refused = MemoryPublisher(log, now), fault, set[str]()
 
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         if self.refused.intersection(message.id for message in batch):
             raise Refused("it is too large")
         return await self._fault("publish", lambda: self._publisher.publish(batch))
@@ -55,14 +55,14 @@ class World:
     """An outbox and a log that outlive each relay between them."""
 
     def __init__(self, lease: float = SHORT) -> None:
-        self.store, self.log, self.notices, self.pause = MemoryAppointments(now, lease), MemoryLog(), Noticed(), NoWait()
+        self.store, self.log, self.telemetry, self.pause = MemoryAppointments(now, lease), MemoryLog(), Noticed(), NoWait()
 
     def relay(self, fault: Fault = NO_FAULT, *, outbox: Outbox | None = None, publisher: Publisher | None = None) -> Relay:
         outbox = FragileOutbox(outbox or self.store, fault)
-        return Relay(outbox, publisher or FragilePublisher(self.log, fault), self.pause, self.notices)
+        return Relay(outbox, publisher or FragilePublisher(self.log, fault), self.pause, self.telemetry)
 
     @property
-    def arrived(self) -> list[str]:
+    def wait_for(self) -> list[str]:
         return [message.id for _, message in self.log.entries]
 
 
@@ -71,11 +71,11 @@ async def test_what_is_saved_is_published_and_confirmed() -> None:
     relay = world.relay()
     async with running(relay.run()):
         messages = [await saved(world.store) for _ in range(3)]
-        await world.notices.seen("published", 3)
-    assert world.arrived == [message.id for message in messages]
-    assert (await world.store.oldest(), relay.trouble) == (None, None)
+        await world.telemetry.seen("published", 3)
+    assert world.wait_for == [message.id for message in messages]
+    assert (await world.store.oldest(), relay.problem) == (None, None)
     expected = [{"event_id": each.id, "appointment_id": each.subject, "position": f"memory/{i}"} for i, each in enumerate(messages)]
-    assert world.notices.named("published") == expected
+    assert world.telemetry.named("published") == expected
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -87,8 +87,8 @@ async def test_a_relay_that_dies_at_any_step_loses_nothing(step: str, when: Lite
         await world.relay(Fault(step, when, Died())).run()
     messages.append(await saved(world.store))
     async with running(world.relay().run()):
-        await world.notices.seen("published", 1 if (step, when) == ("confirm", "after") else 4)
-    assert set(world.arrived) == {message.id for message in messages}
+        await world.telemetry.seen("published", 1 if (step, when) == ("confirm", "after") else 4)
+    assert set(world.wait_for) == {message.id for message in messages}
     assert await world.store.oldest() is None
 
 
@@ -99,13 +99,13 @@ async def test_bad_weather_at_any_step_is_waited_out(step: str, when: Literal["b
     messages = [await saved(world.store) for _ in range(3)]
     relay = world.relay(Fault(step, when, Unavailable("storm"), times=7))
     async with running(relay.run()):
-        await world.notices.seen("published", 3)
-        await world.notices.seen("relay waits", 7)
+        await world.telemetry.seen("published", 3)
+        await world.telemetry.seen("relay waits", 7)
         messages.append(await saved(world.store))
-        await world.notices.seen("published", 4)
+        await world.telemetry.seen("published", 4)
     assert await world.store.oldest() is None
-    assert set(world.arrived) == {message.id for message in messages}
-    assert relay.trouble is None
+    assert set(world.wait_for) == {message.id for message in messages}
+    assert relay.problem is None
     assert len(world.pause.waited) == 7
 
 
@@ -114,21 +114,21 @@ async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
     await saved(world.store)
     relay = world.relay(Fault("publish", "before", Unavailable("storm"), times=3))
     async with running(relay.run()):
-        await world.notices.seen("relay waits")
-        trouble = relay.trouble
-        await world.notices.seen("published")
+        await world.telemetry.seen("relay waits")
+        problem = relay.problem
+        await world.telemetry.seen("published")
         await saved(world.store)
-        await world.notices.seen("published", 2)
-        assert relay.trouble is None
-    assert trouble == "storm"
-    assert world.notices.named("relay waits") == [{"reason": "storm"}] * 3
+        await world.telemetry.seen("published", 2)
+        assert relay.problem is None
+    assert problem == "storm"
+    assert world.telemetry.named("relay waits") == [{"reason": "storm"}] * 3
 
 
 async def test_it_never_gives_up_on_the_weather() -> None:
     world = World(LONG)
     await saved(world.store)
     async with running(world.relay(Fault("publish", "before", Unavailable("storm"), times=500)).run()):
-        await world.notices.seen("published")
+        await world.telemetry.seen("published")
     assert len(world.pause.waited) == 500
     assert max(world.pause.waited) <= 5
 
@@ -140,17 +140,17 @@ async def test_one_that_cannot_be_published_stands_alone_and_the_rest_goes_on() 
     publisher.refused = {messages[4].id}
     relay = world.relay(publisher=publisher)
     async with running(relay.run()):
-        await world.notices.seen("published", 8)
-        await world.notices.seen("cannot be published")
+        await world.telemetry.seen("published", 8)
+        await world.telemetry.seen("cannot be published")
         later = await saved(world.store)
-        await world.notices.seen("published", 9)
-    assert world.arrived == [message.id for message in [*messages[:4], *messages[5:], later]]
+        await world.telemetry.seen("published", 9)
+    assert world.wait_for == [message.id for message in [*messages[:4], *messages[5:], later]]
     assert await world.store.oldest() is not None
-    assert relay.trouble
-    assert messages[4].id in relay.trouble
-    assert "it is too large" in relay.trouble
+    assert relay.problem
+    assert messages[4].id in relay.problem
+    assert "it is too large" in relay.problem
     expected = {"event_id": messages[4].id, "appointment_id": messages[4].subject, "reason": "it is too large"}
-    assert world.notices.named("cannot be published") == [expected]
+    assert world.telemetry.named("cannot be published") == [expected]
 
 
 async def test_one_that_could_not_be_published_is_tried_again_after_its_lease() -> None:
@@ -160,29 +160,29 @@ async def test_one_that_could_not_be_published_is_tried_again_after_its_lease() 
     publisher.refused = {message.id}
     relay = world.relay(publisher=publisher)
     async with running(relay.run()):
-        await world.notices.seen("cannot be published", 2)
+        await world.telemetry.seen("cannot be published", 2)
         publisher.refused.clear()
-        await world.notices.seen("published")
-        assert relay.trouble is None
-    assert world.arrived == [message.id]
+        await world.telemetry.seen("published")
+        assert relay.problem is None
+    assert world.wait_for == [message.id]
 
 
 async def test_one_that_somebody_else_published_is_no_trouble_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clinic.domain.messaging.relay.HEARD_OF_WITHIN", 3 * SHORT)
+    monkeypatch.setattr("clinic.domain.messaging.relay.RECOVERY_TIMEOUT", 3 * SHORT)
     world = World()
     message = await saved(world.store)
     publisher = FragilePublisher(world.log, NO_FAULT)
     publisher.refused = {message.id}
     relay = world.relay(publisher=publisher)
     async with running(relay.run()):
-        await world.notices.seen("cannot be published", 3)
-        assert relay.trouble
-        await world.store.confirm([Published(message, "elsewhere", now())])
+        await world.telemetry.seen("cannot be published", 3)
+        assert relay.problem
+        await world.store.confirm([PublishResult(message, "elsewhere", now())])
 
-        async def is_over() -> bool:
-            return relay.trouble is None
+        async def clear() -> bool:
+            return relay.problem is None
 
-        await eventually(is_over)
+        await eventually(clear)
 
 
 async def test_a_cancelled_relay_ends_its_batch_first() -> None:
@@ -211,9 +211,9 @@ async def test_a_second_cancellation_is_immediate_and_loses_nothing() -> None:
     relay.cancel()
     with suppress(asyncio.CancelledError):
         await relay
-    assert world.arrived == []
+    assert world.wait_for == []
     assert await world.store.oldest() is not None
-    assert message.id not in world.arrived
+    assert message.id not in world.wait_for
 
 
 class Slow(Publisher):
@@ -222,7 +222,7 @@ class Slow(Publisher):
     def __init__(self, log: MemoryLog) -> None:
         self._publisher, self.begun, self.go_on = MemoryPublisher(log, now), asyncio.Event(), asyncio.Event()
 
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         self.begun.set()
         await self.go_on.wait()
         return await self._publisher.publish(batch)
@@ -231,30 +231,30 @@ class Slow(Publisher):
 class Overslept(Outbox):
     """Hands over facts that are held no longer, and then some that are."""
 
-    def __init__(self, stale: Sequence[Claimed], outbox: Outbox) -> None:
+    def __init__(self, stale: Sequence[ClaimedMessage], outbox: Outbox) -> None:
         self._stale, self._outbox = stale, outbox
 
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         stale, self._stale = self._stale, ()
         return stale or await self._outbox.claim(limit)
 
-    async def confirm(self, published: Sequence[Published]) -> None:
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
         await self._outbox.confirm(published)
 
     async def oldest(self) -> datetime | None:
         return await self._outbox.oldest()
 
-    async def told(self, fact: Message) -> Telling | None:
-        return await self._outbox.told(fact)
+    async def status(self, event: Message) -> PublicationStatus | None:
+        return await self._outbox.status(event)
 
 
 async def test_facts_that_it_has_held_longer_than_their_lease_are_dropped() -> None:
     world = World(LONG)
     gone, held, sentinel = a_message(), a_message(), await saved(world.store)
-    outbox = Overslept([Claimed(gone, until=0), Claimed(held, until=float("inf"))], world.store)
+    outbox = Overslept([ClaimedMessage(gone, expires_at=0), ClaimedMessage(held, expires_at=float("inf"))], world.store)
     async with running(world.relay(outbox=outbox).run()):
-        await world.notices.seen("published", 2)
-    assert world.arrived == [held.id, sentinel.id]
+        await world.telemetry.seen("published", 2)
+    assert world.wait_for == [held.id, sentinel.id]
 
 
 async def test_a_batch_that_went_stale_in_bad_weather_is_dropped_and_claimed_anew() -> None:
@@ -266,10 +266,10 @@ async def test_a_batch_that_went_stale_in_bad_weather_is_dropped_and_claimed_ane
         await asyncio.sleep(2 * SHORT)  # it lasts longer than the lease: here the time itself is what is tested
 
     outbox = Counting(world.store)
-    relay = Relay(outbox, FragilePublisher(world.log, weather), long_pause, world.notices)
+    relay = Relay(outbox, FragilePublisher(world.log, weather), long_pause, world.telemetry)
     async with running(relay.run()):
-        await world.notices.seen("published")
-    assert world.arrived == [message.id]
+        await world.telemetry.seen("published")
+    assert world.wait_for == [message.id]
     assert outbox.claims >= 2
 
 
@@ -281,13 +281,13 @@ class Counting(FragileOutbox):
     def __init__(self, outbox: Outbox) -> None:
         super().__init__(outbox, NO_FAULT)
 
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         self.claims += 1
         return await super().claim(limit)
 
 
 def test_pauses_grow_are_jittered_and_have_a_longest() -> None:
-    pauses = growing_pauses(first=1, longest=8)
+    pauses = backoff(first=1, longest=8)
     found = [next(pauses) for _ in range(50)]
     for wait, bound in zip(found, [1, 2, 4, *[8] * 47], strict=True):
         assert bound / 2 <= wait <= bound

@@ -14,7 +14,7 @@ from apps import Clinic, Noticing, settings
 from dependency_injector.providers import Object
 
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.entrypoints.service import Life, Service, serve
+from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.web import appointment
 
 
@@ -38,11 +38,11 @@ async def for_ever() -> None:
 
 
 @pytest.fixture
-def life() -> Life:
-    return Life(Noticing("test"))
+def life() -> Lifecycle:
+    return Lifecycle(Noticing("test"))
 
 
-async def test_a_life_goes_on_until_it_is_asked_to_end(life: Life) -> None:
+async def test_a_life_goes_on_until_it_is_asked_to_end(life: Lifecycle) -> None:
     stopped = asyncio.create_task(life.stopped())
     assert not (await asyncio.wait([stopped], timeout=0))[0]
     life.stop()
@@ -51,14 +51,14 @@ async def test_a_life_goes_on_until_it_is_asked_to_end(life: Life) -> None:
     assert life.failure is None
 
 
-async def test_work_that_ends_first_gives_its_result(life: Life) -> None:
+async def test_work_that_ends_first_gives_its_result(life: Lifecycle) -> None:
     async def work() -> int:
         return 42
 
     assert await life.unless_stopping(work()) == 42
 
 
-async def test_work_that_fails_first_raises_its_own_failure(life: Life) -> None:
+async def test_work_that_fails_first_raises_its_own_failure(life: Lifecycle) -> None:
     async def work() -> None:
         raise ValueError("its own")
 
@@ -67,7 +67,7 @@ async def test_work_that_fails_first_raises_its_own_failure(life: Life) -> None:
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
-async def test_work_is_given_up_when_the_service_stops(life: Life, when: str) -> None:
+async def test_work_is_given_up_when_the_service_stops(life: Lifecycle, when: str) -> None:
     given_up, begun = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -87,7 +87,7 @@ async def test_work_is_given_up_when_the_service_stops(life: Life, when: str) ->
     await given_up.wait()
 
 
-async def test_the_first_failure_is_kept_and_ends_the_life(life: Life) -> None:
+async def test_the_first_failure_is_kept_and_ends_the_life(life: Lifecycle) -> None:
     first = RuntimeError("first")
     life.fail("died", first)
     life.fail("died", RuntimeError("second"))
@@ -95,7 +95,7 @@ async def test_the_first_failure_is_kept_and_ends_the_life(life: Life) -> None:
     assert life.failure is first
 
 
-async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(life: Life) -> None:
+async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(life: Lifecycle) -> None:
     diary: list[str] = []
 
     async def loop() -> None:
@@ -105,17 +105,17 @@ async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(lif
         finally:
             diary.append("loop ends")
 
-    async with life.living([Opened("a", diary), None, Opened("b", diary)], loop):
+    async with life.lifespan([Opened("a", diary), None, Opened("b", diary)], loop):
         await asyncio.sleep(0)
     assert diary == ["open a", "open b", "loop", "loop ends", "close b", "close a"]
     assert life.failure is None
 
 
-async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(life: Life) -> None:
+async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(life: Lifecycle) -> None:
     diary: list[str] = []
     refusal = Misconfigured("it is served by another process")
     with pytest.raises(Misconfigured):
-        async with life.living([Opened("a", diary), Opened("b", diary, refusal), Opened("c", diary)], for_ever):
+        async with life.lifespan([Opened("a", diary), Opened("b", diary, refusal), Opened("c", diary)], for_ever):
             pytest.fail("it must not live")
     assert diary[:2] == ["open a", "open b"]
     assert diary[-1] == "close a"
@@ -123,11 +123,11 @@ async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(life:
     assert life.failure is refusal
 
 
-async def test_a_loop_that_dies_ends_the_life_with_its_failure(life: Life) -> None:
+async def test_a_loop_that_dies_ends_the_life_with_its_failure(life: Lifecycle) -> None:
     async def loop() -> None:
         raise RuntimeError("the loop is dead")
 
-    async with life.living([], loop):
+    async with life.lifespan([], loop):
         await life.stopped()
         assert str(life.failure) == "the loop is dead"
 
@@ -145,7 +145,7 @@ def free_port() -> int:
 
 
 def a_service(clinic: Clinic, port: int) -> Service:
-    app = appointment.create_app(clinic.front_desk, clinic.front_desk_life)
+    app = appointment.create_app(clinic.appointment, clinic.front_desk_life)
     return Service(app, clinic.front_desk_life, "127.0.0.1", port, "CLINIC_APPOINTMENT")
 
 
@@ -167,13 +167,13 @@ async def test_a_relay_that_dies_ends_its_service_with_its_failure(tmp_path: Pat
     die = asyncio.Event()
 
     class DeadRelay:
-        trouble = None
+        problem = None
 
         async def run(self) -> None:
             await die.wait()
             raise RuntimeError("the relay is dead")
 
-    clinic.front_desk.relay.override(Object(DeadRelay()))
+    clinic.appointment.relay.override(Object(DeadRelay()))
     service = a_service(clinic, free_port)
     running = asyncio.create_task(serve(service))
     async with started(service) as client:

@@ -76,7 +76,7 @@ async def test_a_visitor_reads_and_writes_beside_the_process_that_serves_the_fil
     visitor = SqliteFile(tmp_path / "notes.db", NOTES)
     async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
         await file.write(insert)
-        await visitor.visit()
+        await visitor.attach()
         await visitor.write(insert)
         await visitor.close()
         assert await file.read(count) == 2
@@ -84,16 +84,16 @@ async def test_a_visitor_reads_and_writes_beside_the_process_that_serves_the_fil
 
 async def test_a_visitor_makes_no_file_and_changes_no_schema(tmp_path: Path) -> None:
     with pytest.raises(Misconfigured, match="CLINIC_DATA_DIR"):
-        await SqliteFile(tmp_path / "notes.db", NOTES).visit()
+        await SqliteFile(tmp_path / "notes.db", NOTES).attach()
     assert is_empty(tmp_path)
     async with opened(SqliteFile(tmp_path / "notes.db", NOTES)):
         pass
     with pytest.raises(Misconfigured, match="schema 1, and 2 is needed: start its service anew"):
-        await SqliteFile(tmp_path / "notes.db", NOTES, WHEN).visit()
+        await SqliteFile(tmp_path / "notes.db", NOTES, WHEN).attach()
     async with opened(SqliteFile(tmp_path / "notes.db", NOTES, WHEN)):
         pass
     with pytest.raises(Misconfigured, match=r"newer version of this program \(schema 2\): run that one"):
-        await SqliteFile(tmp_path / "notes.db", NOTES).visit()
+        await SqliteFile(tmp_path / "notes.db", NOTES).attach()
 
 
 async def test_what_is_no_database_does_not_answer(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile, T, Work, connect, moment, transaction
 from clinic.domain.errors import ClinicError, Unavailable
-from clinic.domain.messaging.dead_letters import WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetterFilter
 
 
 class TestSqliteAppointments(AppointmentsContract):
@@ -79,14 +79,14 @@ async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Pat
         await file.write(lambda connection: connection.executemany(as_it_was, rows))
     async with opened(SqliteFile(path, CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)) as file:
         letters = SqliteDeadLetters(file)
-        waiting = await letters.page(WantedLetters(state="waiting"), 10)
+        waiting = await letters.page(DeadLetterFilter(state="waiting"), 10)
         first, second, third = [await letters.get(each.position) for each in waiting]
         groups = await SqliteDeadLetters(file).groups()
         assert await SqliteCharges(file).get(charge.appointment_id) == charge
     assert (first.about, first.type, first.headers) == (message.subject, message.type, tuple(cloudevents.headers(message)))
     assert (first.value, first.length, first.attempts, first.reason) == (b"{", 1, 2, "invalid character (byte 5)")
     assert (first.first_seen, first.last_seen, first.published_at) == (moment(1000), moment(3000), moment(1000))
-    assert (second.about, second.type, second.headers, second.handled) == ("", "", (("odd", None),), ())
+    assert (second.about, second.type, second.headers, second.history) == ("", "", (("odd", None),), ())
     assert (third.about, third.value) == ("\N{REPLACEMENT CHARACTER} key", b"?" * 2**20)
     assert sorted(each.waiting for each in groups) == [1, 2]
     assert first.group == third.group != second.group
@@ -95,14 +95,14 @@ async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Pat
 @pytest.mark.parametrize(
     ("wanted", "index", "by"),
     [
-        (WantedLetters("waiting"), "dead_letters_in_a_state", "state=? AND position>?"),
-        (WantedLetters(group="bad"), "dead_letters_of_a_group", "group=? AND position>?"),
-        (WantedLetters("waiting", "bad"), "dead_letters_in_a_state_of_a_group", "state=? AND group=? AND position>?"),
-        (WantedLetters(about="one"), "dead_letters_about", "about=? AND position>?"),
-        (WantedLetters("waiting", about="one", message_ids=("1", "2")), "dead_letters_about", "about=? AND position>?"),
+        (DeadLetterFilter("waiting"), "dead_letters_in_a_state", "state=? AND position>?"),
+        (DeadLetterFilter(group="bad"), "dead_letters_of_a_group", "group=? AND position>?"),
+        (DeadLetterFilter("waiting", "bad"), "dead_letters_in_a_state_of_a_group", "state=? AND group=? AND position>?"),
+        (DeadLetterFilter(about="one"), "dead_letters_about", "about=? AND position>?"),
+        (DeadLetterFilter("waiting", about="one", message_ids=("1", "2")), "dead_letters_about", "about=? AND position>?"),
     ],
 )
-async def test_a_list_of_dead_letters_reads_an_index_in_its_order(tmp_path: Path, wanted: WantedLetters, index: str, by: str) -> None:
+async def test_a_list_of_dead_letters_reads_an_index_in_its_order(tmp_path: Path, wanted: DeadLetterFilter, index: str, by: str) -> None:
     queries: list[str] = []
     async with opened(letters_file(tmp_path)) as file:
         await file.read(lambda connection: connection.set_trace_callback(queries.append))

@@ -12,7 +12,7 @@ from contracts.subject import Ends
 from contracts.transports import TransportContract
 
 from clinic.adapters.sqlite.file import SqliteFile
-from clinic.adapters.sqlite.transport import LOG, PLACE, PRUNE_EVERY, SqlitePublisher, SqliteSubscription
+from clinic.adapters.sqlite.transport import LOG, PLACE, PRUNE_INTERVAL, SqlitePublisher, SqliteSubscription
 from clinic.domain.errors import Misconfigured
 from clinic.domain.messaging.messages import Delivery
 
@@ -172,7 +172,7 @@ async def test_publishing_prunes_now_and_then(tmp_path: Path) -> None:
     async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
         await publisher.publish([a_message()])
         await take(subscription)
-        await publisher.publish([a_message() for _ in range(PRUNE_EVERY)])
+        await publisher.publish([a_message() for _ in range(PRUNE_INTERVAL)])
         async with subscribed(tmp_path, "late") as late:
             assert sequence((await late.receive())[0]) == 2
 

@@ -4,23 +4,23 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_handling, a_letter, an_origin
+from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, an_origin
 from msgspec.structs import replace
 
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.domain.errors import NotFound
-from clinic.domain.events import own_ids
+from clinic.domain.events import event_ids
 from clinic.domain.financial.tracing import TraceCharge
 from clinic.domain.tracing import Step
 
 ABOUT = uuid4()
 LETTER = a_letter(
-    about=str(ABOUT), message_id=own_ids(ABOUT)[1], published_at=ONE_O_CLOCK, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK, attempts=3
+    about=str(ABOUT), message_id=event_ids(ABOUT)[1], published_at=ONE_O_CLOCK, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK, attempts=3
 )
 AT_THREE = TWO_O_CLOCK + timedelta(hours=1)
 SET_ASIDE = [
-    Step(what="published", at=ONE_O_CLOCK, position="log/1"),
-    Step(what="set aside", at=ONE_O_CLOCK, position="log/1", attempts=3, note="it cannot be read"),
+    Step(event="published", at=ONE_O_CLOCK, position="log/1"),
+    Step(event="dead-lettered", at=ONE_O_CLOCK, position="log/1", attempts=3, note="it cannot be read"),
 ]
 
 
@@ -30,64 +30,64 @@ async def test_a_charge_tells_where_its_news_came_from() -> None:
     await charges.add([charge := a_charge(origin=origin, charged_at=AT_THREE)])
     trace = await TraceCharge(charges, MemoryDeadLetters())(charge.appointment_id)
     assert trace.steps == [
-        Step(what="published", at=ONE_O_CLOCK, position="log/7"),
-        Step(what="received", at=TWO_O_CLOCK, position="log/7", attempts=2),
-        Step(what="charged", at=AT_THREE, total=charge.total, note="hours-begun"),
+        Step(event="published", at=ONE_O_CLOCK, position="log/7"),
+        Step(event="received", at=TWO_O_CLOCK, position="log/7", attempts=2),
+        Step(event="charged", at=AT_THREE, total=charge.total, note="hours-begun"),
     ]
     assert (trace.waits_for, trace.explanation) == ("nothing", "charged 400.00")
 
 
 async def test_a_letter_that_waits_needs_a_person_and_tells_the_command() -> None:
     letters = MemoryDeadLetters()
-    await letters.keep([LETTER, a_letter(position="log/2", about="another")])
+    await letters.add([LETTER, a_letter(position="log/2", about="another")])
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
     assert trace.steps == SET_ASIDE
     assert trace.waits_for == "a person"
-    assert trace.explanation == "set aside: it cannot be read; `clinic dead-letters replay log/1` tries again"
+    assert trace.explanation == "dead-lettered: it cannot be read; `clinic dead-letters replay log/1` tries again"
 
 
 async def test_one_of_several_letters_that_waits_is_enough() -> None:
     letters = MemoryDeadLetters()
-    await letters.keep([LETTER, replace(LETTER, position="log/2")])
-    await letters.settle(LETTER, a_handling(what="discarded", note="a test"))
+    await letters.add([LETTER, replace(LETTER, position="log/2")])
+    await letters.record(LETTER, a_history_entry(event="discarded", note="a test"))
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
     assert trace.waits_for == "a person"
     assert "log/2" in trace.explanation
-    assert [step.what for step in trace.steps] == ["published", "set aside", "published", "set aside", "discarded"]
+    assert [step.event for step in trace.steps] == ["published", "dead-lettered", "published", "dead-lettered", "discarded"]
 
 
 async def test_what_was_discarded_waits_for_nothing() -> None:
     letters = MemoryDeadLetters()
-    await letters.keep([LETTER])
-    await letters.settle(LETTER, a_handling(what="discarded", note="a test"))
+    await letters.add([LETTER])
+    await letters.record(LETTER, a_history_entry(event="discarded", note="a test"))
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
-    assert trace.steps == [*SET_ASIDE, Step(what="discarded", at=TWO_O_CLOCK, position="log/1", by="anna", note="a test")]
+    assert trace.steps == [*SET_ASIDE, Step(event="discarded", at=TWO_O_CLOCK, position="log/1", by="anna", note="a test")]
     assert trace.waits_for == "nothing"
     assert "discarded by anna: a test; `clinic dead-letters replay log/1`" in trace.explanation
 
 
 async def test_what_was_replayed_and_charged_shows_both_in_the_order_of_time() -> None:
     charges, letters = MemoryCharges(), MemoryDeadLetters()
-    await letters.keep([LETTER])
+    await letters.add([LETTER])
     await charges.add([a_charge(appointment_id=ABOUT, origin=an_origin(received_at=ONE_O_CLOCK), charged_at=TWO_O_CLOCK)])
-    await letters.settle(LETTER, a_handling(at=AT_THREE))
+    await letters.record(LETTER, a_history_entry(at=AT_THREE))
     trace = await TraceCharge(charges, letters)(ABOUT)
-    assert [step.what for step in trace.steps][-2:] == ["charged", "replayed"]
+    assert [step.event for step in trace.steps][-2:] == ["charged", "replayed"]
     assert [step.at for step in trace.steps] == sorted(step.at for step in trace.steps)
     assert trace.waits_for == "nothing"
 
 
 async def test_a_replay_without_a_charge_is_no_end() -> None:
     letters = MemoryDeadLetters()
-    await letters.keep([LETTER])
-    await letters.settle(LETTER, a_handling())
+    await letters.add([LETTER])
+    await letters.record(LETTER, a_history_entry())
     assert (await TraceCharge(MemoryCharges(), letters)(ABOUT)).waits_for is None
 
 
 @pytest.mark.parametrize("state", ["waiting", "discarded", "replayed"])
 async def test_a_letter_of_somebody_else_is_shown_and_is_no_end(state: str) -> None:
     letters = MemoryDeadLetters()
-    await letters.keep([replace(LETTER, message_id="of another", state=state)])
+    await letters.add([replace(LETTER, message_id="of another", state=state)])
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
     assert trace.steps == SET_ASIDE
     assert trace.waits_for is None
@@ -96,8 +96,8 @@ async def test_a_letter_of_somebody_else_is_shown_and_is_no_end(state: str) -> N
 
 async def test_its_own_letter_is_found_among_many_others() -> None:
     letters = MemoryDeadLetters()
-    await letters.keep([replace(LETTER, position=f"log/1/{number:02}", message_id=str(number)) for number in range(50)])
-    await letters.keep([replace(LETTER, position="log/9")])
+    await letters.add([replace(LETTER, position=f"log/1/{number:02}", message_id=str(number)) for number in range(50)])
+    await letters.add([replace(LETTER, position="log/9")])
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
     assert trace.waits_for == "a person"
     assert "log/9" in {step.position for step in trace.steps}

@@ -8,18 +8,18 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from builders import TWO_O_CLOCK, a_handling, a_letter, an_appointment, an_origin
+from builders import TWO_O_CLOCK, a_history_entry, a_letter, an_appointment, an_origin
 from folders import Folder, a_folder
 from msgspec.structs import replace
 from schemas import json_schema
 
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.events import own_ids
+from clinic.domain.events import event_ids
 from clinic.domain.reconciliation.tracing import Traced
 
 SCHEMA = Path(__file__).parent / "schemas" / "trace.json"
 ONE = an_appointment(id=UUID(int=1))
-OWN = own_ids(ONE.id)[1]
+OWN = event_ids(ONE.id)[1]
 SOON = TWO_O_CLOCK + timedelta(milliseconds=250)
 
 
@@ -35,7 +35,7 @@ def traced(folder: Folder, appointment: Appointment = ONE) -> Any:
 
 
 def steps(document: Any) -> list[str]:
-    return [step["what"] for step in document["steps"]]
+    return [step["event"] for step in document["steps"]]
 
 
 def test_a_charge_shows_its_whole_way_and_waits_for_nothing(folder: Folder) -> None:
@@ -58,14 +58,14 @@ def test_it_reads_well_within_eighty_columns(folder: Folder) -> None:
 
 
 def test_what_is_not_finished_waits_to_be(folder: Folder) -> None:
-    folder.run(lambda front_desk, _: front_desk.appointments().add(ONE))
+    folder.run(lambda appointment, _: appointment.appointments().add(ONE))
     document = traced(folder)
     assert (steps(document), document["waits_for"]) == (["started"], "to be finished")
 
 
-async def _told(front_desk: Any, _: Any) -> None:
-    await front_desk.appointments().add(an_appointment(id=ONE.id, end=TWO_O_CLOCK))
-    await front_desk.tell_again()(ONE.id)
+async def _told(appointment: Any, _: Any) -> None:
+    await appointment.appointments().add(an_appointment(id=ONE.id, end=TWO_O_CLOCK))
+    await appointment.republish_finished()(ONE.id)
 
 
 def test_what_is_saved_and_not_published_waits_to_be(folder: Folder) -> None:
@@ -82,28 +82,28 @@ def test_what_is_published_and_not_charged_waits_to_be_received(folder: Folder) 
 def test_what_is_set_aside_waits_for_a_person_and_names_the_command(folder: Folder) -> None:
     folder.finish(ONE)
     letter = a_letter(about=str(ONE.id), message_id=OWN, published_at=TWO_O_CLOCK, first_seen=SOON, attempts=2, reason="it \x1b[2J")
-    failed = a_handling(what="failed again", note="still not")
-    folder.run(lambda _, accounting: accounting.dead_letters().keep([letter]))
-    folder.run(lambda _, accounting: accounting.dead_letters().settle(letter, failed))
+    failed = a_history_entry(event="failed again", note="still not")
+    folder.run(lambda _, financial: financial.dead_letters().add([letter]))
+    folder.run(lambda _, financial: financial.dead_letters().record(letter, failed))
     document = traced(folder)
     assert document["waits_for"] == "a person"
     assert "`clinic dead-letters replay log/1`" in document["explanation"]
-    (aside,) = [step for step in document["steps"] if step["what"] == "set aside"]
+    (aside,) = [step for step in document["steps"] if step["event"] == "dead-lettered"]
     assert (aside["attempts"], aside["note"]) == (2, "it \x1b[2J")
-    (again,) = [step for step in document["steps"] if step["what"] == "failed again"]
+    (again,) = [step for step in document["steps"] if step["event"] == "failed again"]
     assert (again["by"], again["note"]) == ("anna", "still not")
     printed = folder.command("trace", str(ONE.id))
-    assert "It waits for a person: set aside" in printed
+    assert "It waits for a person: dead-lettered" in printed
     assert "\x1b" not in printed
 
 
 @pytest.mark.parametrize("state", ["waiting", "discarded"])
 def test_a_letter_of_somebody_else_hides_nothing_of_what_it_waits_for(folder: Folder, state: str) -> None:
-    letter = a_letter(about=str(ONE.id), state=state, handled=(a_handling(what="discarded"),))
-    folder.run(lambda _, accounting: accounting.dead_letters().keep([letter]))
+    letter = a_letter(about=str(ONE.id), state=state, history=(a_history_entry(event="discarded"),))
+    folder.run(lambda _, financial: financial.dead_letters().add([letter]))
     assert traced(folder)["waits_for"] == "unknown"
     other = an_appointment(id=UUID(int=2))
-    folder.run(lambda _, accounting: accounting.dead_letters().keep([replace(letter, position="log/7", about=str(other.id))]))
+    folder.run(lambda _, financial: financial.dead_letters().add([replace(letter, position="log/7", about=str(other.id))]))
     folder.finish(other)
     document = traced(folder, other)
     assert document["waits_for"] == "to be received"
@@ -131,7 +131,7 @@ def test_news_that_was_told_again_later_stands_behind_the_charge(folder: Folder)
 @pytest.mark.parametrize(("late", "wait"), [(0, 0.0), (0.999, 0.0), (1.2, 1.0), (-0.4, 0.0)])
 def test_beside_whole_seconds_a_wait_is_in_whole_seconds_and_never_negative(folder: Folder, late: float, wait: float) -> None:
     moment = TWO_O_CLOCK + timedelta(seconds=late)
-    folder.run(lambda front_desk, _: front_desk.appointments().add(an_appointment(id=ONE.id, end=TWO_O_CLOCK)))
+    folder.run(lambda appointment, _: appointment.appointments().add(an_appointment(id=ONE.id, end=TWO_O_CLOCK)))
     folder.charge(ONE, origin=an_origin(published_at=moment, received_at=moment), charged_at=moment + timedelta(milliseconds=7))
     (_, finished, published, received, charged) = traced(folder)["steps"]
     assert float(finished["waited_seconds"]) == 3600

@@ -9,20 +9,20 @@ from contracts.stores import hand_over, published
 
 from clinic.adapters.memory.store import MemoryAppointments
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.appointment.ports import Wanted
+from clinic.domain.appointment.ports import AppointmentFilter
 from clinic.domain.appointment.use_cases import (
     FindAppointment,
-    FindFinished,
+    FindFinishedEvent,
     FinishAppointment,
     ListAppointments,
-    ListFinished,
+    ListFinishedEvents,
+    RepublishFinished,
     StartAppointment,
-    TellAgain,
     TraceAppointment,
 )
 from clinic.domain.errors import Conflict, NotFound, Refused, Unavailable
-from clinic.domain.events import read, seal
-from clinic.domain.messaging.messages import Message, Published, Telling
+from clinic.domain.events import from_message, to_message
+from clinic.domain.messaging.messages import Message, PublicationStatus, PublishResult
 from clinic.domain.money import Money
 from clinic.domain.tracing import Step, Trace
 
@@ -41,11 +41,11 @@ class Busy(MemoryAppointments):
 
     rivals = 0
 
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         if self.rivals:
             self.rivals -= 1
             await super().save(await self.get(appointment.id))
-        return await super().save(appointment, *facts)
+        return await super().save(appointment, *events)
 
 
 class Forgetful(MemoryAppointments):
@@ -53,8 +53,8 @@ class Forgetful(MemoryAppointments):
 
     forgetful = True
 
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
-        kept = await super().save(appointment, *facts)
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        kept = await super().save(appointment, *events)
         if self.forgetful:
             self.forgetful = False
             raise Unavailable("who knows")
@@ -89,9 +89,9 @@ async def test_a_finish_is_kept_with_its_news(clock: StandingClock) -> None:
     finished = await FinishAppointment(store, clock, Noticed())(started.id)
     assert finished.end == TWO_O_CLOCK
     assert await store.get(started.id) == finished
-    fact = read(await only_fact(store))
-    assert fact
-    assert (fact.appointment_id, fact.start, fact.end) == (started.id, ONE_O_CLOCK, TWO_O_CLOCK)
+    event = from_message(await only_fact(store))
+    assert event
+    assert (event.appointment_id, event.start, event.end) == (started.id, ONE_O_CLOCK, TWO_O_CLOCK)
 
 
 async def test_finishing_again_gives_the_first_end_and_no_second_event(clock: StandingClock) -> None:
@@ -163,8 +163,8 @@ async def test_appointments_are_listed_a_page_at_a_time(clock: StandingClock) ->
     for each in [*mine, an_appointment()]:
         await store.add(each)
     listed = ListAppointments(store)
-    assert list(await listed(Wanted(physician_id=physician), 2)) == mine[:2]
-    assert list(await listed(Wanted(physician_id=physician), 2, mine[1].id)) == mine[2:]
+    assert list(await listed(AppointmentFilter(physician_id=physician), 2)) == mine[:2]
+    assert list(await listed(AppointmentFilter(physician_id=physician), 2, mine[1].id)) == mine[2:]
 
 
 async def a_finished_one(store: MemoryAppointments) -> Appointment:
@@ -178,24 +178,24 @@ async def test_the_news_of_the_finished_ones_is_listed_a_page_at_a_time(clock: S
     finished = [an_appointment(id=UUID(int=number), end=TWO_O_CLOCK) for number in (3, 2, 1)]
     for each in [*finished, an_appointment()]:
         await store.add(each)
-    listed = ListFinished(store)
-    news = [each.news for each in finished]
+    listed = ListFinishedEvents(store)
+    news = [each.finished_event for each in finished]
     assert list(await listed(2)) == news[:2]
     assert list(await listed(2, finished[1].id)) == news[2:]
 
 
 async def test_the_news_of_a_finished_one_is_found_with_how_far_it_was_told(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
-    finished, find = await a_finished_one(store), FindFinished(store, store)
-    assert await find(finished.id) == (finished.news, Telling(ONE_O_CLOCK))
-    await store.confirm([Published(seal(finished.news), "log/1", TWO_O_CLOCK)] if finished.news else [])
-    assert await find(finished.id) == (finished.news, Telling(ONE_O_CLOCK, TWO_O_CLOCK, "log/1"))
+    finished, find = await a_finished_one(store), FindFinishedEvent(store, store)
+    assert await find(finished.id) == (finished.finished_event, PublicationStatus(ONE_O_CLOCK))
+    await store.confirm([PublishResult(to_message(finished.finished_event), "log/1", TWO_O_CLOCK)] if finished.finished_event else [])
+    assert await find(finished.id) == (finished.finished_event, PublicationStatus(ONE_O_CLOCK, TWO_O_CLOCK, "log/1"))
 
 
 async def test_there_is_no_news_of_what_is_not_finished_or_not_known(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
-    find = FindFinished(store, store)
+    find = FindFinishedEvent(store, store)
     assert await find(started.id) is None
     assert await find(uuid4()) is None
 
@@ -204,15 +204,15 @@ async def test_telling_again_tells_the_very_same_event(clock: StandingClock) -> 
     store = MemoryAppointments(clock, 3)
     finished = await a_finished_one(store)
     first = await only_fact(store)
-    await TellAgain(store, store)(finished.id)
+    await RepublishFinished(store, store)(finished.id)
     assert await only_fact(store) == first
-    assert (await store.get(finished.id)).news == finished.news
+    assert (await store.get(finished.id)).finished_event == finished.finished_event
 
 
 async def test_what_waits_in_the_outbox_is_not_told_twice(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     finished = await a_finished_one(store)
-    await TellAgain(store, store)(finished.id)
+    await RepublishFinished(store, store)(finished.id)
     assert await store.get(finished.id) == finished
     await only_fact(store)
 
@@ -221,20 +221,20 @@ async def test_telling_again_tries_again_where_somebody_saved_first(clock: Stand
     store = Busy(clock, 3)
     await store.add(restored := an_appointment(end=TWO_O_CLOCK))
     store.rivals = 4
-    await TellAgain(store, store)(restored.id)
+    await RepublishFinished(store, store)(restored.id)
     await only_fact(store)
     store.rivals = 100
     with pytest.raises(Conflict, match="try again"):
-        await TellAgain(store, store)(restored.id)
+        await RepublishFinished(store, store)(restored.id)
 
 
 async def test_there_is_nothing_to_tell_of_what_is_not_finished(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     with pytest.raises(Refused, match="not finished"):
-        await TellAgain(store, store)(started.id)
+        await RepublishFinished(store, store)(started.id)
     with pytest.raises(NotFound):
-        await TellAgain(store, store)(uuid4())
+        await RepublishFinished(store, store)(uuid4())
     assert await store.oldest() is None
 
 
@@ -242,18 +242,18 @@ async def test_a_trace_shows_each_step_and_what_is_waited_for(clock: StandingClo
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     trace = TraceAppointment(store, store)
-    steps = [Step(what="started", at=ONE_O_CLOCK)]
+    steps = [Step(event="started", at=ONE_O_CLOCK)]
     assert await trace(started.id) == Trace(steps, "to be finished", "nobody has finished it yet")
 
     clock.move(hours=1)
     await FinishAppointment(store, clock, Noticed())(started.id)
-    steps += [Step(what="finished", at=TWO_O_CLOCK), Step(what="saved", at=TWO_O_CLOCK)]
+    steps += [Step(event="finished", at=TWO_O_CLOCK), Step(event="saved", at=TWO_O_CLOCK)]
     waiting = await trace(started.id)
     assert (waiting.steps, waiting.waits_for) == (steps, "to be published")
 
     (claimed,) = await store.claim(1)
-    await store.confirm([Published(claimed.message, "log/1", TWO_O_CLOCK)])
-    steps.append(Step(what="published", at=TWO_O_CLOCK, position="log/1"))
+    await store.confirm([PublishResult(claimed.message, "log/1", TWO_O_CLOCK)])
+    steps.append(Step(event="published", at=TWO_O_CLOCK, position="log/1"))
     assert await trace(started.id) == Trace(steps, None, "the news of it is published")
 
 

@@ -13,10 +13,10 @@ from builders import (
     Noticed,
     NoWait,
     StandingClock,
-    a_fact,
-    a_handling,
+    a_history_entry,
     a_letter,
     a_message,
+    an_event,
     an_origin,
     now,
     opened,
@@ -31,10 +31,10 @@ from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.domain.errors import NotFound, Unavailable, Unreadable
-from clinic.domain.events import AppointmentFinished, read, seal
+from clinic.domain.events import AppointmentFinished, from_message, to_message
 from clinic.domain.financial.dead_letters import (
-    PAGE,
-    Chosen,
+    PAGE_SIZE,
+    DeadLetterSelection,
     DiscardDeadLetters,
     FindDeadLetter,
     GroupDeadLetters,
@@ -43,21 +43,21 @@ from clinic.domain.financial.dead_letters import (
     ReplayDeadLetters,
 )
 from clinic.domain.financial.model import Charge
-from clinic.domain.financial.ports import Charges, Wanted
+from clinic.domain.financial.ports import ChargeFilter, Charges
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.financial.use_cases import ChargeAppointments, Charged, ForeseeCharges
-from clinic.domain.messaging.consumer import KEPT_OF_A_VALUE, Consumer
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
-from clinic.domain.messaging.messages import Delivery, Message, Told
+from clinic.domain.financial.use_cases import ChargeAppointments, Charged, PreviewCharges
+from clinic.domain.messaging.consumer import MAX_VALUE, Consumer
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup
+from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Subscription
 from clinic.domain.money import Money
 
-ALL = Chosen()
+ALL = DeadLetterSelection()
 
 
-def a_letter_of(fact: AppointmentFinished, position: str = "log/1", **changes: Any) -> DeadLetter:
-    """The news of this appointment, set aside although nothing is wrong with it (any more)."""
-    message = seal(fact)
+def a_letter_of(event: AppointmentFinished, position: str = "log/1", **changes: Any) -> DeadLetter:
+    """The news of this appointment, dead-lettered although nothing is wrong with it (any more)."""
+    message = to_message(event)
     value = message.data or b""
     usual = a_letter(
         position=position,
@@ -77,33 +77,35 @@ class Accounting:
 
     def __init__(self, charges: Charges, letters: DeadLetters) -> None:
         self.charges, self.letters = charges, letters
-        self.clock, self.notices, self.log = StandingClock(TWO_O_CLOCK), Noticed(), MemoryLog()
+        self.clock, self.telemetry, self.log = StandingClock(TWO_O_CLOCK), Noticed(), MemoryLog()
         pricing = POLICIES["hours-begun"]
-        self.charge = ChargeAppointments(charges, pricing, self.clock, self.notices)
-        self.foresee = ForeseeCharges(charges, pricing, self.clock)
-        self.discarding = DiscardDeadLetters(letters, self.clock, self.notices)
+        self.charge = ChargeAppointments(charges, pricing, self.clock, self.telemetry)
+        self.preview = PreviewCharges(charges, pricing, self.clock)
+        self.discarding = DiscardDeadLetters(letters, self.clock, self.telemetry)
 
     @property
     def replaying(self) -> ReplayDeadLetters:
-        return ReplayDeadLetters(self.letters, cloudevents.message, read, self.charge, self.foresee, self.clock, self.notices)
+        return ReplayDeadLetters(self.letters, cloudevents.message, from_message, self.charge, self.preview, self.clock, self.telemetry)
 
-    async def replay(self, chosen: Chosen = ALL, by: str = "anna", *, dry_run: bool = False) -> list[str]:
+    async def replay(self, chosen: DeadLetterSelection = ALL, by: str = "anna", *, dry_run: bool = False) -> list[str]:
         """The sentence of each outcome."""
         return [each.sentence async for each in self.replaying(chosen, by, dry_run=dry_run)]
 
-    async def discard(self, chosen: Chosen = ALL, reason: str = "a test", by: str = "bob", *, dry_run: bool = False) -> list[str]:
+    async def discard(
+        self, chosen: DeadLetterSelection = ALL, reason: str = "a test", by: str = "bob", *, dry_run: bool = False
+    ) -> list[str]:
         """The sentence of each outcome."""
         return [each.sentence async for each in self.discarding(chosen, reason, by, dry_run=dry_run)]
 
     async def charged(self) -> list[Charge]:
-        return list(await self.charges.page(Wanted(), 1000))
+        return list(await self.charges.page(ChargeFilter(), 1000))
 
     async def kept(self) -> list[DeadLetter]:
-        return [await self.letters.get(each.position) for each in await self.letters.page(WantedLetters(), 1000)]
+        return [await self.letters.get(each.position) for each in await self.letters.page(DeadLetterFilter(), 1000)]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def accounting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Accounting]:
+async def financial(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Accounting]:
     if request.param == "memory":
         yield Accounting(MemoryCharges(), MemoryDeadLetters())
         return
@@ -111,48 +113,48 @@ async def accounting(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIte
         yield Accounting(SqliteCharges(file), SqliteDeadLetters(file))
 
 
-async def test_what_waits_is_listed_found_and_grouped_with_the_largest_group_first(accounting: Accounting) -> None:
+async def test_what_waits_is_listed_found_and_grouped_with_the_largest_group_first(financial: Accounting) -> None:
     letters = [a_letter(position=f"log/{number}", group="many" if number else "few") for number in range(3)]
-    await accounting.letters.keep(letters)
-    assert list(await ListDeadLetters(accounting.letters)(WantedLetters("waiting"), 2)) == [each.listed() for each in letters[:2]]
-    assert list(await ListDeadLetters(accounting.letters)(WantedLetters(), 2, "log/1")) == [each.listed() for each in letters[2:]]
-    assert await FindDeadLetter(accounting.letters)("log/1") == letters[1]
-    assert [(each.group, each.waiting) for each in await GroupDeadLetters(accounting.letters)()] == [("many", 2), ("few", 1)]
+    await financial.letters.add(letters)
+    assert list(await ListDeadLetters(financial.letters)(DeadLetterFilter("waiting"), 2)) == [each.listed() for each in letters[:2]]
+    assert list(await ListDeadLetters(financial.letters)(DeadLetterFilter(), 2, "log/1")) == [each.listed() for each in letters[2:]]
+    assert await FindDeadLetter(financial.letters)("log/1") == letters[1]
+    assert [(each.group, each.waiting) for each in await GroupDeadLetters(financial.letters)()] == [("many", 2), ("few", 1)]
     with pytest.raises(NotFound):
-        await FindDeadLetter(accounting.letters)("log/9")
+        await FindDeadLetter(financial.letters)("log/9")
 
 
-async def test_a_replay_after_the_fix_charges_once_and_notes_who_did_it(accounting: Accounting) -> None:
-    fact = a_fact()
-    await accounting.letters.keep([a_letter_of(fact, attempts=3, first_seen=ONE_O_CLOCK)])
-    assert await accounting.replay(Chosen(position="log/1")) == ["charged 400.00"]
-    (charge,), (letter,) = await accounting.charged(), await accounting.kept()
-    assert (charge.appointment_id, charge.total, charge.charged_at) == (fact.appointment_id, Money("400.00"), TWO_O_CLOCK)
+async def test_a_replay_after_the_fix_charges_once_and_notes_who_did_it(financial: Accounting) -> None:
+    event = an_event()
+    await financial.letters.add([a_letter_of(event, attempts=3, first_seen=ONE_O_CLOCK)])
+    assert await financial.replay(DeadLetterSelection(position="log/1")) == ["charged 400.00"]
+    (charge,), (letter,) = await financial.charged(), await financial.kept()
+    assert (charge.appointment_id, charge.total, charge.charged_at) == (event.appointment_id, Money("400.00"), TWO_O_CLOCK)
     assert (charge.origin.position, charge.origin.published_at, charge.origin.attempts) == ("log/1", ONE_O_CLOCK, 4)
-    assert (letter.state, letter.handled) == ("replayed", (Handling("replayed", "anna", TWO_O_CLOCK, "charged 400.00"),))
-    assert accounting.notices.named("replayed") == [{"position": "log/1", "by": "anna", "note": "charged 400.00"}]
+    assert (letter.state, letter.history) == ("replayed", (HistoryEntry("replayed", "anna", TWO_O_CLOCK, "charged 400.00"),))
+    assert financial.telemetry.named("replayed") == [{"position": "log/1", "by": "anna", "note": "charged 400.00"}]
 
 
-async def test_a_replay_of_what_is_charged_changes_no_charge(accounting: Accounting) -> None:
-    fact = a_fact()
-    await accounting.charge([Told(fact, an_origin(position="log/0"))])
-    before = await accounting.charged()
-    await accounting.letters.keep([a_letter_of(fact)])
-    assert await accounting.replay() == ["already charged 400.00"]
-    assert await accounting.replay(Chosen(position="log/1"), "bob") == ["already charged 400.00"]
-    assert await accounting.charged() == before
-    (letter,) = await accounting.kept()
-    assert [(each.what, each.by) for each in letter.handled] == [("replayed", "anna"), ("replayed", "bob")]
+async def test_a_replay_of_what_is_charged_changes_no_charge(financial: Accounting) -> None:
+    event = an_event()
+    await financial.charge([Received(event, an_origin(position="log/0"))])
+    before = await financial.charged()
+    await financial.letters.add([a_letter_of(event)])
+    assert await financial.replay() == ["already charged 400.00"]
+    assert await financial.replay(DeadLetterSelection(position="log/1"), "bob") == ["already charged 400.00"]
+    assert await financial.charged() == before
+    (letter,) = await financial.kept()
+    assert [(each.event, each.by) for each in letter.history] == [("replayed", "anna"), ("replayed", "bob")]
 
 
-async def test_a_letter_that_says_something_else_than_the_charge_changes_nothing_and_that_is_told(accounting: Accounting) -> None:
-    fact = a_fact()
-    later = replace(fact, price=Money("1.00"))
-    await accounting.letters.keep([a_letter_of(fact, "log/1"), a_letter_of(later, "log/2")])
-    assert await accounting.replay(dry_run=True) == ["charged 400.00", "charged 2.00"]  # each as things are now
-    assert await accounting.replay() == ["charged 400.00", "differs from its charge: 400.00"]
-    assert [charge.total for charge in await accounting.charged()] == [Money("400.00")]
-    assert [letter.state for letter in await accounting.kept()] == ["replayed", "replayed"]
+async def test_a_letter_that_says_something_else_than_the_charge_changes_nothing_and_that_is_told(financial: Accounting) -> None:
+    event = an_event()
+    later = replace(event, price=Money("1.00"))
+    await financial.letters.add([a_letter_of(event, "log/1"), a_letter_of(later, "log/2")])
+    assert await financial.replay(dry_run=True) == ["charged 400.00", "charged 2.00"]  # each as things are now
+    assert await financial.replay() == ["charged 400.00", "differs from its charge: 400.00"]
+    assert [charge.total for charge in await financial.charged()] == [Money("400.00")]
+    assert [letter.state for letter in await financial.kept()] == ["replayed", "replayed"]
 
 
 @pytest.mark.parametrize(
@@ -161,126 +163,126 @@ async def test_a_letter_that_says_something_else_than_the_charge_changes_nothing
         ({"value": b"{", "length": 1}, "data that cannot be read"),
         ({"headers": ()}, "names no event type"),
         ({"headers": (("ce_type", b"clinic.appointment.finished.v2"),)}, "not known here"),
-        ({"value": b"x" * KEPT_OF_A_VALUE, "length": KEPT_OF_A_VALUE + 1}, "only 1048576 of its 1048577 bytes were kept"),
+        ({"value": b"x" * MAX_VALUE, "length": MAX_VALUE + 1}, "only 1048576 of its 1048577 bytes were kept"),
     ],
     ids=["data", "no type", "version", "cut"],
 )
-async def test_what_fails_again_waits_on_with_the_reason(accounting: Accounting, changes: dict[str, Any], reason: str) -> None:
-    await accounting.letters.keep([letter := a_letter_of(a_fact(), **changes)])
+async def test_what_fails_again_waits_on_with_the_reason(financial: Accounting, changes: dict[str, Any], reason: str) -> None:
+    await financial.letters.add([letter := a_letter_of(an_event(), **changes)])
     for _ in range(2):
-        (sentence,) = await accounting.replay()
+        (sentence,) = await financial.replay()
         assert sentence.startswith("failed again: ")
         assert reason in sentence
-    (kept,) = await accounting.kept()
-    assert (kept.state, kept.reason, await accounting.charged()) == ("waiting", letter.reason, [])
-    assert [(each.what, each.by) for each in kept.handled] == [("failed again", "anna")] * 2
-    assert reason in kept.handled[0].note
-    assert len(accounting.notices.named("failed again")) == 2
+    (kept,) = await financial.kept()
+    assert (kept.state, kept.reason, await financial.charged()) == ("waiting", letter.reason, [])
+    assert [(each.event, each.by) for each in kept.history] == [("failed again", "anna")] * 2
+    assert reason in kept.history[0].note
+    assert len(financial.telemetry.named("failed again")) == 2
 
 
-async def test_what_cannot_be_charged_fails_again_and_the_rest_goes_on(accounting: Accounting) -> None:
-    beyond = a_fact(price=Money("9999999999999.99"))
-    await accounting.letters.keep([a_letter_of(a_fact(), "log/1"), a_letter_of(beyond, "log/2"), a_letter_of(a_fact(), "log/3")])
-    sentences = await accounting.replay()
+async def test_what_cannot_be_charged_fails_again_and_the_rest_goes_on(financial: Accounting) -> None:
+    beyond = an_event(price=Money("9999999999999.99"))
+    await financial.letters.add([a_letter_of(an_event(), "log/1"), a_letter_of(beyond, "log/2"), a_letter_of(an_event(), "log/3")])
+    sentences = await financial.replay()
     assert [sentences[0], sentences[2]] == ["charged 400.00"] * 2
     assert "no amount of money" in sentences[1]
-    assert [letter.state for letter in await accounting.kept()] == ["replayed", "waiting", "replayed"]
+    assert [letter.state for letter in await financial.kept()] == ["replayed", "waiting", "replayed"]
 
 
-async def test_what_is_not_for_accounting_is_replayed_with_nothing_to_charge(accounting: Accounting) -> None:
+async def test_what_is_not_for_accounting_is_replayed_with_nothing_to_charge(financial: Accounting) -> None:
     other = "clinic.appointment.moved.v1"
-    await accounting.letters.keep([a_letter_of(a_fact(), headers=(("ce_type", other.encode()),), type=other)])
-    assert await accounting.replay() == [f"nothing to charge: {other} is not for accounting"]
-    assert ([letter.state for letter in await accounting.kept()], await accounting.charged()) == (["replayed"], [])
+    await financial.letters.add([a_letter_of(an_event(), headers=(("ce_type", other.encode()),), type=other)])
+    assert await financial.replay() == [f"nothing to charge: {other} is not for accounting"]
+    assert ([letter.state for letter in await financial.kept()], await financial.charged()) == (["replayed"], [])
 
 
-async def test_a_dry_run_tells_the_same_and_writes_nothing(accounting: Accounting) -> None:
-    charged = a_fact()
-    await accounting.charge([Told(charged, an_origin(position="log/0"))])
-    await accounting.letters.keep([
-        a_letter_of(a_fact(), "log/1"),
+async def test_a_dry_run_tells_the_same_and_writes_nothing(financial: Accounting) -> None:
+    charged = an_event()
+    await financial.charge([Received(charged, an_origin(position="log/0"))])
+    await financial.letters.add([
+        a_letter_of(an_event(), "log/1"),
         a_letter_of(charged, "log/2"),
         a_letter_of(replace(charged, price=Money("1.00")), "log/3"),
         a_letter(position="log/4"),
-        a_letter_of(a_fact(price=Money("9999999999999.99")), "log/5"),
+        a_letter_of(an_event(price=Money("9999999999999.99")), "log/5"),
     ])  # fmt: skip
-    before, charges, notices = await accounting.kept(), await accounting.charged(), list(accounting.notices)
-    foreseen = await accounting.replay(dry_run=True)
-    assert await accounting.discard(dry_run=True) == ["discarded: a test"] * 5
-    assert (await accounting.kept(), await accounting.charged(), list(accounting.notices)) == (before, charges, notices)
-    assert await accounting.replay() == foreseen
+    before, charges, telemetry = await financial.kept(), await financial.charged(), list(financial.telemetry)
+    foreseen = await financial.replay(dry_run=True)
+    assert await financial.discard(dry_run=True) == ["discarded: a test"] * 5
+    assert (await financial.kept(), await financial.charged(), list(financial.telemetry)) == (before, charges, telemetry)
+    assert await financial.replay() == foreseen
 
 
-async def test_all_are_those_that_wait_however_many_in_the_order_of_their_positions(accounting: Accounting) -> None:
-    count = 2 * PAGE + 1
-    await accounting.letters.keep([a_letter_of(a_fact(), f"log/{number:03}") for number in range(count)])
-    assert await accounting.discard(Chosen(position="log/007")) == ["discarded: a test"]
-    outcomes = [each async for each in accounting.replaying(ALL, "anna")]
+async def test_all_are_those_that_wait_however_many_in_the_order_of_their_positions(financial: Accounting) -> None:
+    count = 2 * PAGE_SIZE + 1
+    await financial.letters.add([a_letter_of(an_event(), f"log/{number:03}") for number in range(count)])
+    assert await financial.discard(DeadLetterSelection(position="log/007")) == ["discarded: a test"]
+    outcomes = [each async for each in financial.replaying(ALL, "anna")]
     assert [each.position for each in outcomes] == [f"log/{number:03}" for number in range(count) if number != 7]
-    assert len(await accounting.charged()) == count - 1
-    assert await accounting.replay() == []
+    assert len(await financial.charged()) == count - 1
+    assert await financial.replay() == []
 
 
-async def test_a_group_is_replayed_or_discarded_without_the_others(accounting: Accounting) -> None:
-    letters = [a_letter_of(a_fact(), f"log/{number}", group=f"group {number % 2}") for number in range(4)]
-    await accounting.letters.keep(letters)
-    assert await accounting.replay(Chosen(group="group 0")) == ["charged 400.00"] * 2
-    assert await accounting.discard(Chosen(group="group 1")) == ["discarded: a test"] * 2
-    assert await accounting.replay(Chosen(group="group 1")) == []
-    assert [letter.state for letter in await accounting.kept()] == ["replayed", "discarded"] * 2
+async def test_a_group_is_replayed_or_discarded_without_the_others(financial: Accounting) -> None:
+    letters = [a_letter_of(an_event(), f"log/{number}", group=f"group {number % 2}") for number in range(4)]
+    await financial.letters.add(letters)
+    assert await financial.replay(DeadLetterSelection(group="group 0")) == ["charged 400.00"] * 2
+    assert await financial.discard(DeadLetterSelection(group="group 1")) == ["discarded: a test"] * 2
+    assert await financial.replay(DeadLetterSelection(group="group 1")) == []
+    assert [letter.state for letter in await financial.kept()] == ["replayed", "discarded"] * 2
     with pytest.raises(NotFound, match="group 2"):
-        await accounting.replay(Chosen(group="group 2"))
+        await financial.replay(DeadLetterSelection(group="group 2"))
     with pytest.raises(NotFound, match="group 2"):
-        await accounting.discard(Chosen(group="group 2"))
+        await financial.discard(DeadLetterSelection(group="group 2"))
 
 
-@pytest.mark.parametrize("limit", [1, PAGE, PAGE + 1, 3 * PAGE])
-async def test_some_at_a_time_lead_through_all_also_where_they_fail_again(accounting: Accounting, limit: int) -> None:
-    positions = [f"log/{number:03}" for number in range(2 * PAGE + 2)]
-    await accounting.letters.keep([a_letter(position=position) for position in positions])
+@pytest.mark.parametrize("limit", [1, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE])
+async def test_some_at_a_time_lead_through_all_also_where_they_fail_again(financial: Accounting, limit: int) -> None:
+    positions = [f"log/{number:03}" for number in range(2 * PAGE_SIZE + 2)]
+    await financial.letters.add([a_letter(position=position) for position in positions])
     seen: list[str] = []
-    while some := [each async for each in accounting.replaying(Chosen(limit=limit, after=seen[-1] if seen else ""), "anna")]:
+    while some := [each async for each in financial.replaying(DeadLetterSelection(limit=limit, after=seen[-1] if seen else ""), "anna")]:
         assert len(some) <= limit
         seen += [each.position for each in some]
     assert seen == positions
 
 
-async def test_one_can_be_replayed_whatever_its_state(accounting: Accounting) -> None:
-    await accounting.letters.keep([a_letter_of(a_fact())])
-    assert await accounting.discard() == ["discarded: a test"]
-    assert (await accounting.replay(), await accounting.replay(Chosen(position="log/1"))) == ([], ["charged 400.00"])
-    (letter,) = await accounting.kept()
-    assert (letter.state, [each.what for each in letter.handled]) == ("replayed", ["discarded", "replayed"])
+async def test_one_can_be_replayed_whatever_its_state(financial: Accounting) -> None:
+    await financial.letters.add([a_letter_of(an_event())])
+    assert await financial.discard() == ["discarded: a test"]
+    assert (await financial.replay(), await financial.replay(DeadLetterSelection(position="log/1"))) == ([], ["charged 400.00"])
+    (letter,) = await financial.kept()
+    assert (letter.state, [each.event for each in letter.history]) == ("replayed", ["discarded", "replayed"])
 
 
-async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(accounting: Accounting) -> None:
-    await accounting.letters.keep([letter := a_letter()])
-    assert await accounting.discard(reason="sent by a test", by="bob") == ["discarded: sent by a test"]
-    handling = Handling("discarded", "bob", TWO_O_CLOCK, "sent by a test")
-    assert await accounting.kept() == [replace(letter, state="discarded", handled=(handling,))]
-    assert accounting.notices.named("discarded") == [{"position": "log/1", "by": "bob", "note": "sent by a test"}]
+async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(financial: Accounting) -> None:
+    await financial.letters.add([letter := a_letter()])
+    assert await financial.discard(reason="sent by a test", by="bob") == ["discarded: sent by a test"]
+    handling = HistoryEntry("discarded", "bob", TWO_O_CLOCK, "sent by a test")
+    assert await financial.kept() == [replace(letter, state="discarded", history=(handling,))]
+    assert financial.telemetry.named("discarded") == [{"position": "log/1", "by": "bob", "note": "sent by a test"}]
 
 
-async def test_what_was_handled_before_is_not_discarded_and_that_is_told(accounting: Accounting) -> None:
-    await accounting.letters.keep([a_letter_of(a_fact())])
-    await accounting.replay()
-    before = await accounting.kept()
+async def test_what_was_handled_before_is_not_discarded_and_that_is_told(financial: Accounting) -> None:
+    await financial.letters.add([a_letter_of(an_event())])
+    await financial.replay()
+    before = await financial.kept()
     for dry_run in (True, False):
-        assert await accounting.discard(Chosen(position="log/1"), dry_run=dry_run) == ["handled already: replayed by anna"]
-    assert await accounting.kept() == before
+        assert await financial.discard(DeadLetterSelection(position="log/1"), dry_run=dry_run) == ["handled already: replayed by anna"]
+    assert await financial.kept() == before
 
 
 @pytest.mark.parametrize("blank", ["", " \t\n"])
-async def test_without_a_reason_or_a_name_nothing_is_done(accounting: Accounting, blank: str) -> None:
-    await accounting.letters.keep([letter := a_letter_of(a_fact())])
-    for attempt in (accounting.discard(reason=blank), accounting.discard(by=blank), accounting.replay(by=blank)):
+async def test_without_a_reason_or_a_name_nothing_is_done(financial: Accounting, blank: str) -> None:
+    await financial.letters.add([letter := a_letter_of(an_event())])
+    for attempt in (financial.discard(reason=blank), financial.discard(by=blank), financial.replay(by=blank)):
         with pytest.raises(Unreadable, match=r"say wh[oy]"):
             await attempt
-    assert (await accounting.kept(), await accounting.charged()) == ([letter], [])
+    assert (await financial.kept(), await financial.charged()) == ([letter], [])
 
 
-async def test_a_position_that_there_is_not_is_not_found(accounting: Accounting) -> None:
-    for attempt in (accounting.replay(Chosen(position="log/1")), accounting.discard(Chosen(position="log/1"))):
+async def test_a_position_that_there_is_not_is_not_found(financial: Accounting) -> None:
+    for attempt in (financial.replay(DeadLetterSelection(position="log/1")), financial.discard(DeadLetterSelection(position="log/1"))):
         with pytest.raises(NotFound, match="log/1"):
             await attempt
 
@@ -288,83 +290,83 @@ async def test_a_position_that_there_is_not_is_not_found(accounting: Accounting)
 class FragileDeadLetters(DeadLetters):
     """Something goes wrong at settling, or somebody comes between."""
 
-    def __init__(self, letters: DeadLetters, fault: Fault, between: Sequence[Handling] = ()) -> None:
+    def __init__(self, letters: DeadLetters, fault: Fault, between: Sequence[HistoryEntry] = ()) -> None:
         self._letters, self._fault, self._between = letters, fault, list(between)
 
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
-        await self._letters.keep(letters)
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        await self._letters.add(letters)
 
     async def get(self, position: str) -> DeadLetter:
         return await self._letters.get(position)
 
-    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+    async def page(self, wanted: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         return await self._letters.page(wanted, limit, after)
 
     async def groups(self) -> Sequence[LetterGroup]:
         return await self._letters.groups()
 
-    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+    async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
         if self._between:
-            await self._letters.settle(await self.get(letter.position), self._between.pop(0))
-        await self._fault("settle", lambda: self._letters.settle(letter, handling))
+            await self._letters.record(await self.get(letter.position), self._between.pop(0))
+        await self._fault("settle", lambda: self._letters.record(letter, handling))
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_replay_that_was_charged_and_could_not_be_noted_can_be_repeated(
-    accounting: Accounting, when: Literal["before", "after"]
+    financial: Accounting, when: Literal["before", "after"]
 ) -> None:
-    await accounting.letters.keep([a_letter_of(a_fact())])
-    sound = accounting.letters
-    accounting.letters = FragileDeadLetters(sound, Fault("settle", when, Unavailable("storm")))
+    await financial.letters.add([a_letter_of(an_event())])
+    sound = financial.letters
+    financial.letters = FragileDeadLetters(sound, Fault("settle", when, Unavailable("storm")))
     with pytest.raises(Unavailable):
-        await accounting.replay(Chosen(position="log/1"))
-    charges = await accounting.charged()
+        await financial.replay(DeadLetterSelection(position="log/1"))
+    charges = await financial.charged()
     assert len(charges) == 1
-    assert await accounting.replay(Chosen(position="log/1")) == ["already charged 400.00"]
-    assert await accounting.charged() == charges
-    assert [letter.state for letter in await accounting.kept()] == ["replayed"]
+    assert await financial.replay(DeadLetterSelection(position="log/1")) == ["already charged 400.00"]
+    assert await financial.charged() == charges
+    assert [letter.state for letter in await financial.kept()] == ["replayed"]
 
 
-async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites_nothing(accounting: Accounting) -> None:
-    await accounting.letters.keep([a_letter_of(a_fact())])
-    quicker = a_handling(what="discarded", by="bob", note="a test")
-    accounting.letters = FragileDeadLetters(accounting.letters, Fault("none", "before", Unavailable()), [quicker])
-    assert await accounting.replay() == ["handled already: discarded by bob meanwhile; here: charged 400.00"]
-    (letter,) = await accounting.kept()
-    assert (letter.state, letter.handled) == ("discarded", (quicker,))
-    assert accounting.notices.named("replayed") == []
+async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites_nothing(financial: Accounting) -> None:
+    await financial.letters.add([a_letter_of(an_event())])
+    quicker = a_history_entry(event="discarded", by="bob", note="a test")
+    financial.letters = FragileDeadLetters(financial.letters, Fault("none", "before", Unavailable()), [quicker])
+    assert await financial.replay() == ["handled already: discarded by bob meanwhile; here: charged 400.00"]
+    (letter,) = await financial.kept()
+    assert (letter.state, letter.history) == ("discarded", (quicker,))
+    assert financial.telemetry.named("replayed") == []
 
 
-async def test_who_discards_what_somebody_has_just_replayed_is_told_so(accounting: Accounting) -> None:
-    await accounting.letters.keep([a_letter_of(a_fact())])
-    fragile = FragileDeadLetters(accounting.letters, Fault("none", "before", Unavailable()), [a_handling()])
-    accounting.discarding = DiscardDeadLetters(fragile, accounting.clock, accounting.notices)
-    assert await accounting.discard() == ["handled already: replayed by anna"]
-    (letter,) = await accounting.kept()
-    assert (letter.state, letter.handled) == ("replayed", (a_handling(),))
+async def test_who_discards_what_somebody_has_just_replayed_is_told_so(financial: Accounting) -> None:
+    await financial.letters.add([a_letter_of(an_event())])
+    fragile = FragileDeadLetters(financial.letters, Fault("none", "before", Unavailable()), [a_history_entry()])
+    financial.discarding = DiscardDeadLetters(fragile, financial.clock, financial.telemetry)
+    assert await financial.discard() == ["handled already: replayed by anna"]
+    (letter,) = await financial.kept()
+    assert (letter.state, letter.history) == ("replayed", (a_history_entry(),))
 
 
-async def test_a_failure_that_somebody_noted_meanwhile_keeps_nobody_from_noting_more(accounting: Accounting) -> None:
-    await accounting.letters.keep([a_letter_of(a_fact())])
-    failed = a_handling(what="failed again", by="bob")
-    accounting.letters = FragileDeadLetters(accounting.letters, Fault("none", "before", Unavailable()), [failed])
-    assert await accounting.replay() == ["charged 400.00"]
-    (letter,) = await accounting.kept()
-    assert (letter.state, [each.by for each in letter.handled]) == ("replayed", ["bob", "anna"])
+async def test_a_failure_that_somebody_noted_meanwhile_keeps_nobody_from_noting_more(financial: Accounting) -> None:
+    await financial.letters.add([a_letter_of(an_event())])
+    failed = a_history_entry(event="failed again", by="bob")
+    financial.letters = FragileDeadLetters(financial.letters, Fault("none", "before", Unavailable()), [failed])
+    assert await financial.replay() == ["charged 400.00"]
+    (letter,) = await financial.kept()
+    assert (letter.state, [each.by for each in letter.history]) == ("replayed", ["bob", "anna"])
 
 
-async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_are_told(accounting: Accounting) -> None:
-    await accounting.letters.keep([a_letter_of(a_fact())])
+async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_are_told(financial: Accounting) -> None:
+    await financial.letters.add([a_letter_of(an_event())])
     both_have_read = asyncio.Barrier(2)
 
-    async def charge(told: Sequence[Told[AppointmentFinished]]) -> Sequence[Charged]:
+    async def charge(told: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         await both_have_read.wait()
-        charged = await accounting.charge(told)
+        charged = await financial.charge(told)
         await both_have_read.wait()
         return charged
 
     replaying = ReplayDeadLetters(
-        accounting.letters, cloudevents.message, read, charge, accounting.foresee, accounting.clock, accounting.notices
+        financial.letters, cloudevents.message, from_message, charge, financial.preview, financial.clock, financial.telemetry
     )
 
     async def replay(by: str) -> Outcome:
@@ -372,11 +374,11 @@ async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_
         return outcome
 
     outcomes = await asyncio.gather(replay("anna"), replay("bob"))
-    assert len(await accounting.charged()) == 1
-    assert sorted(what for what, _ in accounting.notices if "charged" in what) == ["already charged", "charged"]
-    (letter,) = await accounting.kept()
-    (handling,) = letter.handled
-    lost = [each for each in outcomes if each.what == "handled already"]
+    assert len(await financial.charged()) == 1
+    assert sorted(what for what, _ in financial.telemetry if "charged" in what) == ["already charged", "charged"]
+    (letter,) = await financial.kept()
+    (handling,) = letter.history
+    lost = [each for each in outcomes if each.outcome == "handled already"]
     assert len(lost) == 1
     assert f"replayed by {handling.by} meanwhile" in lost[0].note
 
@@ -399,28 +401,28 @@ class Insisting(Subscription):
         self.acknowledged.set()
 
 
-async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_over_charge_each_once(accounting: Accounting) -> None:
+async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_over_charge_each_once(financial: Accounting) -> None:
     mended = asyncio.Event()
 
     def read_once_it_is_mended(message: Message) -> AppointmentFinished | None:
         if not mended.is_set():
             raise Unreadable("not yet")
-        return read(message)
+        return from_message(message)
 
     messages = [a_message() for _ in range(3)]
-    await MemoryPublisher(accounting.log, now).publish(messages)
-    subscription = Insisting(MemorySubscription(accounting.log, "financial", now), times=30)
+    await MemoryPublisher(financial.log, now).publish(messages)
+    subscription = Insisting(MemorySubscription(financial.log, "financial", now), times=30)
     consumer = Consumer(
-        subscription, read_once_it_is_mended, accounting.charge, accounting.letters, accounting.clock, NoWait(), accounting.notices
+        subscription, read_once_it_is_mended, financial.charge, financial.letters, financial.clock, NoWait(), financial.telemetry
     )
     async with running(consumer.run()):
-        await accounting.notices.seen("set aside", 3)
+        await financial.telemetry.seen("dead-lettered", 3)
         mended.set()
-        chosen = [Chosen(position=f"memory/{number}") for number in (0, 1, 2)]
-        sentences = await asyncio.gather(accounting.replay(ALL), *(accounting.replay(each, "bob") for each in chosen))
+        chosen = [DeadLetterSelection(position=f"memory/{number}") for number in (0, 1, 2)]
+        sentences = await asyncio.gather(financial.replay(ALL), *(financial.replay(each, "bob") for each in chosen))
         await subscription.acknowledged.wait()
     assert not [each for some in sentences for each in some if "failed" in each]
-    assert {str(charge.appointment_id) for charge in await accounting.charged()} == {message.subject for message in messages}
-    assert len(accounting.notices.named("charged")) == 3
-    assert accounting.notices.named("differs from its charge") == []
-    assert [letter.state for letter in await accounting.kept()] == ["replayed"] * 3
+    assert {str(charge.appointment_id) for charge in await financial.charged()} == {message.subject for message in messages}
+    assert len(financial.telemetry.named("charged")) == 3
+    assert financial.telemetry.named("differs from its charge") == []
+    assert [letter.state for letter in await financial.kept()] == ["replayed"] * 3

@@ -4,11 +4,11 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, a_fact, an_origin, told
+from builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, an_event, an_origin, received
 
 from clinic.adapters.memory.store import MemoryCharges
 from clinic.domain.errors import NotFound, Refused
-from clinic.domain.financial.ports import Wanted
+from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ListCharges
 from clinic.domain.money import Money
@@ -20,66 +20,66 @@ def charges() -> MemoryCharges:
 
 
 @pytest.fixture
-def notices() -> Noticed:
+def telemetry() -> Noticed:
     return Noticed()
 
 
 @pytest.fixture
-def charge(charges: MemoryCharges, notices: Noticed) -> ChargeAppointments:
-    return ChargeAppointments(charges, POLICIES["hours-begun"], StandingClock(TWO_O_CLOCK), notices)
+def charge(charges: MemoryCharges, telemetry: Noticed) -> ChargeAppointments:
+    return ChargeAppointments(charges, POLICIES["hours-begun"], StandingClock(TWO_O_CLOCK), telemetry)
 
 
-def whats(notices: Noticed) -> list[str]:
-    return [what for what, _ in notices]
+def whats(telemetry: Noticed) -> list[str]:
+    return [what for what, _ in telemetry]
 
 
-async def test_every_finished_appointment_is_charged(charges: MemoryCharges, charge: ChargeAppointments, notices: Noticed) -> None:
-    facts = [a_fact(), a_fact()]
-    await charge([told(fact) for fact in facts])
-    for fact in facts:
-        kept = await charges.get(fact.appointment_id)
+async def test_every_finished_appointment_is_charged(charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed) -> None:
+    events = [an_event(), an_event()]
+    await charge([received(event) for event in events])
+    for event in events:
+        kept = await charges.get(event.appointment_id)
         assert (kept.total, kept.charged_at, kept.origin) == (Money("400.00"), TWO_O_CLOCK, an_origin())
-    expected = [{"event_id": str(fact.id), "appointment_id": str(fact.appointment_id), "total": "400.00"} for fact in facts]
-    assert notices.named("charged") == expected
+    expected = [{"event_id": str(event.id), "appointment_id": str(event.appointment_id), "total": "400.00"} for event in events]
+    assert telemetry.named("charged") == expected
 
 
-async def test_a_fact_that_is_told_again_changes_nothing(charges: MemoryCharges, charge: ChargeAppointments, notices: Noticed) -> None:
-    fact = a_fact()
-    await charge([told(fact, position="log/1")])
-    await charge([told(fact, position="log/2")])
-    assert (await charges.get(fact.appointment_id)).origin.position == "log/1"
-    assert whats(notices) == ["charged", "already charged"]
+async def test_a_fact_that_is_told_again_changes_nothing(charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed) -> None:
+    event = an_event()
+    await charge([received(event, position="log/1")])
+    await charge([received(event, position="log/2")])
+    assert (await charges.get(event.appointment_id)).origin.position == "log/1"
+    assert whats(telemetry) == ["charged", "already charged"]
 
 
 async def test_a_fact_that_comes_twice_in_a_batch_is_charged_once(
-    charges: MemoryCharges, charge: ChargeAppointments, notices: Noticed
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
 ) -> None:
-    fact = a_fact()
-    await charge([told(fact, position="log/1"), told(fact, position="log/2")])
-    assert (await charges.get(fact.appointment_id)).origin.position == "log/1"
-    assert whats(notices) == ["charged", "already charged"]
+    event = an_event()
+    await charge([received(event, position="log/1"), received(event, position="log/2")])
+    assert (await charges.get(event.appointment_id)).origin.position == "log/1"
+    assert whats(telemetry) == ["charged", "already charged"]
 
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_later_fact_that_differs_is_noticed_and_never_applied(
-    charges: MemoryCharges, charge: ChargeAppointments, notices: Noticed, together: bool
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed, together: bool
 ) -> None:
-    first = a_fact()
-    later = a_fact(appointment_id=first.appointment_id, price=Money("1.00"))
+    first = an_event()
+    later = an_event(appointment_id=first.appointment_id, price=Money("1.00"))
     for batch in [[first, later]] if together else [[first], [later]]:
-        await charge([told(fact) for fact in batch])
+        await charge([received(event) for event in batch])
     assert (await charges.get(first.appointment_id)).total == Money("400.00")
-    assert whats(notices) == ["charged", "differs from its charge"]
-    assert notices[1][1] == {"event_id": str(first.id), "appointment_id": str(first.appointment_id), "total": "400.00"}
+    assert whats(telemetry) == ["charged", "differs from its charge"]
+    assert telemetry[1][1] == {"event_id": str(first.id), "appointment_id": str(first.appointment_id), "total": "400.00"}
 
 
 async def test_a_batch_with_one_that_cannot_be_charged_is_refused_and_charges_nothing(
-    charges: MemoryCharges, charge: ChargeAppointments, notices: Noticed
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
 ) -> None:
     with pytest.raises(Refused):
-        await charge([told(a_fact()), told(a_fact(price=Money("9999999999999.99")))])
-    assert list(await charges.page(Wanted(), 10)) == []
-    assert notices == []
+        await charge([received(an_event()), received(an_event(price=Money("9999999999999.99")))])
+    assert list(await charges.page(ChargeFilter(), 10)) == []
+    assert telemetry == []
 
 
 async def test_a_charge_is_found_at_once_or_not_at_all(charges: MemoryCharges) -> None:
@@ -90,16 +90,16 @@ async def test_a_charge_is_found_at_once_or_not_at_all(charges: MemoryCharges) -
 
 
 async def test_who_waits_for_a_charge_gets_it_when_it_comes(charges: MemoryCharges, charge: ChargeAppointments) -> None:
-    fact = a_fact()
-    waiting = asyncio.create_task(FindCharge(charges)(fact.appointment_id, within=10))
+    event = an_event()
+    waiting = asyncio.create_task(FindCharge(charges)(event.appointment_id, timeout=10))
     await asyncio.sleep(0)
-    await charge([told(fact)])
+    await charge([received(event)])
     assert (await waiting).total == Money("400.00")
 
 
 async def test_charges_are_listed_a_page_at_a_time(charges: MemoryCharges) -> None:
-    kept = sorted([a_charge() for _ in range(3)], key=lambda each: each.place, reverse=True)
+    kept = sorted([a_charge() for _ in range(3)], key=lambda each: each.cursor, reverse=True)
     await charges.add(kept)
     listed = ListCharges(charges)
-    assert list(await listed(Wanted(), 2)) == kept[:2]
-    assert list(await listed(Wanted(), 2, kept[1].place)) == kept[2:]
+    assert list(await listed(ChargeFilter(), 2)) == kept[:2]
+    assert list(await listed(ChargeFilter(), 2, kept[1].cursor)) == kept[2:]

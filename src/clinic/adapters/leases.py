@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import monotonic
 
-from clinic.domain.messaging.messages import Claimed, Message
+from clinic.domain.messaging.messages import ClaimedMessage, Message
 
 
 class Leases:
@@ -28,7 +28,7 @@ class Leases:
         for each in ids:
             self._until.pop(each, None)
 
-    async def claim(self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int) -> Sequence[Claimed]:
+    async def claim(self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int) -> Sequence[ClaimedMessage]:
         """Up to `limit` facts that nobody holds; `unpublished(n)` answers the n oldest of all, held or not."""
         while True:
             self._saved.clear()
@@ -39,7 +39,7 @@ class Leases:
             if free:
                 until = now + self._seconds
                 self._until.update({message.id: until for message in free})
-                return [Claimed(message, until) for message in free]
+                return [ClaimedMessage(message, until) for message in free]
             await self._wait()
 
     async def _wait(self) -> None:

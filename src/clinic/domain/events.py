@@ -31,11 +31,11 @@ class AppointmentFinished(Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> UUID:
-        """The same whenever the fact is told again: UUIDv5 (RFC 9562) of the appointment's id and the event's type."""
+        """The same whenever the fact is republished: UUIDv5 (RFC 9562) of the appointment's id and the event's type."""
         return uuid5(self.appointment_id, FINISHED_V1)
 
 
-def own_ids(appointment_id: UUID) -> tuple[str, ...]:
+def event_ids(appointment_id: UUID) -> tuple[str, ...]:
     """The ids of an appointment's own events, in every version: whatever else is about it comes from somebody else."""
     return tuple(str(uuid5(appointment_id, version)) for version in VERSIONS)
 
@@ -55,28 +55,28 @@ _decoder = msgspec.json.Decoder(_FinishedV1)
 _encoder = msgspec.json.Encoder()
 
 
-def seal(fact: AppointmentFinished) -> Message:
-    """The fact as a message: the same bytes whenever it is told again."""
+def to_message(event: AppointmentFinished) -> Message:
+    """The fact as a message: the same bytes whenever it is republished."""
     data = {
-        "appointment_id": fact.appointment_id,
-        "physician_id": fact.physician_id,
-        "patient_id": fact.patient_id,
-        "price": str(fact.price),
-        "start": fact.start,
-        "end": fact.end,
+        "appointment_id": event.appointment_id,
+        "physician_id": event.physician_id,
+        "patient_id": event.patient_id,
+        "price": str(event.price),
+        "start": event.start,
+        "end": event.end,
     }
     return Message(
-        id=str(fact.id),
+        id=str(event.id),
         type=FINISHED_V1,
         source=SOURCE,
-        subject=str(fact.appointment_id),
-        time=fact.end,
-        key=str(fact.appointment_id),
+        subject=str(event.appointment_id),
+        time=event.end,
+        key=str(event.appointment_id),
         data=_encoder.encode(data),
     )
 
 
-def read(message: Message) -> AppointmentFinished | None:
+def from_message(message: Message) -> AppointmentFinished | None:
     """The fact in a message; None for another type of event and for a message without a value (a tombstone).
 
     Raises `Unreadable`, also for a version of this event that is not known here: ignoring it would lose a charge.

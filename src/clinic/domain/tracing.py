@@ -15,7 +15,9 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     `at` is in whole seconds for `started` and `finished`, else in milliseconds. `position` is a place in the transport.
     """
 
-    what: Literal["started", "finished", "saved", "published", "received", "charged", "set aside", "replayed", "failed again", "discarded"]
+    event: Literal[
+        "started", "finished", "saved", "published", "received", "charged", "dead-lettered", "replayed", "failed again", "discarded"
+    ]
     at: datetime
     position: str | None = None
     attempts: int | None = None

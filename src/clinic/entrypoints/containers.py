@@ -9,7 +9,7 @@ from dependency_injector.containers import DeclarativeContainer
 from dependency_injector.providers import Callable, Dependency, List, Object, Selector, Singleton
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import Kafka
+from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
@@ -26,12 +26,12 @@ from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, Sqlite
 from clinic.domain import events
 from clinic.domain.appointment.use_cases import (
     FindAppointment,
-    FindFinished,
+    FindFinishedEvent,
     FinishAppointment,
     ListAppointments,
-    ListFinished,
+    ListFinishedEvents,
+    RepublishFinished,
     StartAppointment,
-    TellAgain,
     TraceAppointment,
 )
 from clinic.domain.financial.dead_letters import (
@@ -43,13 +43,13 @@ from clinic.domain.financial.dead_letters import (
 )
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.tracing import TraceCharge
-from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ForeseeCharges, ListCharges
+from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ListCharges, PreviewCharges
 from clinic.domain.messaging.consumer import Consumer
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.reconciliation.audit import AuditCharges
 from clinic.domain.reconciliation.repair import RepairCharges
 from clinic.entrypoints.settings import Settings
-from clinic.entrypoints.telemetry import WatchedNotices
+from clinic.entrypoints.telemetry import LoggingTelemetry
 
 GROUP = "financial"
 
@@ -60,8 +60,8 @@ def now() -> datetime:
     return exact.replace(microsecond=exact.microsecond // 1000 * 1000)
 
 
-def _kafka(settings: Settings) -> Kafka:
-    return Kafka(
+def _kafka(settings: Settings) -> KafkaConfig:
+    return KafkaConfig(
         servers=settings.kafka_bootstrap_servers,
         topic=settings.kafka_topic,
         group=settings.kafka_group,
@@ -86,11 +86,11 @@ class AppointmentContainer(DeclarativeContainer):
     settings = Dependency(instance_of=Settings)
     memory_log = Dependency(instance_of=MemoryLog, default=Singleton(MemoryLog))
     clock = Object(now)
-    notices = Singleton(WatchedNotices, "appointment")
+    telemetry = Singleton(LoggingTelemetry, "appointment")
 
     file = Singleton(SqliteFile, _in(settings, "appointment.db"), APPOINTMENTS)
     database = Singleton(_mongo, settings, "appointment")
-    kept = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
+    storage = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
     appointments = Selector(
         settings.provided.store,
         sqlite=Singleton(SqliteAppointments, file, clock, settings.provided.lease),
@@ -101,22 +101,22 @@ class AppointmentContainer(DeclarativeContainer):
     publisher = Selector(
         settings.provided.transport,
         sqlite=Singleton(SqlitePublisher, log, clock),
-        kafka=Singleton(KafkaPublisher, Singleton(_kafka, settings), settings.provided.lease, notices),
+        kafka=Singleton(KafkaPublisher, Singleton(_kafka, settings), settings.provided.lease, telemetry),
         memory=Singleton(MemoryPublisher, memory_log, clock),
     )
-    relay = Singleton(Relay, appointments, publisher, Object(asyncio.sleep), notices)
-    opened = List(
+    relay = Singleton(Relay, appointments, publisher, Object(asyncio.sleep), telemetry)
+    resources = List(
         Selector(settings.provided.store, sqlite=file, mongo=appointments, memory=Object(None)),
         Selector(settings.provided.transport, sqlite=publisher, kafka=publisher, memory=Object(None)),
     )
 
     start_appointment = Singleton(StartAppointment, appointments, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price)
-    finish_appointment = Singleton(FinishAppointment, appointments, clock, notices)
+    finish_appointment = Singleton(FinishAppointment, appointments, clock, telemetry)
     find_appointment = Singleton(FindAppointment, appointments)
     list_appointments = Singleton(ListAppointments, appointments)
-    list_finished = Singleton(ListFinished, appointments)
-    find_finished = Singleton(FindFinished, appointments, appointments)
-    tell_again = Singleton(TellAgain, appointments, appointments)
+    list_finished_events = Singleton(ListFinishedEvents, appointments)
+    find_finished_event = Singleton(FindFinishedEvent, appointments, appointments)
+    republish_finished = Singleton(RepublishFinished, appointments, appointments)
     trace_appointment = Singleton(TraceAppointment, appointments, appointments)
 
 
@@ -127,11 +127,11 @@ class FinancialContainer(DeclarativeContainer):
     memory_log = Dependency(instance_of=MemoryLog, default=Singleton(MemoryLog))
     clock = Object(now)
     pause = Object(asyncio.sleep)
-    notices = Singleton(WatchedNotices, "financial")
+    telemetry = Singleton(LoggingTelemetry, "financial")
 
     file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)
     database = Singleton(_mongo, settings, "financial")
-    kept = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
+    storage = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
     charges = Selector(
         settings.provided.store,
         sqlite=Singleton(SqliteCharges, file),
@@ -148,13 +148,13 @@ class FinancialContainer(DeclarativeContainer):
     subscription = Selector(
         settings.provided.transport,
         sqlite=Singleton(SqliteSubscription, _in(settings, "events.db"), place, clock, pause),
-        kafka=Singleton(KafkaSubscription, Singleton(_kafka, settings), clock, notices),
+        kafka=Singleton(KafkaSubscription, Singleton(_kafka, settings), clock, telemetry),
         memory=Singleton(MemorySubscription, memory_log, GROUP, clock),
     )
     policy = Callable(POLICIES.__getitem__, settings.provided.pricing)
-    charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, notices)
-    consumer = Singleton(Consumer, subscription, Object(events.read), charge_appointments, dead_letters, clock, pause, notices)
-    opened = List(
+    charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, telemetry)
+    consumer = Singleton(Consumer, subscription, Object(events.from_message), charge_appointments, dead_letters, clock, pause, telemetry)
+    resources = List(
         Selector(settings.provided.store, sqlite=file, mongo=charges, memory=Object(None)),
         Selector(settings.provided.store, sqlite=Object(None), mongo=dead_letters, memory=Object(None)),
         Selector(settings.provided.transport, sqlite=subscription, kafka=subscription, memory=Object(None)),
@@ -169,13 +169,13 @@ class FinancialContainer(DeclarativeContainer):
         ReplayDeadLetters,
         dead_letters,
         Object(cloudevents.message),
-        Object(events.read),
+        Object(events.from_message),
         charge_appointments,
-        Singleton(ForeseeCharges, charges, policy, clock),
+        Singleton(PreviewCharges, charges, policy, clock),
         clock,
-        notices,
+        telemetry,
     )
-    discard_dead_letters = Singleton(DiscardDeadLetters, dead_letters, clock, notices)
+    discard_dead_letters = Singleton(DiscardDeadLetters, dead_letters, clock, telemetry)
     audit_charges = Singleton(AuditCharges, charges, dead_letters, policy, clock)
     repair_charges = Singleton(RepairCharges, charges, dead_letters)
     trace_charge = Singleton(TraceCharge, charges, dead_letters)

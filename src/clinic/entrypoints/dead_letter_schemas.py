@@ -6,13 +6,13 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from clinic.domain.financial.dead_letters import Outcome
-from clinic.domain.messaging.dead_letters import DeadLetter, Handling, LetterGroup
+from clinic.domain.messaging.dead_letters import DeadLetter, HistoryEntry, LetterGroup
 from clinic.entrypoints import formats
 
-VALUE_SHOWN = 4096
-HEADER_SHOWN = 1024
-HEADERS_SHOWN = 100
-TEXT_SHOWN = 2000
+MAX_VALUE_SHOWN = 4096
+MAX_HEADER_SHOWN = 1024
+MAX_HEADERS_SHOWN = 100
+MAX_TEXT_SHOWN = 2000
 
 Position = Annotated[
     str, Meta(description="Where the transport kept the message; names the letter.", examples=["clinic.appointments/0/17"])
@@ -26,7 +26,7 @@ State = Annotated[Literal["waiting", "replayed", "discarded"], Meta(examples=["w
 Count = Annotated[int, Meta(ge=0, examples=[1])]
 
 
-class ShownBytes(Struct, frozen=True):
+class BytesResponse(Struct, frozen=True):
     """Some bytes: as text where they are UTF-8, else in hexadecimal digits; `cut` where `length` bytes are more than are shown."""
 
     encoding: Literal["text", "hex"]
@@ -35,23 +35,23 @@ class ShownBytes(Struct, frozen=True):
     cut: bool
 
 
-class ShownHeader(Struct, frozen=True):
+class HeaderResponse(Struct, frozen=True):
     """A header of the message; its value may be null."""
 
     name: str
-    value: ShownBytes | None
+    value: BytesResponse | None
 
 
-class ShownHandling(Struct, frozen=True):
+class HistoryEntryResponse(Struct, frozen=True):
     """What a person did with the letter; the note says what came of it, or why."""
 
-    what: Literal["replayed", "failed again", "discarded"]
+    event: Literal["replayed", "failed again", "discarded"]
     by: Annotated[str, Meta(examples=["anna"])]
     at: formats.Date
     note: Annotated[str, Meta(examples=["charged 400.00"])]
 
 
-class ShownLetter(Struct, frozen=True):
+class DeadLetterResponse(Struct, frozen=True):
     """A dead letter as a list shows it; `attempts` counts how often it arrived."""
 
     position: Position
@@ -65,20 +65,20 @@ class ShownLetter(Struct, frozen=True):
     last_seen: formats.Date
 
 
-class WholeLetter(ShownLetter, frozen=True):
+class DeadLetterDetails(DeadLetterResponse, frozen=True):
     """A dead letter with the message in it, cut where it is large, and what people did with it."""
 
     type: str  # as its published schema has it: without an example
     published_at: formats.Date
     message_id: str
-    key: ShownBytes | None
-    headers: Annotated[list[ShownHeader], Meta(description=f"The first {HEADERS_SHOWN} at most.")]
-    value: ShownBytes | None
+    key: BytesResponse | None
+    headers: Annotated[list[HeaderResponse], Meta(description=f"The first {MAX_HEADERS_SHOWN} at most.")]
+    value: BytesResponse | None
     sha256: Annotated[str, Meta(description="Of the whole value.")]
-    handled: list[ShownHandling]
+    history: list[HistoryEntryResponse]
 
 
-class ShownGroup(Struct, frozen=True):
+class GroupResponse(Struct, frozen=True):
     """The letters of one group: how many in which state, one of their reasons, the first and the last sight of any."""
 
     group: Group
@@ -90,19 +90,19 @@ class ShownGroup(Struct, frozen=True):
     last_seen: formats.Date
 
 
-class ShownOutcome(Struct, frozen=True):
-    """What became of a letter: `sentence` says `what` and `note` for a person."""
+class OutcomeResponse(Struct, frozen=True):
+    """What became of a letter: `sentence` says `outcome` and `note` for a person."""
 
     position: Position
     about: About
-    what: Literal[
+    outcome: Literal[
         "charged", "already charged", "differs from its charge", "nothing to charge", "failed again", "discarded", "handled already"
     ]
     note: Annotated[str, Meta(examples=["400.00"])]
     sentence: Annotated[str, Meta(examples=["charged 400.00"])]
 
 
-def shown_bytes(content: bytes | None, most: int, length: int | None = None) -> ShownBytes | None:
+def bytes_response(content: bytes | None, most: int, length: int | None = None) -> BytesResponse | None:
     """The first `most` bytes of something of which `length` came."""
     if content is None:
         return None
@@ -112,18 +112,18 @@ def shown_bytes(content: bytes | None, most: int, length: int | None = None) -> 
         text = shown.decode()
     except UnicodeDecodeError as error:
         if not cut or error.end < len(shown) or not error.start:
-            return ShownBytes("hex", shown.hex(), length, cut)
+            return BytesResponse("hex", shown.hex(), length, cut)
         text = shown[: error.start].decode()  # cut in the middle of a character
-    return ShownBytes("text", text, length, cut)
+    return BytesResponse("text", text, length, cut)
 
 
-def shown_letter(letter: DeadLetter) -> ShownLetter:
-    return ShownLetter(
+def dead_letter_response(letter: DeadLetter) -> DeadLetterResponse:
+    return DeadLetterResponse(
         position=letter.position,
         about=letter.about,
         type=letter.type,
         group=letter.group,
-        reason=letter.reason[:TEXT_SHOWN],
+        reason=letter.reason[:MAX_TEXT_SHOWN],
         state=letter.state,
         attempts=letter.attempts,
         first_seen=formats.date(letter.first_seen),
@@ -131,34 +131,37 @@ def shown_letter(letter: DeadLetter) -> ShownLetter:
     )
 
 
-def whole_letter(letter: DeadLetter) -> WholeLetter:
-    return WholeLetter(
-        **asdict(shown_letter(letter)),
+def dead_letter_details(letter: DeadLetter) -> DeadLetterDetails:
+    return DeadLetterDetails(
+        **asdict(dead_letter_response(letter)),
         published_at=formats.date(letter.published_at),
-        message_id=letter.message_id[:TEXT_SHOWN],
-        key=shown_bytes(letter.key, HEADER_SHOWN),
-        headers=[ShownHeader(name[:TEXT_SHOWN], shown_bytes(content, HEADER_SHOWN)) for name, content in letter.headers[:HEADERS_SHOWN]],
-        value=shown_bytes(letter.value, VALUE_SHOWN, letter.length),
+        message_id=letter.message_id[:MAX_TEXT_SHOWN],
+        key=bytes_response(letter.key, MAX_HEADER_SHOWN),
+        headers=[
+            HeaderResponse(name[:MAX_TEXT_SHOWN], bytes_response(content, MAX_HEADER_SHOWN))
+            for name, content in letter.headers[:MAX_HEADERS_SHOWN]
+        ],
+        value=bytes_response(letter.value, MAX_VALUE_SHOWN, letter.length),
         sha256=letter.sha256,
-        handled=[_handling(each) for each in letter.handled],
+        history=[_handling(each) for each in letter.history],
     )
 
 
-def _handling(handling: Handling) -> ShownHandling:
-    return ShownHandling(handling.what, handling.by, formats.date(handling.at), handling.note)
+def _handling(entry: HistoryEntry) -> HistoryEntryResponse:
+    return HistoryEntryResponse(entry.event, entry.by, formats.date(entry.at), entry.note)
 
 
-def shown_group(group: LetterGroup) -> ShownGroup:
-    return ShownGroup(
+def group_response(group: LetterGroup) -> GroupResponse:
+    return GroupResponse(
         group=group.group,
         waiting=group.waiting,
         replayed=group.replayed,
         discarded=group.discarded,
-        reason=group.reason[:TEXT_SHOWN],
+        reason=group.reason[:MAX_TEXT_SHOWN],
         first_seen=formats.date(group.first_seen),
         last_seen=formats.date(group.last_seen),
     )
 
 
-def shown_outcome(outcome: Outcome) -> ShownOutcome:
-    return ShownOutcome(outcome.position, outcome.about, outcome.what, outcome.note, outcome.sentence)
+def outcome_response(outcome: Outcome) -> OutcomeResponse:
+    return OutcomeResponse(outcome.position, outcome.about, outcome.outcome, outcome.note, outcome.sentence)

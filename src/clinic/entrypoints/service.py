@@ -12,12 +12,12 @@ import uvicorn
 from litestar import Litestar
 
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
-from clinic.entrypoints.telemetry import WatchedNotices
+from clinic.entrypoints.telemetry import LoggingTelemetry
 
 T = TypeVar("T")
 
-REQUESTS_END_WITHIN = 3
-LOOP_ENDS_WITHIN = 1.5
+REQUESTS_TIMEOUT = 3
+LOOP_TIMEOUT = 1.5
 
 
 class Resource(Protocol):
@@ -27,11 +27,11 @@ class Resource(Protocol):
     async def close(self) -> None: ...
 
 
-class Life:
+class Lifecycle:
     """Whether a service goes on. A failure is kept for whoever started it."""
 
-    def __init__(self, notices: WatchedNotices) -> None:
-        self._notices = notices
+    def __init__(self, telemetry: LoggingTelemetry) -> None:
+        self._notices = telemetry
         self._stopping = asyncio.Event()
         self.failure: BaseException | None = None
 
@@ -63,11 +63,11 @@ class Life:
             stopped.cancel()
 
     @contextlib.asynccontextmanager
-    async def living(self, opened: Sequence[Resource | None], loop: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    async def lifespan(self, resources: Sequence[Resource | None], loop: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
         """Open, run the loop behind the service; at the end, let it end its batch and close in the reverse order."""
         try:
             async with contextlib.AsyncExitStack() as stack:
-                for resource in opened:
+                for resource in resources:
                     if resource is not None:
                         stack.push_async_callback(resource.close)
                         await resource.open()
@@ -87,7 +87,7 @@ class Life:
 async def _end(task: asyncio.Task[None]) -> None:
     for _ in range(2):  # the second time it does not end its batch first
         task.cancel()
-        await asyncio.wait([task], timeout=LOOP_ENDS_WITHIN)
+        await asyncio.wait([task], timeout=LOOP_TIMEOUT)
 
 
 class _Server(uvicorn.Server):
@@ -101,7 +101,7 @@ class _Server(uvicorn.Server):
 class Service:
     """An app, its life, and where it listens."""
 
-    def __init__(self, app: Litestar, life: Life, host: str, port: int, variable: str) -> None:
+    def __init__(self, app: Litestar, life: Lifecycle, host: str, port: int, variable: str) -> None:
         self._life, self._socket = life, _bound(host, port, variable)
         self._server = _Server(
             uvicorn.Config(
@@ -111,7 +111,7 @@ class Service:
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
-                timeout_graceful_shutdown=REQUESTS_END_WITHIN,
+                timeout_graceful_shutdown=REQUESTS_TIMEOUT,
             )
         )
         self.url = f"http://{host}:{port}"

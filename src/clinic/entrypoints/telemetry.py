@@ -8,7 +8,7 @@ from typing import Any, Final
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from clinic.domain.messaging.ports import Notices
+from clinic.domain.messaging.ports import Telemetry
 from clinic.entrypoints.settings import Settings
 
 WARNINGS: Final = frozenset({
@@ -17,18 +17,18 @@ WARNINGS: Final = frozenset({
     "differs from its charge",
     "failed again",
     "relay waits",
-    "set aside",
+    "dead-lettered",
     "topic is weaker than asked for",
 })  # fmt: skip
 
 
-class WatchedNotices(Notices):
+class LoggingTelemetry(Telemetry):
     """Logs and counts. `registry` is what /metrics shows."""
 
     def __init__(self, service: str) -> None:
         self.registry = CollectorRegistry()
         self._service = service
-        self._counter = Counter("clinic_notices", "What happened, by name.", ["what"], registry=self.registry)
+        self._counter = Counter("clinic_events", "What happened, by name.", ["event"], registry=self.registry)
         self._counts = lru_cache(self._counter.labels)
 
     @cached_property
@@ -36,15 +36,15 @@ class WatchedNotices(Notices):
         # Bound once, and not before the first line: by then logging is configured.
         return structlog.get_logger(service=self._service).bind()
 
-    def __call__(self, what: str, /, **details: object) -> None:
-        self._counts(what).inc()
-        log = self._log.warning if what in WARNINGS else self._log.info
-        log(what, **details)
+    def __call__(self, event: str, /, **details: object) -> None:
+        self._counts(event).inc()
+        log = self._log.warning if event in WARNINGS else self._log.info
+        log(event, **details)
 
-    def failed(self, what: str, error: BaseException) -> None:
+    def failed(self, event: str, error: BaseException) -> None:
         """Something unforeseen, with its traceback."""
-        self._counts(what).inc()
-        self._log.error(what, exc_info=error)
+        self._counts(event).inc()
+        self._log.error(event, exc_info=error)
 
 
 def configure_logging(settings: Settings) -> None:

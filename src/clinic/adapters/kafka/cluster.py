@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, TopicMe
 from msgspec import Struct
 
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging.ports import Notices
+from clinic.domain.messaging.ports import Telemetry
 
 REFUSALS: Final = frozenset({
     KafkaError.CLUSTER_AUTHORIZATION_FAILED,
@@ -22,15 +22,15 @@ REFUSALS: Final = frozenset({
     KafkaError.TOPIC_EXCEPTION,
 })  # fmt: skip
 """How a cluster says that it will never make such a topic. Everything else may be better later."""
-PATIENCE: Final = 10.0
+ADMIN_TIMEOUT: Final = 10.0
 SAFE_REPLICATION: Final = 3
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-LAST: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
+MAX_MILLISECONDS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 
 Client = TypeVar("Client")
 
 
-class Kafka(Struct, frozen=True, kw_only=True):
+class KafkaConfig(Struct, frozen=True, kw_only=True):
     """A topic on a cluster. `options` go to every client as they are (TLS, SASL, …); they may hold secrets."""
 
     servers: str
@@ -41,13 +41,13 @@ class Kafka(Struct, frozen=True, kw_only=True):
     protocol: str
     options: Mapping[str, str]
 
-    def client(self, kind: Callable[[dict[str, Any]], Client], promised: Mapping[str, Any] | None = None, **usual: Any) -> Client:
-        """A client. What is `promised` cannot be set by options. Raises `Misconfigured`, without repeating a value."""
-        promised = promised or {}
-        if taken := sorted(promised.keys() & self.options.keys()):
+    def client(self, kind: Callable[[dict[str, Any]], Client], required: Mapping[str, Any] | None = None, **defaults: Any) -> Client:
+        """A client. What is `required` cannot be set by options. Raises `Misconfigured`, without repeating a value."""
+        required = required or {}
+        if taken := sorted(required.keys() & self.options.keys()):
             raise Misconfigured(f"CLINIC_KAFKA_OPTIONS cannot set {', '.join(taken)}: what is promised here rests on it")
         own = {"bootstrap.servers": self.servers, "client.id": "clinic", "log_level": 2}
-        configuration = own | {name.replace("_", "."): value for name, value in usual.items()} | dict(self.options) | dict(promised)
+        configuration = own | {name.replace("_", "."): value for name, value in defaults.items()} | dict(self.options) | dict(required)
         try:
             return kind(configuration)
         except (KafkaException, TypeError, ValueError) as error:
@@ -67,21 +67,21 @@ def position(record: Record) -> str:
 
 def time(record: Record) -> datetime:
     """When it was published; a stranger may have written any number there."""
-    return EPOCH + timedelta(milliseconds=min(max(0, record.timestamp()[1]), LAST))
+    return EPOCH + timedelta(milliseconds=min(max(0, record.timestamp()[1]), MAX_MILLISECONDS))
 
 
-def make_topic(kafka: Kafka, notices: Notices) -> None:
+def make_topic(kafka: KafkaConfig, telemetry: Telemetry) -> None:
     """The topic with unlimited retention, unless it is there; a weaker one that is there gets a warning.
 
     Raises `Unavailable` without a cluster, `Misconfigured` where the topic is missing and cannot be made.
     """
     admin = kafka.client(AdminClient)
     try:
-        if found := admin.list_topics(timeout=PATIENCE).topics.get(kafka.topic):
-            _warn_of_weakness(admin, kafka, found, notices)
+        if found := admin.list_topics(timeout=ADMIN_TIMEOUT).topics.get(kafka.topic):
+            _warn_of_weakness(admin, kafka, found, telemetry)
             return
         topic = NewTopic(kafka.topic, kafka.partitions, kafka.replication, config=_wanted(kafka))
-        admin.create_topics([topic], request_timeout=PATIENCE)[kafka.topic].result()
+        admin.create_topics([topic], request_timeout=ADMIN_TIMEOUT)[kafka.topic].result()
     except KafkaException as error:
         reason = error.args[0]
         if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
@@ -94,15 +94,15 @@ def make_topic(kafka: Kafka, notices: Notices) -> None:
         ) from error
 
 
-def _wanted(kafka: Kafka) -> dict[str, str]:
+def _wanted(kafka: KafkaConfig) -> dict[str, str]:
     safe = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"} if kafka.replication >= SAFE_REPLICATION else {}
     return {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", **safe}
 
 
-def _warn_of_weakness(admin: AdminClient, kafka: Kafka, topic: TopicMetadata, notices: Notices) -> None:
+def _warn_of_weakness(admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, telemetry: Telemetry) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, kafka.topic)
     try:
-        found = admin.describe_configs([resource], request_timeout=PATIENCE)[resource].result()
+        found = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT)[resource].result()
     except KafkaException:
         return  # not allowed to look: then it is not ours to judge either
     wanted = _wanted(kafka)
@@ -111,7 +111,7 @@ def _warn_of_weakness(admin: AdminClient, kafka: Kafka, topic: TopicMetadata, no
     if replication < kafka.replication:
         weak["replication"], wanted["replication"] = str(replication), str(kafka.replication)
     if weak:
-        notices("topic is weaker than asked for", topic=kafka.topic, found=weak, wanted={name: wanted[name] for name in weak})
+        telemetry("topic is weaker than asked for", topic=kafka.topic, found=weak, wanted={name: wanted[name] for name in weak})
 
 
 def _is_weaker(name: str, found: str, wanted: str) -> bool:

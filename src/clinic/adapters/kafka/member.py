@@ -12,15 +12,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import Kafka, place, position, time
+from clinic.adapters.kafka.cluster import KafkaConfig, place, position, time
 from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.messaging.messages import Delivery, Origin
 from clinic.domain.messaging.ports import Clock
 
-BATCH: Final = 500
-POLL_EVERY: Final = 0.05
+BATCH_SIZE: Final = 500
+POLL_INTERVAL: Final = 0.05
 """Seconds between two signs of life to the client while nothing comes."""
-ANSWER_WITHIN: Final = 5.0
+ANSWER_TIMEOUT: Final = 5.0
 """Seconds that a broker may take for an answer."""
 NO_LONGER_OURS: Final = frozenset({
     KafkaError.FENCED_INSTANCE_ID,
@@ -86,7 +86,7 @@ class Batch:
 class Member:
     """One client in the group."""
 
-    def __init__(self, kafka: Kafka, clock: Clock) -> None:
+    def __init__(self, kafka: KafkaConfig, clock: Clock) -> None:
         self.held: Batch | None = None
         self._ahead: Batch | None = None
         self._topic, self._clock = kafka.topic, clock
@@ -99,7 +99,7 @@ class Member:
             {"auto.offset.reset": "earliest", "enable.auto.commit": False, "enable.auto.offset.store": False},
             group_id=kafka.group,
             group_protocol=kafka.protocol,
-            socket_timeout_ms=int(ANSWER_WITHIN * 1000),
+            socket_timeout_ms=int(ANSWER_TIMEOUT * 1000),
             **(classic if kafka.protocol == "classic" else {}),
         )
         self._consumer.subscribe([kafka.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
@@ -110,17 +110,17 @@ class Member:
 
     def look(self) -> None:
         """Raises `KafkaException` where the topic cannot be seen: nothing else says so while nothing comes."""
-        error = self._consumer.list_topics(self._topic, timeout=ANSWER_WITHIN).topics[self._topic].error
+        error = self._consumer.list_topics(self._topic, timeout=ANSWER_TIMEOUT).topics[self._topic].error
         if error is not None:
             raise KafkaException(error)
 
     def next_batch(self, loop: asyncio.AbstractEventLoop) -> Batch | None:
         """What was read ahead and is still this member's, or the next that comes soon; it is held from now on."""
         ahead, self._ahead = self._ahead, None
-        self.held = ahead if ahead and ahead.leave_out_what_is_revoked() else self._read(loop, POLL_EVERY)
+        self.held = ahead if ahead and ahead.leave_out_what_is_revoked() else self._read(loop, POLL_INTERVAL)
         return self.held
 
-    def look_ahead(self, loop: asyncio.AbstractEventLoop) -> None:
+    def prefetch(self, loop: asyncio.AbstractEventLoop) -> None:
         """Read what is here already, while others work on the batch that is held."""
         self._ahead = self._read(loop, 0)
 
@@ -128,10 +128,10 @@ class Member:
         first = self._consumer.poll(within)
         if first is None:
             return None
-        records = [record for record in (first, *self._consumer.consume(BATCH - 1, 0)) if _is_event(record)]
+        records = [record for record in (first, *self._consumer.consume(BATCH_SIZE - 1, 0)) if _is_event(record)]
         return Batch(records, self._clock(), loop) if records else None
 
-    def stay(self) -> None:
+    def keep_alive(self) -> None:
         """A sign of life while a batch is held: without it the group expels the member, and nothing new comes with it."""
         if self._committing is not None:
             return
@@ -151,9 +151,9 @@ class Member:
             self._committing = queue.SimpleQueue()
             Thread(target=self._commit, args=(ends, self._committing), name="kafka-commit", daemon=True).start()
         try:
-            failure = self._committing.get(timeout=ANSWER_WITHIN)
+            failure = self._committing.get(timeout=ANSWER_TIMEOUT)
         except queue.Empty:
-            return Unavailable(f"Kafka does not say within {ANSWER_WITHIN:.0f} s whether offsets are kept")
+            return Unavailable(f"Kafka does not say within {ANSWER_TIMEOUT:.0f} s whether offsets are kept")
         self._committing = None
         return failure
 
@@ -165,7 +165,7 @@ class Member:
         unknown = [error for error in errors if error.code() not in NO_LONGER_OURS]
         report.put(Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}") if unknown else None)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         """The batch is done with."""
         if self._is_paused:
             self._consumer.resume(self._consumer.assignment())

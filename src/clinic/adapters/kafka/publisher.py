@@ -13,12 +13,12 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import Kafka, make_topic, position, time
+from clinic.adapters.kafka.cluster import KafkaConfig, make_topic, position, time
 from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.messaging.messages import Message, Published
-from clinic.domain.messaging.ports import Notices, Publisher
+from clinic.domain.messaging.messages import Message, PublishResult
+from clinic.domain.messaging.ports import Publisher, Telemetry
 
-POLL_EVERY: Final = 0.05
+POLL_INTERVAL: Final = 0.05
 """Seconds that closing may take to be noticed."""
 OF_THE_MESSAGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG_SIZE})
 """What no repetition mends."""
@@ -27,8 +27,8 @@ OF_THE_MESSAGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INV
 class KafkaPublisher(Publisher):
     """The way into the topic. `lease` is the relay's, in seconds: a delivery is given up before half of it is over."""
 
-    def __init__(self, kafka: Kafka, lease: float, notices: Notices) -> None:
-        self._kafka, self._lease, self._notices = kafka, lease, notices
+    def __init__(self, kafka: KafkaConfig, lease: float, telemetry: Telemetry) -> None:
+        self._kafka, self._lease, self._notices = kafka, lease, telemetry
         self._producer: Producer | None = None
         self._broken, self._closing = Event(), Event()
         self._polling: Thread | None = None
@@ -47,7 +47,7 @@ class KafkaPublisher(Publisher):
             await asyncio.to_thread(self._polling.join)
         self._producer = self._polling = None
 
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         if self._producer is None:
             raise Unavailable("the connection to Kafka is closed")
         if not batch:
@@ -77,21 +77,21 @@ class KafkaPublisher(Publisher):
             raise Unavailable("Kafka does not say whether events are kept") from None
 
     def _new_producer(self) -> Producer:
-        promised = {
+        required = {
             "enable.idempotence": True,
             "acks": "all",
             "partitioner": "murmur2_random",
             "delivery.timeout.ms": int(self._lease * 450),
         }
-        return self._kafka.client(Producer, promised, linger_ms=0)
+        return self._kafka.client(Producer, required, linger_ms=0)
 
     def _poll(self) -> None:
         while not self._closing.is_set() and self._producer is not None:
             try:
-                self._producer.poll(POLL_EVERY)
+                self._producer.poll(POLL_INTERVAL)
             except KafkaException:  # fatal: this client is of no more use
                 self._broken.set()
-                self._closing.wait(POLL_EVERY)
+                self._closing.wait(POLL_INTERVAL)
 
 
 class _Sending:
@@ -100,7 +100,7 @@ class _Sending:
     def __init__(self, batch: Sequence[Message]) -> None:
         self._batch, self._loop = batch, asyncio.get_running_loop()
         self._reports: list[tuple[int, KafkaError | None, Record | None]] = []
-        self.outcome: asyncio.Future[Sequence[Published]] = self._loop.create_future()
+        self.outcome: asyncio.Future[Sequence[PublishResult]] = self._loop.create_future()
 
     def report(self, index: int, error: KafkaError | None, record: Record | None) -> None:
         self._reports.append((index, error, record))
@@ -121,6 +121,6 @@ class _Sending:
             self.outcome.set_result([_published(self._batch[index], record) for index, _, record in reports])
 
 
-def _published(message: Message, record: Record | None) -> Published:
+def _published(message: Message, record: Record | None) -> PublishResult:
     assert record is not None, "what is reported without an error is a record"  # noqa: S101 — says it to the type checker
-    return Published(message, position(record), time(record))
+    return PublishResult(message, position(record), time(record))

@@ -12,24 +12,24 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from clinic.adapters.kafka.cluster import Kafka, make_topic
+from clinic.adapters.kafka.cluster import KafkaConfig, make_topic
 from clinic.adapters.kafka.member import Batch, Member
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery
-from clinic.domain.messaging.ports import Clock, Notices, Subscription
+from clinic.domain.messaging.ports import Clock, Subscription, Telemetry
 
-STAY_EVERY: Final = 0.5
+KEEP_ALIVE_INTERVAL: Final = 0.5
 """Seconds between two signs of life while a batch is held. The first one stops what the client fetches in advance."""
-LOOK_EVERY: Final = 2.0
+POLL_INTERVAL: Final = 2.0
 """Seconds between two looks whether the broker is there, while nothing comes."""
-CLOSE_WITHIN: Final = 7.0
+CLOSE_TIMEOUT: Final = 7.0
 
 
 class KafkaSubscription(Subscription):
     """A member of the group. Its thread hands a batch over, reads the next one ahead, and keeps the client alive meanwhile."""
 
-    def __init__(self, kafka: Kafka, clock: Clock, notices: Notices) -> None:
-        self._kafka, self._clock, self._notices = kafka, clock, notices
+    def __init__(self, kafka: KafkaConfig, clock: Clock, telemetry: Telemetry) -> None:
+        self._kafka, self._clock, self._notices = kafka, clock, telemetry
         self._closing = Event()
         self._thread: Thread | None = None
         self._came: Batch | Exception | None = None
@@ -48,7 +48,7 @@ class KafkaSubscription(Subscription):
         """Leaves the group; a broker that does not answer is not waited for."""
         self._closing.set()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, CLOSE_WITHIN)
+            await asyncio.to_thread(self._thread.join, CLOSE_TIMEOUT)
             self._thread = None
 
     async def receive(self) -> Sequence[Delivery]:
@@ -95,7 +95,7 @@ class KafkaSubscription(Subscription):
                     self._hand_over(held)
                     self._until_acknowledged(member, held)
                     looked = monotonic()
-                elif monotonic() - looked > LOOK_EVERY:
+                elif monotonic() - looked > POLL_INTERVAL:
                     self._look(member)
                     looked = monotonic()
         finally:
@@ -111,10 +111,10 @@ class KafkaSubscription(Subscription):
             self._hand_over(Unavailable(f"Kafka does not answer: {error.args[0].str()}"))
 
     def _until_acknowledged(self, member: Member, held: Batch) -> None:
-        member.look_ahead(self._loop)
+        member.prefetch(self._loop)
         while not self._closing.is_set():
-            if not held.is_acknowledged_within(STAY_EVERY):
-                member.stay()
+            if not held.is_acknowledged_within(KEEP_ALIVE_INTERVAL):
+                member.keep_alive()
                 continue
             failure: ClinicError | None = Unavailable("Kafka does not say whether offsets are kept")
             try:
@@ -122,7 +122,7 @@ class KafkaSubscription(Subscription):
             finally:
                 held.settle(failure)
             if failure is None:
-                member.go_on()
+                member.resume()
                 return
 
     def _hand_over(self, came: Batch | Exception) -> None:

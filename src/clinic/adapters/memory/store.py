@@ -7,15 +7,15 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from clinic.adapters.charge_waiters import Arrivals
+from clinic.adapters.charge_waiters import ChargeWaiters
 from clinic.adapters.leases import Leases
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.financial import ports as financial
-from clinic.domain.financial.model import Charge, Place
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
-from clinic.domain.messaging.messages import Claimed, Message, Published, Telling
+from clinic.domain.financial.model import Charge, ChargeCursor
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Clock, Outbox
 
 
@@ -26,7 +26,7 @@ class MemoryAppointments(appointment.Appointments, Outbox):
         self._clock = clock
         self._kept: dict[UUID, Appointment] = {}
         self._outbox: dict[str, tuple[datetime, Message]] = {}
-        self._published: dict[str, Telling] = {}
+        self._published: dict[str, PublicationStatus] = {}
         self._leases = Leases(lease)
 
     async def add(self, appointment: Appointment) -> None:
@@ -40,23 +40,23 @@ class MemoryAppointments(appointment.Appointments, Outbox):
         except KeyError:
             raise NotFound(f"there is no appointment {appointment_id}") from None
 
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         kept = self._kept.get(appointment.id)
         if kept is None or kept.version != appointment.version:
             raise Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
         saved = self._kept[appointment.id] = replace(appointment, version=appointment.version + 1)
-        for fact in facts:
-            self._outbox.setdefault(fact.id, (self._clock(), fact))
+        for event in events:
+            self._outbox.setdefault(event.id, (self._clock(), event))
         self._leases.wake()
         return saved
 
-    async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def page(self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
         found = [
             each
             for each in self._kept.values()
-            if wanted.physician_id in (None, each.physician_id)
-            and wanted.patient_id in (None, each.patient_id)
-            and wanted.finished in (None, each.end is not None)
+            if matching.physician_id in (None, each.physician_id)
+            and matching.patient_id in (None, each.patient_id)
+            and matching.finished in (None, each.end is not None)
             and (after is None or each.id < after)
         ]
         return sorted(found, key=lambda each: each.id, reverse=True)[:limit]
@@ -64,23 +64,23 @@ class MemoryAppointments(appointment.Appointments, Outbox):
     async def check(self) -> None:
         return
 
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         return await self._leases.claim(self._unpublished, limit)
 
-    async def confirm(self, published: Sequence[Published]) -> None:
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
         for each in published:
             if each.message.id in self._outbox:
                 saved_at, _ = self._outbox.pop(each.message.id)
-                self._published[each.message.id] = Telling(saved_at, each.at, each.position)
+                self._published[each.message.id] = PublicationStatus(saved_at, each.at, each.position)
         self._leases.release(each.message.id for each in published)
 
     async def oldest(self) -> datetime | None:
         return min((saved_at for saved_at, _ in self._outbox.values()), default=None)
 
-    async def told(self, fact: Message) -> Telling | None:
-        if fact.id in self._outbox:
-            return Telling(self._outbox[fact.id][0])
-        return self._published.get(fact.id)
+    async def status(self, event: Message) -> PublicationStatus | None:
+        if event.id in self._outbox:
+            return PublicationStatus(self._outbox[event.id][0])
+        return self._published.get(event.id)
 
     async def _unpublished(self, limit: int) -> Sequence[Message]:
         return [message for _, message in self._outbox.values()][:limit]
@@ -91,17 +91,17 @@ class MemoryCharges(financial.Charges):
 
     def __init__(self) -> None:
         self._kept: dict[UUID, Charge] = {}
-        self._arrivals = Arrivals(self._find)
+        self._waiters = ChargeWaiters(self._find)
 
-    async def add(self, charges: Sequence[Charge]) -> financial.Added:
-        added = financial.Added([], [])
+    async def add(self, charges: Sequence[Charge]) -> financial.AddResult:
+        added = financial.AddResult([], [])
         for charge in charges:
             if charge.appointment_id in self._kept:
-                added.standing.append(self._kept[charge.appointment_id])
+                added.existing.append(self._kept[charge.appointment_id])
             else:
                 self._kept[charge.appointment_id] = charge
                 added.new.append(charge)
-        self._arrivals.announce(added)
+        self._waiters.notify(added)
         return added
 
     async def get(self, appointment_id: UUID) -> Charge:
@@ -110,20 +110,20 @@ class MemoryCharges(financial.Charges):
         except KeyError:
             raise NotFound(f"appointment {appointment_id} has no charge yet") from None
 
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
-        return await self._arrivals.wait(appointment_id, within)
+    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
+        return await self._waiters.wait(appointment_id, timeout)
 
-    async def page(self, wanted: financial.Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+    async def page(self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
         found = [
             each
             for each in self._kept.values()
-            if wanted.physician_id in (None, each.physician_id)
-            and wanted.patient_id in (None, each.patient_id)
-            and (wanted.charged_from is None or each.charged_at >= wanted.charged_from)
-            and (wanted.charged_to is None or each.charged_at < wanted.charged_to)
-            and (after is None or each.place < after)
+            if matching.physician_id in (None, each.physician_id)
+            and matching.patient_id in (None, each.patient_id)
+            and (matching.charged_from is None or each.charged_at >= matching.charged_from)
+            and (matching.charged_to is None or each.charged_at < matching.charged_to)
+            and (after is None or each.cursor < after)
         ]
-        return sorted(found, key=lambda each: each.place, reverse=True)[:limit]
+        return sorted(found, key=lambda each: each.cursor, reverse=True)[:limit]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
         return [self._kept[each] for each in sorted(self._kept, reverse=True) if after is None or each < after][:limit]
@@ -144,7 +144,7 @@ class MemoryDeadLetters(DeadLetters):
     def __init__(self) -> None:
         self._kept: dict[str, DeadLetter] = {}
 
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
             known = self._kept.get(letter.position)
             self._kept[letter.position] = _kept_again(known, letter) if known else letter
@@ -155,14 +155,14 @@ class MemoryDeadLetters(DeadLetters):
         except KeyError:
             raise NotFound(f"there is no dead letter at {position}") from None
 
-    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         found = [
             each
             for each in self._kept.values()
-            if wanted.state in (None, each.state)
-            and wanted.group in (None, each.group)
-            and wanted.about in (None, each.about)
-            and (wanted.message_ids is None or each.message_id in wanted.message_ids)
+            if matching.state in (None, each.state)
+            and matching.group in (None, each.group)
+            and matching.about in (None, each.about)
+            and (matching.message_ids is None or each.message_id in matching.message_ids)
             and each.position > after
         ]
         return [each.listed() for each in sorted(found, key=lambda each: each.position)[:limit]]
@@ -171,11 +171,11 @@ class MemoryDeadLetters(DeadLetters):
         names = sorted({each.group for each in self._kept.values()})
         return [_group(name, [each for each in self._kept.values() if each.group == name]) for name in names]
 
-    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         kept = await self.get(letter.position)
-        if len(kept.handled) != len(letter.handled):
+        if len(kept.history) != len(letter.history):
             raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
-        self._kept[letter.position] = kept.settled(handling)
+        self._kept[letter.position] = kept.with_entry(entry)
 
 
 def _kept_again(known: DeadLetter, letter: DeadLetter) -> DeadLetter:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from clinic.adapters import cloudevents
-from clinic.domain.messaging.messages import Delivery, Message, Origin, Published
+from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
 from clinic.domain.messaging.ports import Clock, Publisher, Subscription
 
-BATCH = 500
+BATCH_SIZE = 500
 
 
 class MemoryLog:
@@ -26,12 +26,12 @@ class MemoryPublisher(Publisher):
     def __init__(self, log: MemoryLog, clock: Clock) -> None:
         self._log, self._clock = log, clock
 
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         now, first = self._clock(), len(self._log.entries)
         self._log.entries.extend((now, message) for message in batch)
         self._log.grown.set()
         self._log.grown = asyncio.Event()
-        return [Published(message, f"memory/{first + offset}", now) for offset, message in enumerate(batch)]
+        return [PublishResult(message, f"memory/{first + offset}", now) for offset, message in enumerate(batch)]
 
 
 class MemorySubscription(Subscription):
@@ -44,7 +44,7 @@ class MemorySubscription(Subscription):
         place = self._log.places.setdefault(self._group, 0)
         while len(self._log.entries) <= place:
             await self._log.grown.wait()
-        return [self._delivery(index) for index in range(place, min(place + BATCH, len(self._log.entries)))]
+        return [self._delivery(index) for index in range(place, min(place + BATCH_SIZE, len(self._log.entries)))]
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
         last = max(int(delivery.origin.position.removeprefix("memory/")) for delivery in batch)

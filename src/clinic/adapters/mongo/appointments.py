@@ -14,14 +14,14 @@ from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
-from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
+from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, MongoDatabase, bulk, decimal, fetch_all, money, translate_errors
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
-from clinic.domain.messaging.messages import Claimed, Message, Published, Telling
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Clock, Outbox
 
-HANDED_AT_MOST: Final = 10_000
+MAX_READY: Final = 10_000
 """Facts that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
 ADDED: Final = {"added_at": {"$exists": True}}
@@ -33,7 +33,7 @@ class _Write(Struct):
 
     request: InsertOne[Document] | UpdateOne
     result: Appointment
-    facts: Sequence[Message] = ()
+    events: Sequence[Message] = ()
     at_once: bool = False
 
 
@@ -44,18 +44,18 @@ class MongoAppointments(appointment.Appointments, Outbox):
         self._database, self._clock, self._lease = database, clock, lease
         self._write = GroupCommit(self._write_group)
         self._load = GroupCommit(self._load_group)
-        self._handed: deque[Claimed] = deque()
+        self._ready: deque[ClaimedMessage] = deque()
         self._woken = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
         self._next_sweep = 0.0
-        self._left_behind = False
-        self._waiting_behind: set[UUID] = set()
+        self._has_backlog = False
+        self._blocked: set[UUID] = set()
         self._trouble: Unavailable | None = None
 
     async def open(self) -> None:
         await self._database.open()
         await self._database.check_sharding("appointments")
-        with answered():
+        with translate_errors():
             await self._documents.create_index([("physician_id", ASCENDING), ("_id", ASCENDING)])
             await self._documents.create_index([("patient_id", ASCENDING), ("_id", ASCENDING)])
             await self._documents.create_index([("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED)
@@ -70,80 +70,80 @@ class MongoAppointments(appointment.Appointments, Outbox):
 
     async def add(self, appointment: Appointment) -> None:
         insert = InsertOne({"_id": appointment.id, **_state(appointment), "added_at": self._clock()})
-        await self._database.in_time(self._write(_Write(insert, appointment)))
+        await self._database.with_timeout(self._write(_Write(insert, appointment)))
 
     async def get(self, appointment_id: UUID) -> Appointment:
-        return await self._database.in_time(self._load(appointment_id))
+        return await self._database.with_timeout(self._load(appointment_id))
 
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         # Where the version has moved on, the upsert collides on _id, and that one operation of the group fails.
         known = {"_id": appointment.id, "version": appointment.version, **ADDED}
         saved = replace(appointment, version=appointment.version + 1)
         # The first save of an appointment has no facts before it that its own could overtake.
-        at_once = bool(facts) and appointment.version == 1
-        update = UpdateOne(known, self._saving(saved, facts, at_once=at_once), upsert=True)
-        return await self._database.in_time(self._write(_Write(update, saved, facts, at_once)))
+        at_once = bool(events) and appointment.version == 1
+        update = UpdateOne(known, self._saving(saved, events, at_once=at_once), upsert=True)
+        return await self._database.with_timeout(self._write(_Write(update, saved, events, at_once)))
 
-    async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def page(self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
         query: Document = {**ADDED} if after is None else {**ADDED, "_id": {"$lt": after}}
-        if wanted.physician_id is not None:
-            query["physician_id"] = wanted.physician_id
-        if wanted.patient_id is not None:
-            query["patient_id"] = wanted.patient_id
-        if wanted.finished is not None:
-            query["end"] = {"$ne": None} if wanted.finished else None
+        if matching.physician_id is not None:
+            query["physician_id"] = matching.physician_id
+        if matching.patient_id is not None:
+            query["patient_id"] = matching.patient_id
+        if matching.finished is not None:
+            query["end"] = {"$ne": None} if matching.finished else None
         found = self._documents.find(query, {"outbox": False}).sort("_id", DESCENDING).limit(limit)
-        return [_appointment(document) for document in await self._database.in_time(every(found))]
+        return [_appointment(document) for document in await self._database.with_timeout(fetch_all(found))]
 
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         while True:
             self._woken.clear()
-            if self._sweeping is None and len(self._handed) < limit and monotonic() >= self._next_sweep:
+            if self._sweeping is None and len(self._ready) < limit and monotonic() >= self._next_sweep:
                 self._sweeping = asyncio.create_task(self._sweep(limit))
-            if self._handed:
-                return [self._handed.popleft() for _ in range(min(limit, len(self._handed)))]
+            if self._ready:
+                return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
             with suppress(TimeoutError):
                 wait = None if self._sweeping else max(0.001, self._next_sweep - monotonic())
                 await asyncio.wait_for(self._woken.wait(), wait)
             if self._trouble:
-                trouble, self._trouble = self._trouble, None
-                raise trouble
+                problem, self._trouble = self._trouble, None
+                raise problem
 
-    async def confirm(self, published: Sequence[Published]) -> None:
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
         requests = [_confirmation(each) for each in published]
         if not requests:
             return
-        with answered():
+        with translate_errors():
             await self._documents.bulk_write(requests, ordered=False)
         confirmed = {UUID(each.message.subject) for each in published}
-        if self._left_behind or confirmed & self._waiting_behind:
-            self._waiting_behind -= confirmed
+        if self._has_backlog or confirmed & self._blocked:
+            self._blocked -= confirmed
             self._sweep_soon()
 
     async def oldest(self) -> datetime | None:
         unpublished = {"$match": {**UNPUBLISHED, **ADDED}}
         oldest = {"$group": {"_id": None, "saved_at": {"$min": {"$min": "$outbox.saved_at"}}}}
-        with answered():
+        with translate_errors():
             async for found in await self._documents.aggregate([unpublished, oldest], hint={"lease.since": ASCENDING}):
                 return found["saved_at"]  # type: ignore[no-any-return]
         return None
 
-    async def told(self, fact: Message) -> Telling | None:
-        with answered():
-            shown = {"saved_at": True, "outbox.id": True, "outbox.saved_at": True, f"published.{fact.id}": True}
-            found = await self._documents.find_one({"_id": UUID(fact.subject)}, shown)
-        return _told(fact.id, found) if found else None
+    async def status(self, event: Message) -> PublicationStatus | None:
+        with translate_errors():
+            shown = {"saved_at": True, "outbox.id": True, "outbox.saved_at": True, f"published.{event.id}": True}
+            found = await self._documents.find_one({"_id": UUID(event.subject)}, shown)
+        return _status(event.id, found) if found else None
 
     @property
     def _documents(self) -> Collection:
         return self._database.collection("appointments")
 
-    def _saving(self, saved: Appointment, facts: Sequence[Message], *, at_once: bool) -> Document:
-        if not facts:
+    def _saving(self, saved: Appointment, events: Sequence[Message], *, at_once: bool) -> Document:
+        if not events:
             return {"$set": _state(saved)}
         now = self._clock()
         state = {**_state(saved), "saved_at": now}
-        news = {"outbox": {"$each": [{**asdict(fact), "saved_at": now} for fact in facts]}}
+        news = {"outbox": {"$each": [{**asdict(event), "saved_at": now} for event in events]}}
         if at_once:
             return {"$set": {**state, "lease.seconds": self._lease}, "$currentDate": {"lease.since": True}, "$push": news}
         # Without a lease of its own: free, or behind the facts that another relay holds.
@@ -151,24 +151,24 @@ class MongoAppointments(appointment.Appointments, Outbox):
 
     async def _write_group(self, group: Sequence[_Write]) -> Sequence[Appointment | ClinicError]:
         until = monotonic() + self._lease
-        with answered():
+        with translate_errors():
             details = await bulk(self._documents, [each.request for each in group])
         outcomes = [_outcome(index, each, details) for index, each in enumerate(group)]
         if details["upserted"]:
             await self._forget([each["_id"] for each in details["upserted"]])
         for each, outcome in zip(group, outcomes, strict=True):
-            if each.facts and isinstance(outcome, Appointment):
+            if each.events and isinstance(outcome, Appointment):
                 self._hand_over(each, until)
         return outcomes
 
     def _hand_over(self, write: _Write, until: float) -> None:
-        if write.at_once and len(self._handed) < HANDED_AT_MOST:
-            self._handed.extend(Claimed(fact, until) for fact in write.facts)
+        if write.at_once and len(self._ready) < MAX_READY:
+            self._ready.extend(ClaimedMessage(event, until) for event in write.events)
             self._woken.set()
         else:
-            self._left_behind = True
-            if not write.at_once and len(self._waiting_behind) < HANDED_AT_MOST:
-                self._waiting_behind.add(write.result.id)  # until those before it are confirmed, if they are in hand
+            self._has_backlog = True
+            if not write.at_once and len(self._blocked) < MAX_READY:
+                self._blocked.add(write.result.id)  # until those before it are confirmed, if they are in hand
             self._sweep_soon()
 
     def _sweep_soon(self) -> None:
@@ -179,14 +179,14 @@ class MongoAppointments(appointment.Appointments, Outbox):
         # A task of its own: the driver does not end when its caller is cancelled, and nothing that is taken may be lost.
         self._next_sweep = monotonic() + self._lease / 2
         try:
-            taken = await self._take_over(limit)
-            self._handed.extend(taken)
+            taken = await self._claim_expired(limit)
+            self._ready.extend(taken)
             if taken:
                 self._next_sweep = 0.0  # there may be more
             else:
-                self._left_behind = False
-        except Unavailable as trouble:
-            self._trouble = trouble
+                self._has_backlog = False
+        except Unavailable as problem:
+            self._trouble = problem
         except Exception as error:  # noqa: BLE001 — a task of its own: nobody else would hear of it
             self._trouble = Unavailable(f"the outbox cannot be read: {error!r}")
         finally:
@@ -195,18 +195,18 @@ class MongoAppointments(appointment.Appointments, Outbox):
 
     async def _forget(self, ids: Sequence[UUID]) -> None:
         # Saving what was never added has made documents that are no appointments. Whoever saved hears of it in any case.
-        with suppress(Unavailable), answered():
+        with suppress(Unavailable), translate_errors():
             await self._documents.delete_many({"_id": {"$in": ids}, "added_at": {"$exists": False}})
 
     async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
-        with answered():
+        with translate_errors():
             found = {each["_id"]: each async for each in self._documents.find({"_id": {"$in": list(ids)}, **ADDED}, {"outbox": False})}
         return [_appointment(found[each]) if each in found else NotFound(f"there is no appointment {each}") for each in ids]
 
-    async def _take_over(self, limit: int) -> Sequence[Claimed]:
+    async def _claim_expired(self, limit: int) -> Sequence[ClaimedMessage]:
         """Facts whose lease is over by the server's clock: a dead process left them, or a save whose outcome was unknown."""
         until, token = monotonic() + self._lease, uuid4()
-        with answered():
+        with translate_errors():
             oldest = self._documents.find(UNPUBLISHED, {"_id": True}).sort("lease.since", ASCENDING).limit(limit)
             ids = [each["_id"] async for each in oldest]
             if not ids:
@@ -217,7 +217,7 @@ class MongoAppointments(appointment.Appointments, Outbox):
             if not (await self._documents.update_many(free, {"$set": lease, "$currentDate": {"lease.since": True}})).modified_count:
                 return []
             taken = self._documents.find({"_id": {"$in": ids}, "lease.token": token}, {"outbox": True})
-            return [Claimed(_message(fact), until) async for each in taken for fact in each["outbox"]]
+            return [ClaimedMessage(_message(event), until) async for each in taken for event in each["outbox"]]
 
 
 def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointment | ClinicError:
@@ -233,19 +233,19 @@ def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointme
     return write.result
 
 
-def _confirmation(published: Published) -> UpdateOne:
+def _confirmation(published: PublishResult) -> UpdateOne:
     event_id = published.message.id
     note = {f"published.{event_id}": {"position": published.position, "at": published.at}}
     pull = {"outbox": {"id": event_id}}
     return UpdateOne({"_id": UUID(published.message.subject)}, {"$pull": pull, "$set": note, "$unset": {"lease": True}})
 
 
-def _told(event_id: str, document: Document) -> Telling | None:
+def _status(event_id: str, document: Document) -> PublicationStatus | None:
     for waiting in document.get("outbox", ()):
         if waiting["id"] == event_id:
-            return Telling(waiting["saved_at"])
+            return PublicationStatus(waiting["saved_at"])
     note = document.get("published", {}).get(event_id)
-    return note and Telling(document["saved_at"], note["at"], note["position"])
+    return note and PublicationStatus(document["saved_at"], note["at"], note["position"])
 
 
 def _state(appointment: Appointment) -> Document:

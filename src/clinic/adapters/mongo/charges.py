@@ -7,11 +7,11 @@ from uuid import UUID
 from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, InsertOne
 
-from clinic.adapters.charge_waiters import Arrivals
-from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, MongoDatabase, answered, bulk, decimal, every, money
+from clinic.adapters.charge_waiters import ChargeWaiters
+from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, MongoDatabase, bulk, decimal, fetch_all, money, translate_errors
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial import ports as financial
-from clinic.domain.financial.model import Charge, Place
+from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.messaging.messages import Origin
 
 
@@ -20,13 +20,13 @@ class MongoCharges(financial.Charges):
 
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
-        self._arrivals = Arrivals(self._find)
+        self._waiters = ChargeWaiters(self._find)
 
     async def open(self) -> None:
         await self._database.open()
         await self._database.check_sharding("charges")
         by_time = [("charged_at", ASCENDING), ("_id", ASCENDING)]
-        with answered():
+        with translate_errors():
             await self._documents.create_index(by_time)
             await self._documents.create_index([("physician_id", ASCENDING), *by_time])
             await self._documents.create_index([("patient_id", ASCENDING), *by_time])
@@ -37,48 +37,48 @@ class MongoCharges(financial.Charges):
     async def check(self) -> None:
         await self._database.check()
 
-    async def add(self, charges: Sequence[Charge]) -> financial.Added:
+    async def add(self, charges: Sequence[Charge]) -> financial.AddResult:
         if not charges:
-            return financial.Added([], [])
-        with answered():
+            return financial.AddResult([], [])
+        with translate_errors():
             details = await bulk(self._documents, [InsertOne(_charge_document(each)) for each in charges])
         if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in details["writeErrors"]):
             raise Unavailable("MongoDB does not say whether charges are kept")
         known = {error["index"] for error in details["writeErrors"]}
-        standing = await self._find([charges[index].appointment_id for index in known]) if known else []
-        added = financial.Added([each for index, each in enumerate(charges) if index not in known], list(standing))
-        self._arrivals.announce(added)
+        existing = await self._find([charges[index].appointment_id for index in known]) if known else []
+        added = financial.AddResult([each for index, each in enumerate(charges) if index not in known], list(existing))
+        self._waiters.notify(added)
         return added
 
     async def get(self, appointment_id: UUID) -> Charge:
-        for charge in await self._database.in_time(self._find([appointment_id])):
+        for charge in await self._database.with_timeout(self._find([appointment_id])):
             return charge
         raise NotFound(f"appointment {appointment_id} has no charge yet")
 
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
-        return await self._arrivals.wait(appointment_id, within)
+    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
+        return await self._waiters.wait(appointment_id, timeout)
 
-    async def page(self, wanted: financial.Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+    async def page(self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
         query: Document = {}
-        if wanted.physician_id is not None:
-            query["physician_id"] = wanted.physician_id
-        if wanted.patient_id is not None:
-            query["patient_id"] = wanted.patient_id
-        bounds = {"$gte": wanted.charged_from, "$lt": wanted.charged_to, "$lte": after and after.charged_at}
+        if matching.physician_id is not None:
+            query["physician_id"] = matching.physician_id
+        if matching.patient_id is not None:
+            query["patient_id"] = matching.patient_id
+        bounds = {"$gte": matching.charged_from, "$lt": matching.charged_to, "$lte": after and after.charged_at}
         if bounds := {name: bound for name, bound in bounds.items() if bound is not None}:
             query["charged_at"] = bounds
         if after is not None:
             query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
         found = self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
-        return [_charge(document) for document in await self._database.in_time(every(found))]
+        return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
         query: Document = {} if after is None else {"_id": {"$lt": after}}
-        with answered():
+        with translate_errors():
             return [_charge(document) async for document in self._documents.find(query).sort("_id", DESCENDING).limit(limit)]
 
     async def count(self) -> int:
-        with answered():
+        with translate_errors():
             return await self._documents.estimated_document_count()
 
     @property
@@ -86,7 +86,7 @@ class MongoCharges(financial.Charges):
         return self._database.collection("charges")
 
     async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
-        with answered():
+        with translate_errors():
             return [_charge(document) async for document in self._documents.find({"_id": {"$in": list(ids)}})]
 
 

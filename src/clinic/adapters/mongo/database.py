@@ -63,7 +63,7 @@ class MongoDatabase:
                 f"CLINIC_MONGO_URL cannot be used ({type(error).__name__}): write it like mongodb://user:password@host:27017/?option=value"
             ) from None
 
-    async def visit(self) -> None:
+    async def attach(self) -> None:
         """Open it for a command beside the services. Raises `Unavailable` where the server does not answer."""
         await self.open()
         await self.check()
@@ -75,10 +75,10 @@ class MongoDatabase:
 
     async def check(self) -> None:
         """Return when the primary answers. Raises `Unavailable`."""
-        with answered():
+        with translate_errors():
             await self._opened[self._name].command("ping")
 
-    async def in_time(self, answer: Coroutine[Any, Any, T]) -> T:
+    async def with_timeout(self, answer: Coroutine[Any, Any, T]) -> T:
         """The answer. Raises `Unavailable` where it takes longer: what was asked goes on, and its outcome is unknown."""
         asked = asyncio.create_task(answer)
         asked.add_done_callback(_heard)
@@ -92,7 +92,7 @@ class MongoDatabase:
 
     async def check_sharding(self, collection: str) -> None:
         """The collision of two writers and the one charge of an appointment hold only where `_id` is the shard key."""
-        with answered():
+        with translate_errors():
             if (await self._opened.admin.command("hello")).get("msg") != "isdbgrid":
                 return
             try:
@@ -123,7 +123,7 @@ def _heard(asked: "asyncio.Task[Any]") -> None:
 
 
 @contextmanager
-def answered() -> Iterator[None]:
+def translate_errors() -> Iterator[None]:
     """Every failure of the driver is one thing: no answer. For a write the outcome is unknown."""
     try:
         yield
@@ -139,9 +139,9 @@ async def bulk(documents: Collection, requests: Sequence[InsertOne[Document] | U
         return error.details or {}
 
 
-async def every(found: AsyncCursor[Document]) -> list[Document]:
+async def fetch_all(found: AsyncCursor[Document]) -> list[Document]:
     """All that a query finds. Raises `Unavailable`."""
-    with answered():
+    with translate_errors():
         return await found.to_list()
 
 

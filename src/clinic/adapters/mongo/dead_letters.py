@@ -7,15 +7,15 @@ from msgspec.structs import asdict
 from pymongo import ASCENDING, UpdateOne
 
 from clinic.adapters import cloudevents
-from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, answered
+from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, translate_errors
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
-    KEPT_OF_A_NAME,
+    MAX_NAME,
     DeadLetter,
+    DeadLetterFilter,
     DeadLetters,
-    Handling,
+    HistoryEntry,
     LetterGroup,
-    WantedLetters,
     about,
     fingerprint,
 )
@@ -34,7 +34,7 @@ class MongoDeadLetters(DeadLetters):
 
     async def open(self) -> None:
         await self._database.open()
-        with answered():
+        with translate_errors():
             await self._documents.create_index([("state", ASCENDING), ("_id", ASCENDING)])
             await self._documents.create_index([("about", ASCENDING), ("_id", ASCENDING)])
             await self._documents.create_index(BY_GROUP)
@@ -42,39 +42,39 @@ class MongoDeadLetters(DeadLetters):
     async def close(self) -> None:
         await self._database.close()
 
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
-        with answered():
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        with translate_errors():
             await self._documents.bulk_write([_keeping(each) for each in letters])
 
     async def get(self, position: str) -> DeadLetter:
-        with answered():
+        with translate_errors():
             await self._bring_up_to_date()
             document = await self._documents.find_one({"_id": position})
         if document is None:
             raise NotFound(f"there is no dead letter at {position}")
         return _letter(document)
 
-    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        query: Document = {name: value for name, value in asdict(wanted).items() if value is not None}
-        if wanted.message_ids is not None:
+    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        query: Document = {name: value for name, value in asdict(matching).items() if value is not None}
+        if matching.message_ids is not None:
             query["message_id"] = {"$in": query.pop("message_ids")}
-        with answered():
+        with translate_errors():
             await self._bring_up_to_date()
             found = self._documents.find({**query, "_id": {"$gt": after}}, {"value": False}).sort("_id", ASCENDING).limit(limit)
             return [_letter({**document, "value": None}) async for document in found]
 
     async def groups(self) -> Sequence[LetterGroup]:
-        with answered():
+        with translate_errors():
             await self._bring_up_to_date()
             found = await self._documents.aggregate([ANY_GROUP, {"$group": _counted()}])
             groups = [LetterGroup(group=document.pop("_id"), **document) async for document in found]
         return sorted(groups, key=lambda each: each.group)
 
-    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         # Handlings are never removed: where there is none at this place, there are exactly those that were read.
-        as_read = {"_id": letter.position, f"handled.{len(letter.handled)}": {"$exists": False}}
-        update = {"$push": {"handled": asdict(handling)}, "$set": {"state": letter.settled(handling).state}}
-        with answered():
+        as_read = {"_id": letter.position, f"handled.{len(letter.history)}": {"$exists": False}}
+        update = {"$push": {"handled": asdict(entry)}, "$set": {"state": letter.with_entry(entry).state}}
+        with translate_errors():
             matched = (await self._documents.update_one(as_read, update)).matched_count
         if not matched:
             await self.get(letter.position)
@@ -96,7 +96,7 @@ def _keeping(letter: DeadLetter) -> UpdateOne:
     attempts = first.pop("attempts")
     position = first.pop("position")
     first["headers"] = [list(header) for header in letter.headers]
-    first["handled"] = [asdict(each) for each in letter.handled]
+    first["handled"] = [asdict(each) for each in letter.history]
     return UpdateOne({"_id": position}, {"$setOnInsert": first, "$set": again, "$inc": {"attempts": attempts}}, upsert=True)
 
 
@@ -110,7 +110,7 @@ def _what_is_new(old: Document) -> Document:
     message = cloudevents.message(old["key"], [(name, content) for name, content in old["headers"]], old["value"])
     return {
         "about": about(message),
-        "type": message.type[:KEPT_OF_A_NAME],
+        "type": message.type[:MAX_NAME],
         "published_at": old["first_seen"],
         "group": fingerprint(old["reason"]),
         "state": "waiting",
@@ -121,5 +121,5 @@ def _what_is_new(old: Document) -> Document:
 def _letter(document: Document) -> DeadLetter:
     position = document.pop("_id")
     headers = tuple((name, content) for name, content in document.pop("headers"))
-    handled = tuple(Handling(**each) for each in document.pop("handled"))
-    return DeadLetter(position=position, headers=headers, handled=handled, **document)
+    history = tuple(HistoryEntry(**each) for each in document.pop("handled"))
+    return DeadLetter(position=position, headers=headers, history=history, **document)

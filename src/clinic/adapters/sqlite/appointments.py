@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from clinic.adapters.group_commit import GroupCommit
 from clinic.adapters.leases import Leases
-from clinic.adapters.sqlite.file import Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, page, placeholders
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound
-from clinic.domain.messaging.messages import Claimed, Message, Published, Telling
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Clock, Outbox
 from clinic.domain.money import Money
 
@@ -58,22 +58,22 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     async def get(self, appointment_id: UUID) -> Appointment:
         return await self._load(appointment_id)
 
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
-        return await self._commit(partial(_save, appointment, facts, milliseconds(self._clock())))
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        return await self._commit(partial(_save, appointment, events, milliseconds(self._clock())))
 
-    async def page(self, wanted: appointment.Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def page(self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
         conditions = [
-            ("physician_id = ?", wanted.physician_id and wanted.physician_id.bytes),
-            ("patient_id = ?", wanted.patient_id and wanted.patient_id.bytes),
-            ('("end" IS NOT NULL) = ?', wanted.finished),
+            ("physician_id = ?", matching.physician_id and matching.physician_id.bytes),
+            ("patient_id = ?", matching.patient_id and matching.patient_id.bytes),
+            ('("end" IS NOT NULL) = ?', matching.finished),
             ("id < ?", after and after.bytes),
         ]
         return await self._file.read(partial(page, "appointments", "id DESC", conditions, limit, _appointment))
 
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         return await self._leases.claim(self._unpublished, limit)
 
-    async def confirm(self, published: Sequence[Published]) -> None:
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
         rows = [(milliseconds(each.at), each.position, each.message.id) for each in published]
         await self._file.write(partial(_confirm, rows))
         self._leases.release(each.message.id for each in published)
@@ -82,8 +82,8 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         row = await self._file.read(lambda connection: connection.execute("SELECT saved_at FROM outbox ORDER BY seq LIMIT 1").fetchone())
         return moment(row[0]) if row else None
 
-    async def told(self, fact: Message) -> Telling | None:
-        return await self._file.read(partial(_told, fact.id))
+    async def status(self, event: Message) -> PublicationStatus | None:
+        return await self._file.read(partial(_status, event.id))
 
     async def _unpublished(self, limit: int) -> Sequence[Message]:
         rows = await self._file.read(
@@ -98,7 +98,7 @@ class SqliteAppointments(appointment.Appointments, Outbox):
             self._leases.wake()  # also when it failed: its outcome is unknown
 
     async def _read_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
-        query = f"SELECT * FROM appointments WHERE id IN ({marks(ids)})"
+        query = f"SELECT * FROM appointments WHERE id IN ({placeholders(ids)})"
         rows = await self._file.read(lambda connection: connection.execute(query, [each.bytes for each in ids]).fetchall())
         found = {row[0]: row for row in rows}
         return [_appointment(found[each.bytes]) if each.bytes in found else NotFound(f"there is no appointment {each}") for each in ids]
@@ -110,13 +110,13 @@ def _add(appointment: Appointment, connection: sqlite3.Connection) -> Appointmen
     return appointment if connection.execute(insert, row).rowcount else Conflict(f"appointment {appointment.id} is known already")
 
 
-def _save(appointment: Appointment, facts: Sequence[Message], now: int, connection: sqlite3.Connection) -> Appointment | ClinicError:
+def _save(appointment: Appointment, events: Sequence[Message], now: int, connection: sqlite3.Connection) -> Appointment | ClinicError:
     # Where the version has moved on, the row does not match and there is no error: its facts must not be kept either.
     update = """UPDATE appointments SET physician_id = ?, patient_id = ?, cents = ?, start = ?, "end" = ?, version = version + 1
         WHERE id = ? AND version = ?"""
     if not connection.execute(update, (*_state(appointment), appointment.id.bytes, appointment.version)).rowcount:
         return Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
-    rows = [(fact.id, fact.subject, now, _encoder.encode(fact)) for fact in facts]
+    rows = [(event.id, event.subject, now, _encoder.encode(event)) for event in events]
     connection.executemany("INSERT INTO outbox (id, subject, saved_at, message) VALUES (?,?,?,?) ON CONFLICT DO NOTHING", rows)
     return replace(appointment, version=appointment.version + 1)
 
@@ -133,12 +133,12 @@ def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:
     connection.executemany("DELETE FROM outbox WHERE id = ?", [(each[-1],) for each in rows])
 
 
-def _told(event_id: str, connection: sqlite3.Connection) -> Telling | None:
-    # One statement sees one state; a fact that is told again stands in both tables, and then it waits.
+def _status(event_id: str, connection: sqlite3.Connection) -> PublicationStatus | None:
+    # One statement sees one state; a fact that is republished stands in both tables, and then it waits.
     query = """SELECT saved_at, NULL, NULL FROM outbox WHERE id = :id
         UNION ALL SELECT saved_at, published_at, position FROM published WHERE id = :id"""
     row = connection.execute(query, {"id": event_id}).fetchone()
-    return row and Telling(moment(row[0]), None if row[1] is None else moment(row[1]), row[2])
+    return row and PublicationStatus(moment(row[0]), None if row[1] is None else moment(row[1]), row[2])
 
 
 def _appointment(row: Row) -> Appointment:

@@ -6,11 +6,11 @@ from fractions import Fraction
 from functools import partial
 from uuid import UUID
 
-from clinic.adapters.charge_waiters import Arrivals
-from clinic.adapters.sqlite.file import Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.adapters.charge_waiters import ChargeWaiters
+from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, page, placeholders
 from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
-from clinic.domain.financial.model import Charge, Place
+from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.messaging.messages import Origin
 from clinic.domain.money import Money
 
@@ -32,14 +32,14 @@ class SqliteCharges(financial.Charges):
 
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
-        self._arrivals = Arrivals(self._find)
+        self._waiters = ChargeWaiters(self._find)
 
     async def check(self) -> None:
         await self._file.check()
 
-    async def add(self, charges: Sequence[Charge]) -> financial.Added:
+    async def add(self, charges: Sequence[Charge]) -> financial.AddResult:
         added = await self._file.write(partial(_add_charges, charges))
-        self._arrivals.announce(added)
+        self._waiters.notify(added)
         return added
 
     async def get(self, appointment_id: UUID) -> Charge:
@@ -47,15 +47,15 @@ class SqliteCharges(financial.Charges):
             return charge
         raise NotFound(f"appointment {appointment_id} has no charge yet")
 
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
-        return await self._arrivals.wait(appointment_id, within)
+    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
+        return await self._waiters.wait(appointment_id, timeout)
 
-    async def page(self, wanted: financial.Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+    async def page(self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
         conditions = [
-            ("physician_id = ?", wanted.physician_id and wanted.physician_id.bytes),
-            ("patient_id = ?", wanted.patient_id and wanted.patient_id.bytes),
-            ("charged_at >= ?", wanted.charged_from and milliseconds(wanted.charged_from)),
-            ("charged_at < ?", wanted.charged_to and milliseconds(wanted.charged_to)),
+            ("physician_id = ?", matching.physician_id and matching.physician_id.bytes),
+            ("patient_id = ?", matching.patient_id and matching.patient_id.bytes),
+            ("charged_at >= ?", matching.charged_from and milliseconds(matching.charged_from)),
+            ("charged_at < ?", matching.charged_to and milliseconds(matching.charged_to)),
             ("(charged_at, appointment_id) < (?, ?)", after and (milliseconds(after[0]), after[1].bytes)),
         ]
         return await self._file.read(partial(page, "charges", "charged_at DESC, appointment_id DESC", conditions, limit, _charge))
@@ -71,20 +71,20 @@ class SqliteCharges(financial.Charges):
         return await self._file.read(partial(_charges, ids))
 
 
-def _add_charges(charges: Sequence[Charge], connection: sqlite3.Connection) -> financial.Added:
-    insert = f"INSERT INTO charges VALUES ({marks(range(14))}) ON CONFLICT DO NOTHING"
-    added, known = financial.Added([], []), []
+def _add_charges(charges: Sequence[Charge], connection: sqlite3.Connection) -> financial.AddResult:
+    insert = f"INSERT INTO charges VALUES ({placeholders(range(14))}) ON CONFLICT DO NOTHING"
+    added, known = financial.AddResult([], []), []
     for charge in charges:
         if connection.execute(insert, _charge_row(charge)).rowcount:
             added.new.append(charge)
         else:
             known.append(charge.appointment_id)
-    added.standing.extend(_charges(known, connection))
+    added.existing.extend(_charges(known, connection))
     return added
 
 
 def _charges(ids: Sequence[UUID], connection: sqlite3.Connection) -> Sequence[Charge]:
-    query = f"SELECT * FROM charges WHERE appointment_id IN ({marks(ids)})"
+    query = f"SELECT * FROM charges WHERE appointment_id IN ({placeholders(ids)})"
     return [_charge(row) for row in connection.execute(query, [each.bytes for each in ids])]
 
 

@@ -8,15 +8,15 @@ from typing import Final
 import msgspec
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite.file import Functions, Row, SqliteFile, marks, milliseconds, moment, page
+from clinic.adapters.sqlite.file import Functions, Row, SqliteFile, milliseconds, moment, page, placeholders
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
-    KEPT_OF_A_NAME,
+    MAX_NAME,
     DeadLetter,
+    DeadLetterFilter,
     DeadLetters,
-    Handling,
+    HistoryEntry,
     LetterGroup,
-    WantedLetters,
     about,
     fingerprint,
 )
@@ -50,7 +50,7 @@ LISTED: Final = """position, message_id, key, headers, NULL, length, sha256, rea
 
 _encoder = msgspec.msgpack.Encoder()
 _headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes | None], ...])
-_handlings = msgspec.json.Decoder(tuple[Handling, ...])
+_handlings = msgspec.json.Decoder(tuple[HistoryEntry, ...])
 
 
 class SqliteDeadLetters(DeadLetters):
@@ -59,18 +59,18 @@ class SqliteDeadLetters(DeadLetters):
     def __init__(self, file: SqliteFile) -> None:
         self._file = file
 
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
         await self._file.write(partial(_keep_letters, letters))
 
     async def get(self, position: str) -> DeadLetter:
         return await self._file.read(partial(_get, position))
 
-    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         conditions = [
-            ("state = ?", wanted.state),
-            ('"group" = ?', wanted.group),
-            ("about = ?", wanted.about),
-            (f"message_id IN ({marks(wanted.message_ids or ())})", wanted.message_ids),
+            ("state = ?", matching.state),
+            ('"group" = ?', matching.group),
+            ("about = ?", matching.about),
+            (f"message_id IN ({placeholders(matching.message_ids or ())})", matching.message_ids),
             ("position > ?", after),
         ]
         return await self._file.read(partial(page, "dead_letters", "position", conditions, limit, _letter, columns=LISTED))
@@ -78,14 +78,14 @@ class SqliteDeadLetters(DeadLetters):
     async def groups(self) -> Sequence[LetterGroup]:
         return await self._file.read(_groups)
 
-    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
-        await self._file.write(partial(_settle, letter, handling))
+    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
+        await self._file.write(partial(_record, letter, entry))
 
 
 def _keep_letters(letters: Sequence[DeadLetter], connection: sqlite3.Connection) -> None:
-    keep = f"""INSERT INTO dead_letters VALUES ({marks(range(17))}) ON CONFLICT (position) DO UPDATE SET
+    add = f"""INSERT INTO dead_letters VALUES ({placeholders(range(17))}) ON CONFLICT (position) DO UPDATE SET
         attempts = attempts + excluded.attempts, last_seen = excluded.last_seen, reason = excluded.reason, "group" = excluded."group" """
-    connection.executemany(keep, [_row(each) for each in letters])
+    connection.executemany(add, [_row(each) for each in letters])
 
 
 def _get(position: str, connection: sqlite3.Connection) -> DeadLetter:
@@ -113,14 +113,14 @@ def _group(row: Row) -> LetterGroup:
     )
 
 
-def _settle(letter: DeadLetter, handling: Handling, connection: sqlite3.Connection) -> None:
+def _record(letter: DeadLetter, entry: HistoryEntry, connection: sqlite3.Connection) -> None:
     kept = _get(letter.position, connection)
-    if len(kept.handled) != len(letter.handled):
+    if len(kept.history) != len(letter.history):
         raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
-    settled = kept.settled(handling)
+    with_entry = kept.with_entry(entry)
     connection.execute(
         "UPDATE dead_letters SET state = ?, handled = ? WHERE position = ?",
-        (settled.state, msgspec.json.encode(settled.handled), letter.position),
+        (with_entry.state, msgspec.json.encode(with_entry.history), letter.position),
     )
 
 
@@ -142,7 +142,7 @@ def _row(letter: DeadLetter) -> Row:
         milliseconds(letter.published_at),
         letter.group,
         letter.state,
-        msgspec.json.encode(letter.handled),
+        msgspec.json.encode(letter.history),
     )
 
 
@@ -164,7 +164,7 @@ def _letter(row: Row) -> DeadLetter:
         published_at=moment(row[13]),
         group=row[14],
         state=row[15],
-        handled=_handlings.decode(row[16]),
+        history=_handlings.decode(row[16]),
     )
 
 
@@ -175,6 +175,6 @@ def _message(key: bytes | None, headers: bytes, value: bytes | None) -> Message:
 READING: Final[Functions] = {
     "fingerprint": fingerprint,
     "about_of": lambda key, headers, value: about(_message(key, headers, value)),
-    "type_of": lambda key, headers, value: _message(key, headers, value).type[:KEPT_OF_A_NAME],
+    "type_of": lambda key, headers, value: _message(key, headers, value).type[:MAX_NAME],
 }
 """How letters from before there were handlings are read."""

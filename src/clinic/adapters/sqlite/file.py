@@ -22,7 +22,7 @@ Row = Sequence[Any]
 Work = Callable[[sqlite3.Connection], T]
 Functions = Mapping[str, Callable[..., str]]
 
-PATIENCE = 3.0
+BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
 
 
@@ -68,7 +68,7 @@ class SqliteFile:
             await self.close()
             raise
 
-    async def visit(self) -> None:
+    async def attach(self) -> None:
         """Open it beside the process that serves it. Raises `Misconfigured` where that process never ran in this version, or is newer."""
         if not self.path.exists():
             raise Misconfigured(f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once")
@@ -143,7 +143,7 @@ class _Thread:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection without Python's own transactions. Raises `Unavailable`."""
     try:
-        connection = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise Unavailable(f"{path} cannot be opened: {error}") from error
     try:
@@ -169,7 +169,7 @@ def transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
 
 def _begin(connection: sqlite3.Connection) -> None:
     # SQLite's own waiting starves the rarer of two writers; short random retries give each its turn.
-    give_up = time.monotonic() + PATIENCE
+    give_up = time.monotonic() + BUSY_TIMEOUT
     connection.execute("PRAGMA busy_timeout=0")
     while True:
         try:
@@ -200,7 +200,7 @@ def _locked(path: Path) -> int:
 def read_only(path: Path) -> sqlite3.Connection:
     """Another process's file, to look into. Raises `sqlite3.Error` where it is not there (yet)."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=PATIENCE, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
     )
     connection.execute("PRAGMA query_only=1")
     return connection
@@ -216,13 +216,13 @@ def page(
     columns: str = "*",
 ) -> Sequence[T]:
     """The conditions that are set, all of them; a value that is a tuple fills several marks."""
-    wanted = [(condition, value) for condition, value in conditions if value is not None]
-    where = " AND ".join(condition for condition, _ in wanted) or "true"
-    values = [each for _, value in wanted for each in (value if isinstance(value, tuple) else (value,))]
+    matching = [(condition, value) for condition, value in conditions if value is not None]
+    where = " AND ".join(condition for condition, _ in matching) or "true"
+    values = [each for _, value in matching for each in (value if isinstance(value, tuple) else (value,))]
     query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
     return [read(row) for row in connection.execute(query, [*values, limit])]
 
 
-def marks(values: Iterable[object]) -> str:
+def placeholders(values: Iterable[object]) -> str:
     """A mark for each value of a query."""
     return ",".join("?" for _ in values)

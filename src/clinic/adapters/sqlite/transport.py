@@ -19,16 +19,16 @@ import msgspec
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, read_only
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging.messages import Delivery, Message, Origin, Published
-from clinic.domain.messaging.ports import Clock, Pause, Publisher, Subscription
+from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
+from clinic.domain.messaging.ports import Clock, Publisher, Sleep, Subscription
 
-BATCH = 500
-PRUNE_EVERY = 1000
+BATCH_SIZE = 500
+PRUNE_INTERVAL = 1000
 """Events that are published between two prunings."""
 
-BUSY, QUIET = 0.001, 0.02
+MIN_POLL, MAX_POLL = 0.001, 0.02
 """Seconds between two looks at the log: after an event, and when there has been none for long."""
-EASING = 1.02
+POLL_BACKOFF = 1.02
 """How much longer each look that finds nothing makes the next wait: from busy to quiet in about a second."""
 
 LOG_VERSION = 1
@@ -50,7 +50,7 @@ class SqlitePublisher(Publisher):
 
     def __init__(self, log: SqliteFile, clock: Clock) -> None:
         self._log, self._clock = log, clock
-        self._since_pruning = PRUNE_EVERY
+        self._since_pruning = PRUNE_INTERVAL
 
     async def open(self) -> None:
         """Raises `Misconfigured` where another process publishes to this log."""
@@ -60,15 +60,15 @@ class SqlitePublisher(Publisher):
     async def close(self) -> None:
         await self._log.close()
 
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         now = self._clock()
         positions = await self._log.write(partial(_append, batch, milliseconds(now)))
         self._since_pruning += len(batch)
-        if self._since_pruning >= PRUNE_EVERY:
+        if self._since_pruning >= PRUNE_INTERVAL:
             self._since_pruning = 0
             with suppress(Unavailable):  # what is published is published
                 await self.prune()
-        return [Published(message, position, now) for message, position in zip(batch, positions, strict=True)]
+        return [PublishResult(message, position, now) for message, position in zip(batch, positions, strict=True)]
 
     async def prune(self) -> None:
         """Drop the events that every group has acknowledged."""
@@ -78,17 +78,17 @@ class SqlitePublisher(Publisher):
 class SqliteSubscription(Subscription):
     """A group's way out of the log at that path, its place kept in a file of its own. One process a group."""
 
-    def __init__(self, log: Path, place: SqliteFile, clock: Clock, pause: Pause) -> None:
+    def __init__(self, log: Path, place: SqliteFile, clock: Clock, pause: Sleep) -> None:
         self._path, self._place, self._clock, self._pause = log, place, clock, pause
         self._log: _OpenLog | None = None
         self._received_from = ""
 
     async def receive(self) -> Sequence[Delivery]:
         place = await self._place.read(lambda connection: connection.execute("SELECT log, seq FROM place").fetchone())
-        wait = BUSY
-        while not (batch := self._behind(*place)):
+        wait = MIN_POLL
+        while not (batch := self._read_after(*place)):
             await self._pause(wait)
-            wait = min(wait * EASING, QUIET)
+            wait = min(wait * POLL_BACKOFF, MAX_POLL)
         self._received_from = _log_and_seq(batch[-1])[0]
         return batch
 
@@ -96,17 +96,17 @@ class SqliteSubscription(Subscription):
         log, seq = _log_and_seq(batch[-1])
         await self._place.write(partial(_advance, self._received_from, log, seq))
 
-    def _behind(self, log: str, seq: int) -> Sequence[Delivery]:
+    def _read_after(self, log: str, seq: int) -> Sequence[Delivery]:
         """The next events, at once: a look at a local file is microseconds, and a thread's wake-up would cost more."""
         try:
             if self._log is None or self._log.is_replaced():
-                self._let_go()
+                self._close_log()
                 self._log = _OpenLog(self._path)
-            return self._log.behind(log, seq, self._clock())
+            return self._log.read_after(log, seq, self._clock())
         except FileNotFoundError:
             return []  # nobody has published yet
         except sqlite3.Error as error:
-            self._let_go()
+            self._close_log()
             raise Unavailable(f"{self._path.name} does not answer: {error}") from error
 
     async def open(self) -> None:
@@ -115,10 +115,10 @@ class SqliteSubscription(Subscription):
 
     async def close(self) -> None:
         """Let go of both files."""
-        self._let_go()
+        self._close_log()
         await self._place.close()
 
-    def _let_go(self) -> None:
+    def _close_log(self) -> None:
         if self._log is not None:
             self._log.connection.close()
             self._log = None
@@ -147,11 +147,11 @@ class _OpenLog:
     def is_replaced(self) -> bool:
         return not os.path.samestat(self._file, self._path.stat())
 
-    def behind(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
+    def read_after(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
         """Up to a batch of events from behind that place; from the first where the place is in another log."""
         (found,) = self.connection.execute("SELECT id FROM log").fetchone()
         known = log == found
-        rows = self.connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if known else 0, BATCH))
+        rows = self.connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if known else 0, BATCH_SIZE))
         return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
 
 

@@ -38,10 +38,10 @@ class Appointment(Struct, frozen=True, kw_only=True):
         if self.end is not None:
             return self, None
         finished = replace(self, end=max(now.replace(microsecond=0), self.start))
-        return finished, finished.news
+        return finished, finished.finished_event
 
     @property
-    def news(self) -> AppointmentFinished | None:
+    def finished_event(self) -> AppointmentFinished | None:
         """The fact that it is over, the same whenever it is asked for; None while it is not."""
         if self.end is None:
             return None

@@ -11,7 +11,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.messaging.messages import Message
 
 
-class Wanted(Struct, frozen=True):
+class AppointmentFilter(Struct, frozen=True):
     """Which appointments a list shows: those that meet every condition that is set."""
 
     physician_id: UUID | None = None
@@ -34,7 +34,7 @@ class Appointments(Protocol):
         """The appointment as it was last saved. Raises `NotFound`."""
 
     @abstractmethod
-    async def save(self, appointment: Appointment, *facts: Message) -> Appointment:
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         """Keep its new state and put its facts into the outbox, in one step or not at all; answer it as it is now kept.
 
         The facts are about it: each has its id as subject.
@@ -42,7 +42,7 @@ class Appointments(Protocol):
         """
 
     @abstractmethod
-    async def page(self, wanted: Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def page(self, matching: AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
         """Up to `limit` of the wanted ones, the newest id first, from behind the id `after`."""
 
     @abstractmethod

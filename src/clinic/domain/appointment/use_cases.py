@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from uuid import UUID
 
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.appointment.ports import Appointments, Wanted
+from clinic.domain.appointment.ports import AppointmentFilter, Appointments
 from clinic.domain.errors import Conflict, NotFound, Refused
-from clinic.domain.events import AppointmentFinished, seal
-from clinic.domain.messaging.messages import Telling
-from clinic.domain.messaging.ports import Clock, Notices, Outbox
+from clinic.domain.events import AppointmentFinished, to_message
+from clinic.domain.messaging.messages import PublicationStatus
+from clinic.domain.messaging.ports import Clock, Outbox, Telemetry
 from clinic.domain.money import Money
 from clinic.domain.tracing import Step, Trace
 
-TRIES = 5
+MAX_TRIES = 5
 
 
 class StartAppointment:
@@ -39,20 +39,20 @@ class FinishAppointment:
     Raises `NotFound`. Raises `Unavailable` when the outcome is unknown: finishing it again is safe.
     """
 
-    def __init__(self, appointments: Appointments, clock: Clock, notices: Notices) -> None:
-        self._appointments, self._clock, self._notices = appointments, clock, notices
+    def __init__(self, appointments: Appointments, clock: Clock, telemetry: Telemetry) -> None:
+        self._appointments, self._clock, self._notices = appointments, clock, telemetry
 
     async def __call__(self, appointment_id: UUID) -> Appointment:
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             appointment = await self._appointments.get(appointment_id)
-            finished, fact = appointment.finish(self._clock())
-            if fact is None:
+            finished, event = appointment.finish(self._clock())
+            if event is None:
                 return finished
             try:
-                saved = await self._appointments.save(finished, seal(fact))
+                saved = await self._appointments.save(finished, to_message(event))
             except Conflict:
                 continue
-            self._notices("finished", event_id=str(fact.id), appointment_id=str(appointment_id))
+            self._notices("finished", event_id=str(event.id), appointment_id=str(appointment_id))
             return saved
         raise Conflict(f"appointment {appointment_id} is being changed by others: try again")
 
@@ -73,36 +73,36 @@ class ListAppointments:
     def __init__(self, appointments: Appointments) -> None:
         self._appointments = appointments
 
-    async def __call__(self, wanted: Wanted, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
-        return await self._appointments.page(wanted, limit, after)
+    async def __call__(self, matching: AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+        return await self._appointments.page(matching, limit, after)
 
 
-class ListFinished:
+class ListFinishedEvents:
     """Show the news of all finished appointments, the newest id first, a page at a time."""
 
     def __init__(self, appointments: Appointments) -> None:
         self._appointments = appointments
 
     async def __call__(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
-        page = await self._appointments.page(Wanted(finished=True), limit, after)
-        return [each.news for each in page if each.news]
+        page = await self._appointments.page(AppointmentFilter(finished=True), limit, after)
+        return [each.finished_event for each in page if each.finished_event]
 
 
-class FindFinished:
+class FindFinishedEvent:
     """Show the news of one appointment and how far it was told; None where it is not finished, or not known."""
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
         self._appointments, self._outbox = appointments, outbox
 
-    async def __call__(self, appointment_id: UUID) -> tuple[AppointmentFinished, Telling | None] | None:
+    async def __call__(self, appointment_id: UUID) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
         try:
-            news = (await self._appointments.get(appointment_id)).news
+            news = (await self._appointments.get(appointment_id)).finished_event
         except NotFound:
             return None
-        return (news, await self._outbox.told(seal(news))) if news else None
+        return (news, await self._outbox.status(to_message(news))) if news else None
 
 
-class TellAgain:
+class RepublishFinished:
     """Put the news of a finished appointment into the outbox once more: the same event, on the way that it always takes.
 
     What waits there already is not told twice. Raises `NotFound`, and `Refused` where the appointment is not finished.
@@ -113,16 +113,16 @@ class TellAgain:
         self._appointments, self._outbox = appointments, outbox
 
     async def __call__(self, appointment_id: UUID) -> None:
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             appointment = await self._appointments.get(appointment_id)
-            if appointment.news is None:
+            if appointment.finished_event is None:
                 raise Refused(f"appointment {appointment_id} is not finished: there is nothing to tell")
-            fact = seal(appointment.news)
-            told = await self._outbox.told(fact)
-            if told and told.published_at is None:
+            event = to_message(appointment.finished_event)
+            status = await self._outbox.status(event)
+            if status and status.published_at is None:
                 return
             try:
-                await self._appointments.save(appointment, fact)
+                await self._appointments.save(appointment, event)
             except Conflict:
                 continue
             return
@@ -137,15 +137,15 @@ class TraceAppointment:
 
     async def __call__(self, appointment_id: UUID) -> Trace:
         appointment = await self._appointments.get(appointment_id)
-        steps = [Step(what="started", at=appointment.start)]
-        if appointment.news is None:
+        steps = [Step(event="started", at=appointment.start)]
+        if appointment.finished_event is None:
             return Trace(steps, "to be finished", "nobody has finished it yet")
-        steps.append(Step(what="finished", at=appointment.news.end))
-        told = await self._outbox.told(seal(appointment.news))
-        if told is None:
+        steps.append(Step(event="finished", at=appointment.finished_event.end))
+        status = await self._outbox.status(to_message(appointment.finished_event))
+        if status is None:
             return Trace(steps, "a person", "the news of it is not in the outbox: `clinic audit --repair` tells it")
-        steps.append(Step(what="saved", at=told.saved_at))
-        if told.published_at is None:
+        steps.append(Step(event="saved", at=status.saved_at))
+        if status.published_at is None:
             return Trace(steps, "to be published", "do the appointment service and its transport run?")
-        steps.append(Step(what="published", at=told.published_at, position=told.position))
+        steps.append(Step(event="published", at=status.published_at, position=status.position))
         return Trace(steps, None, "the news of it is published")

@@ -9,21 +9,21 @@ from msgspec.structs import replace
 from clinic.domain.errors import Conflict, NotFound, Refused, Unreadable
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.use_cases import Charged
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters, Handling, LetterGroup, WantedLetters
-from clinic.domain.messaging.messages import Message, Origin, Told
-from clinic.domain.messaging.ports import Clock, Notices
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup
+from clinic.domain.messaging.messages import Message, Origin, Received
+from clinic.domain.messaging.ports import Clock, Telemetry
 
 Headers = Sequence[tuple[str, bytes | None]]
-Open = Callable[[bytes | None, Headers, bytes | None], Message]
+Decode = Callable[[bytes | None, Headers, bytes | None], Message]
 """The message in a key, headers and a value."""
 Read = Callable[[Message], AppointmentFinished | None]
-Charging = Callable[[Sequence[Told[AppointmentFinished]]], Awaitable[Sequence[Charged]]]
+ChargeBatch = Callable[[Sequence[Received[AppointmentFinished]]], Awaitable[Sequence[Charged]]]
 
-PAGE = 20
+PAGE_SIZE = 20
 """Letters in memory at once, one of them with its value."""
 
 
-class Chosen(Struct, frozen=True):
+class DeadLetterSelection(Struct, frozen=True):
     """The letter at a position, whatever its state; or those of a group that wait; or, with neither, all that wait.
 
     Of several: at most `limit`, those behind the position `after`.
@@ -40,7 +40,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     position: str
     about: str
-    what: Literal[
+    outcome: Literal[
         "charged",
         "already charged",
         "differs from its charge",
@@ -53,9 +53,9 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     @property
     def sentence(self) -> str:
-        if self.what in {"charged", "already charged"}:
-            return f"{self.what} {self.note}"
-        return f"{self.what}: {self.note}"
+        if self.outcome in {"charged", "already charged"}:
+            return f"{self.outcome} {self.note}"
+        return f"{self.outcome}: {self.note}"
 
 
 class ListDeadLetters:
@@ -64,8 +64,8 @@ class ListDeadLetters:
     def __init__(self, letters: DeadLetters) -> None:
         self._letters = letters
 
-    async def __call__(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        return await self._letters.page(wanted, limit, after)
+    async def __call__(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        return await self._letters.page(matching, limit, after)
 
 
 class GroupDeadLetters:
@@ -102,54 +102,54 @@ class ReplayDeadLetters:
     def __init__(
         self,
         letters: DeadLetters,
-        open_: Open,
+        open_: Decode,
         read: Read,
-        charge: Charging,
-        foresee: Charging,
+        charge: ChargeBatch,
+        preview: ChargeBatch,
         clock: Clock,
-        notices: Notices,
+        telemetry: Telemetry,
     ) -> None:
-        self._letters, self._open, self._read, self._charge, self._foresee = letters, open_, read, charge, foresee
-        self._clock, self._notices = clock, notices
+        self._letters, self._open, self._read, self._charge, self._foresee = letters, open_, read, charge, preview
+        self._clock, self._notices = clock, telemetry
 
-    async def __call__(self, chosen: Chosen, by: str, *, dry_run: bool = False) -> AsyncIterator[Outcome]:
+    async def __call__(self, chosen: DeadLetterSelection, by: str, *, dry_run: bool = False) -> AsyncIterator[Outcome]:
         _require(by, "who replays")
         async for letter in _letters(self._letters, chosen):
             whole = replace(letter, value=(await self._letters.get(letter.position)).value)
             outcome = await self._attempt(whole, self._foresee if dry_run else self._charge)
             yield outcome if dry_run else await self._note(letter, outcome, by)
 
-    async def _attempt(self, letter: DeadLetter, charging: Charging) -> Outcome:
+    async def _attempt(self, letter: DeadLetter, charging: ChargeBatch) -> Outcome:
         try:
-            told = self._told(letter)
-            if told is None:
+            received = self._received(letter)
+            if received is None:
                 return _outcome(letter, "nothing to charge", f"{letter.type or 'it'} is not for accounting")
-            (charged,) = await charging([told])
+            (charged,) = await charging([received])
         except Refused as reason:
             return _outcome(letter, "failed again", str(reason))
-        return _outcome(letter, charged.what, str(charged.total))
+        return _outcome(letter, charged.outcome, str(charged.total))
 
-    def _told(self, letter: DeadLetter) -> Told[AppointmentFinished] | None:
+    def _received(self, letter: DeadLetter) -> Received[AppointmentFinished] | None:
         kept = len(letter.value or b"")
         if kept < letter.length:
             raise Unreadable(f"only {kept} of its {letter.length} bytes were kept: let its sender publish it anew")
-        fact = self._read(self._open(letter.key, letter.headers, letter.value))
+        event = self._read(self._open(letter.key, letter.headers, letter.value))
         origin = Origin(
             position=letter.position,
             published_at=letter.published_at,
             received_at=letter.first_seen,
             attempts=letter.attempts + 1,
         )
-        return None if fact is None else Told(fact, origin)
+        return None if event is None else Received(event, origin)
 
     async def _note(self, letter: DeadLetter, outcome: Outcome, by: str) -> Outcome:
-        failed = outcome.what == "failed again"
-        handling = (
-            Handling("failed again", by, self._clock(), outcome.note)
+        failed = outcome.outcome == "failed again"
+        entry = (
+            HistoryEntry("failed again", by, self._clock(), outcome.note)
             if failed
-            else Handling("replayed", by, self._clock(), outcome.sentence)
+            else HistoryEntry("replayed", by, self._clock(), outcome.sentence)
         )
-        if conflict := await _settle(self._letters, self._notices, letter, handling):
+        if conflict := await _record(self._letters, self._notices, letter, entry):
             return _outcome(letter, "handled already", f"{conflict} meanwhile; here: {outcome.sentence}")
         return outcome
 
@@ -161,28 +161,28 @@ class DiscardDeadLetters:
     Raises `Unreadable` without a reason, `NotFound` for a position or group that there is not, and `Unavailable`.
     """
 
-    def __init__(self, letters: DeadLetters, clock: Clock, notices: Notices) -> None:
-        self._letters, self._clock, self._notices = letters, clock, notices
+    def __init__(self, letters: DeadLetters, clock: Clock, telemetry: Telemetry) -> None:
+        self._letters, self._clock, self._notices = letters, clock, telemetry
 
-    async def __call__(self, chosen: Chosen, reason: str, by: str, *, dry_run: bool = False) -> AsyncIterator[Outcome]:
+    async def __call__(self, chosen: DeadLetterSelection, reason: str, by: str, *, dry_run: bool = False) -> AsyncIterator[Outcome]:
         _require(by, "who discards")
         _require(reason, "why")
         async for letter in _letters(self._letters, chosen):
-            handling = Handling("discarded", by, self._clock(), reason)
+            entry = HistoryEntry("discarded", by, self._clock(), reason)
             stands = _as_handled(letter) if letter.state != "waiting" else None
             if stands is None and not dry_run:
-                stands = await _settle(self._letters, self._notices, letter, handling)
+                stands = await _record(self._letters, self._notices, letter, entry)
             yield _outcome(letter, "discarded", reason) if stands is None else _outcome(letter, "handled already", stands)
 
 
-async def _letters(letters: DeadLetters, chosen: Chosen) -> AsyncIterator[DeadLetter]:
+async def _letters(letters: DeadLetters, chosen: DeadLetterSelection) -> AsyncIterator[DeadLetter]:
     if chosen.position is not None:
         yield await letters.get(chosen.position)
         return
-    if chosen.group is not None and not await letters.page(WantedLetters(group=chosen.group), 1):
+    if chosen.group is not None and not await letters.page(DeadLetterFilter(group=chosen.group), 1):
         raise NotFound(f"there is no group {chosen.group} of dead letters")
-    wanted, after, left = WantedLetters("waiting", chosen.group), chosen.after, chosen.limit
-    while page := await letters.page(wanted, PAGE if left is None else min(PAGE, left), after):
+    matching, after, left = DeadLetterFilter("waiting", chosen.group), chosen.after, chosen.limit
+    while page := await letters.page(matching, PAGE_SIZE if left is None else min(PAGE_SIZE, left), after):
         for letter in page:
             yield letter
         after, left = page[-1].position, None if left is None else left - len(page)
@@ -190,28 +190,28 @@ async def _letters(letters: DeadLetters, chosen: Chosen) -> AsyncIterator[DeadLe
             return
 
 
-async def _settle(letters: DeadLetters, notices: Notices, letter: DeadLetter, handling: Handling) -> str | None:
+async def _record(letters: DeadLetters, telemetry: Telemetry, letter: DeadLetter, entry: HistoryEntry) -> str | None:
     """Note the handling; where somebody else has changed the letter's state meanwhile, do not, and tell who did what."""
     known = letter
     while known.state == letter.state:
         try:
-            await letters.settle(known, handling)
+            await letters.record(known, entry)
         except Conflict:
             known = await letters.get(letter.position)
         else:
-            notices(handling.what, position=letter.position, by=handling.by, note=handling.note)
+            telemetry(entry.event, position=letter.position, by=entry.by, note=entry.note)
             return None
     return _as_handled(known)
 
 
 def _as_handled(letter: DeadLetter) -> str:
-    return f"{letter.state} by {letter.handled[-1].by}"
+    return f"{letter.state} by {letter.history[-1].by}"
 
 
-def _outcome(letter: DeadLetter, what: str, note: str) -> Outcome:
-    return Outcome(position=letter.position, about=letter.about, what=what, note=note)  # type: ignore[arg-type]
+def _outcome(letter: DeadLetter, outcome: str, note: str) -> Outcome:
+    return Outcome(position=letter.position, about=letter.about, outcome=outcome, note=note)  # type: ignore[arg-type]
 
 
-def _require(text: str, what: str) -> None:
+def _require(text: str, outcome: str) -> None:
     if not text.strip():
-        raise Unreadable(f"say {what}")
+        raise Unreadable(f"say {outcome}")

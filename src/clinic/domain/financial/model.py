@@ -9,11 +9,11 @@ from msgspec import Meta, Struct
 
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.pricing import Pricing
-from clinic.domain.messaging.messages import Origin, Told
+from clinic.domain.messaging.messages import Origin, Received
 from clinic.domain.money import Money
 
 
-class Place(NamedTuple):
+class ChargeCursor(NamedTuple):
     """Where a charge stands in the list of all."""
 
     charged_at: Annotated[datetime, Meta(tz=True)]
@@ -39,27 +39,27 @@ class Charge(Struct, frozen=True, kw_only=True):
     origin: Origin
 
     @classmethod
-    def for_finished(cls, told: Told[AppointmentFinished], pricing: Pricing, now: datetime) -> Self:
+    def for_finished(cls, received: Received[AppointmentFinished], pricing: Pricing, now: datetime) -> Self:
         """What this appointment costs under this policy."""
-        fact = told.fact
-        hours = pricing.hours(fact.end - fact.start)
+        event = received.event
+        hours = pricing.hours(event.end - event.start)
         return cls(
-            appointment_id=fact.appointment_id,
-            physician_id=fact.physician_id,
-            patient_id=fact.patient_id,
-            price=fact.price,
-            start=fact.start,
-            end=fact.end,
+            appointment_id=event.appointment_id,
+            physician_id=event.physician_id,
+            patient_id=event.patient_id,
+            price=event.price,
+            start=event.start,
+            end=event.end,
             pricing=pricing.name,
             hours=hours,
-            total=fact.price * hours,
+            total=event.price * hours,
             charged_at=now,
-            origin=told.origin,
+            origin=received.origin,
         )
 
     @property
-    def place(self) -> Place:
-        return Place(self.charged_at, self.appointment_id)
+    def cursor(self) -> ChargeCursor:
+        return ChargeCursor(self.charged_at, self.appointment_id)
 
     def agrees_with(self, other: "Charge") -> bool:
         """Whether both tell of the same appointment: its price, start and end."""

@@ -8,10 +8,10 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from clinic.domain.financial.model import Charge, Place
+from clinic.domain.financial.model import Charge, ChargeCursor
 
 
-class Wanted(Struct, frozen=True):
+class ChargeFilter(Struct, frozen=True):
     """Which charges a list shows: those that meet every condition that is set; `charged_to` is not included."""
 
     physician_id: UUID | None = None
@@ -20,18 +20,18 @@ class Wanted(Struct, frozen=True):
     charged_to: datetime | None = None
 
 
-class Added(Struct, frozen=True):
+class AddResult(Struct, frozen=True):
     """What became of charges that were added: those that are new, and for the others the charge that stands."""
 
     new: list[Charge]
-    standing: list[Charge]
+    existing: list[Charge]
 
 
 class Charges(Protocol):
     """The clinic's charges. Every call raises `Unavailable` when the store does not answer."""
 
     @abstractmethod
-    async def add(self, charges: Sequence[Charge]) -> Added:
+    async def add(self, charges: Sequence[Charge]) -> AddResult:
         """Keep each, unless its appointment has a charge already, for ever; all are kept when this returns.
 
         `new` is a hint: when a call with an unknown outcome is repeated, it may name fewer than were new.
@@ -42,14 +42,14 @@ class Charges(Protocol):
         """The charge of this appointment. Raises `NotFound`."""
 
     @abstractmethod
-    async def arrived(self, appointment_id: UUID, within: float) -> Charge:
+    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
         """The charge of this appointment, as soon as there is one. Raises `NotFound` when that many seconds are over.
 
         Also finds what another process charged. Raises `Unavailable` where too many wait already.
         """
 
     @abstractmethod
-    async def page(self, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
+    async def page(self, matching: ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
         """Up to `limit` of the wanted ones, the newest place first, from behind the place `after`."""
 
     @abstractmethod

@@ -6,7 +6,7 @@ from uuid import UUID
 from clinic.domain.errors import NotFound
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
-from clinic.domain.financial.related_letters import LettersAbout, all_about, letters_about, of_another, set_aside
+from clinic.domain.financial.related_letters import RelatedLetters, all_related, of_another, related_letters, set_aside
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters
 from clinic.domain.tracing import Step, Trace
 
@@ -18,8 +18,8 @@ class TraceCharge:
         self._charges, self._dead_letters = charges, dead_letters
 
     async def __call__(self, appointment_id: UUID) -> Trace:
-        letters = await all_about(appointment_id, self._dead_letters)
-        about = await letters_about(appointment_id, self._dead_letters)
+        letters = await all_related(appointment_id, self._dead_letters)
+        about = await related_letters(appointment_id, self._dead_letters)
         steps = [step for each in letters for step in _of_letter(each)]
         try:
             charge = await self._charges.get(appointment_id)
@@ -31,7 +31,7 @@ class TraceCharge:
         return Trace(_in_order(steps), "nothing", f"charged {charge.total}")
 
 
-def _uncharged(steps: Sequence[Step], about: LettersAbout) -> Trace:
+def _uncharged(steps: Sequence[Step], about: RelatedLetters) -> Trace:
     if about.own:
         return Trace(steps, "a person" if about.own.state == "waiting" else "nothing", set_aside(about.own))
     return Trace(steps, None, of_another(about.strange) if about.strange else "no dead letter about it waits")
@@ -44,15 +44,15 @@ def _in_order(steps: Sequence[Step]) -> Sequence[Step]:
 def _of_charge(charge: Charge) -> list[Step]:
     origin = charge.origin
     return [
-        Step(what="published", at=origin.published_at, position=origin.position),
-        Step(what="received", at=origin.received_at, position=origin.position, attempts=origin.attempts),
-        Step(what="charged", at=charge.charged_at, total=charge.total, note=charge.pricing),
+        Step(event="published", at=origin.published_at, position=origin.position),
+        Step(event="received", at=origin.received_at, position=origin.position, attempts=origin.attempts),
+        Step(event="charged", at=charge.charged_at, total=charge.total, note=charge.pricing),
     ]
 
 
 def _of_letter(letter: DeadLetter) -> list[Step]:
     return [
-        Step(what="published", at=letter.published_at, position=letter.position),
-        Step(what="set aside", at=letter.first_seen, attempts=letter.attempts, position=letter.position, note=letter.reason),
-        *(Step(what=each.what, at=each.at, by=each.by, position=letter.position, note=each.note or None) for each in letter.handled),
+        Step(event="published", at=letter.published_at, position=letter.position),
+        Step(event="dead-lettered", at=letter.first_seen, attempts=letter.attempts, position=letter.position, note=letter.reason),
+        *(Step(event=each.event, at=each.at, by=each.by, position=letter.position, note=each.note or None) for each in letter.history),
     ]

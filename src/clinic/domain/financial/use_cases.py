@@ -8,18 +8,18 @@ from msgspec import Struct
 
 from clinic.domain.errors import NotFound
 from clinic.domain.events import AppointmentFinished
-from clinic.domain.financial.model import Charge, Place
-from clinic.domain.financial.ports import Charges, Wanted
+from clinic.domain.financial.model import Charge, ChargeCursor
+from clinic.domain.financial.ports import ChargeFilter, Charges
 from clinic.domain.financial.pricing import Pricing
-from clinic.domain.messaging.messages import Told
-from clinic.domain.messaging.ports import Clock, Notices
+from clinic.domain.messaging.messages import Received
+from clinic.domain.messaging.ports import Clock, Telemetry
 from clinic.domain.money import Money
 
 
 class Charged(Struct, frozen=True):
     """What became of a finished appointment, and the total of the charge that stands."""
 
-    what: Literal["charged", "already charged", "differs from its charge"]
+    outcome: Literal["charged", "already charged", "differs from its charge"]
     total: Money
 
 
@@ -29,27 +29,27 @@ class ChargeAppointments:
     Raises `Refused` where one of them cannot be charged; `Unavailable` when the outcome is unknown: repeating is safe.
     """
 
-    def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, notices: Notices) -> None:
-        self._charges, self._pricing, self._clock, self._notices = charges, pricing, clock, notices
+    def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, telemetry: Telemetry) -> None:
+        self._charges, self._pricing, self._clock, self._notices = charges, pricing, clock, telemetry
 
-    async def __call__(self, finished: Sequence[Told[AppointmentFinished]]) -> Sequence[Charged]:
+    async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()
-        charges = [Charge.for_finished(told, self._pricing, now) for told in finished]
+        charges = [Charge.for_finished(received, self._pricing, now) for received in finished]
         added = await self._charges.add(charges)
         new = {charge.appointment_id: charge for charge in added.new}
-        standing = new | {charge.appointment_id: charge for charge in added.standing}
+        existing = new | {charge.appointment_id: charge for charge in added.existing}
         outcomes = []
-        for charge, told in zip(charges, finished, strict=True):
+        for charge, received in zip(charges, finished, strict=True):
             is_new = new.pop(charge.appointment_id, None) is not None
-            outcomes.append(_charged(charge, None if is_new else standing[charge.appointment_id]))
-            self._report(outcomes[-1], told.fact)
+            outcomes.append(_charged(charge, None if is_new else existing[charge.appointment_id]))
+            self._report(outcomes[-1], received.event)
         return outcomes
 
-    def _report(self, outcome: Charged, fact: AppointmentFinished) -> None:
-        self._notices(outcome.what, event_id=str(fact.id), appointment_id=str(fact.appointment_id), total=str(outcome.total))
+    def _report(self, outcome: Charged, event: AppointmentFinished) -> None:
+        self._notices(outcome.outcome, event_id=str(event.id), appointment_id=str(event.appointment_id), total=str(outcome.total))
 
 
-class ForeseeCharges:
+class PreviewCharges:
     """Tell what would become of finished appointments if they were charged now; charges nothing.
 
     Raises `Refused` where one of them cannot be charged, and `Unavailable`.
@@ -58,9 +58,9 @@ class ForeseeCharges:
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock) -> None:
         self._charges, self._pricing, self._clock = charges, pricing, clock
 
-    async def __call__(self, finished: Sequence[Told[AppointmentFinished]]) -> Sequence[Charged]:
+    async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()
-        charges = [Charge.for_finished(told, self._pricing, now) for told in finished]
+        charges = [Charge.for_finished(received, self._pricing, now) for received in finished]
         return [_charged(charge, await self._standing(charge.appointment_id)) for charge in charges]
 
     async def _standing(self, appointment_id: UUID) -> Charge | None:
@@ -70,10 +70,10 @@ class ForeseeCharges:
             return None
 
 
-def _charged(charge: Charge, standing: Charge | None) -> Charged:
-    if standing is None:
+def _charged(charge: Charge, existing: Charge | None) -> Charged:
+    if existing is None:
         return Charged("charged", charge.total)
-    return Charged("already charged" if charge.agrees_with(standing) else "differs from its charge", standing.total)
+    return Charged("already charged" if charge.agrees_with(existing) else "differs from its charge", existing.total)
 
 
 class FindCharge:
@@ -82,9 +82,9 @@ class FindCharge:
     def __init__(self, charges: Charges) -> None:
         self._charges = charges
 
-    async def __call__(self, appointment_id: UUID, within: float = 0) -> Charge:
-        if within > 0:
-            return await self._charges.arrived(appointment_id, within)
+    async def __call__(self, appointment_id: UUID, timeout: float = 0) -> Charge:
+        if timeout > 0:
+            return await self._charges.wait_for(appointment_id, timeout)
         return await self._charges.get(appointment_id)
 
 
@@ -94,5 +94,5 @@ class ListCharges:
     def __init__(self, charges: Charges) -> None:
         self._charges = charges
 
-    async def __call__(self, wanted: Wanted, limit: int, after: Place | None = None) -> Sequence[Charge]:
-        return await self._charges.page(wanted, limit, after)
+    async def __call__(self, matching: ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
+        return await self._charges.page(matching, limit, after)

@@ -10,99 +10,99 @@ from typing import Generic
 from msgspec.structs import replace
 
 from clinic.domain.errors import NotNow, Refused
-from clinic.domain.messaging.dead_letters import KEPT_OF_A_NAME, DeadLetter, DeadLetters, about, fingerprint
-from clinic.domain.messaging.messages import Delivery, Fact, Message, Told
-from clinic.domain.messaging.ports import Clock, Notices, Pause, Subscription
-from clinic.domain.messaging.retry import Weather, apart, growing_pauses, uninterrupted
+from clinic.domain.messaging.dead_letters import MAX_NAME, DeadLetter, DeadLetters, about, fingerprint
+from clinic.domain.messaging.messages import Delivery, Event, Message, Received
+from clinic.domain.messaging.ports import Clock, Sleep, Subscription, Telemetry
+from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
-KEPT_OF_A_VALUE = 1024 * 1024
+MAX_VALUE = 1024 * 1024
 
 
-class Consumer(Generic[Fact]):
+class Consumer(Generic[Event]):
     """Carries what arrives to its use case, for as long as the service runs.
 
     `read` answers None for what is none of this context's business and raises `Refused` for what cannot be read;
     `handle` takes a batch of facts and may refuse it. What is refused becomes a dead letter, the rest is handled.
-    `trouble` says in one sentence what keeps arrivals from being handled; None while they are.
+    `problem` says in one sentence what keeps arrivals from being handled; None while they are.
     """
 
     def __init__(
         self,
         subscription: Subscription,
-        read: Callable[[Message], Fact | None],
-        handle: Callable[[Sequence[Told[Fact]]], Awaitable[object]],
+        read: Callable[[Message], Event | None],
+        handle: Callable[[Sequence[Received[Event]]], Awaitable[object]],
         dead_letters: DeadLetters,
         clock: Clock,
-        pause: Pause,
-        notices: Notices,
+        pause: Sleep,
+        telemetry: Telemetry,
     ) -> None:
         self._subscription, self._read, self._handle, self._dead_letters = subscription, read, handle, dead_letters
-        self._clock, self._pause, self._notices = clock, pause, notices
-        self._weather = Weather()
+        self._clock, self._pause, self._notices = clock, pause, telemetry
+        self._weather = LastFailure()
 
     @property
-    def trouble(self) -> str | None:
+    def problem(self) -> str | None:
         return str(self._weather) or None
 
     async def run(self) -> None:
         """Never returns; cancel it. The attempt under way is ended first."""
         while True:
             batch: Sequence[Delivery] = ()
-            for wait in growing_pauses():
+            for wait in backoff():
                 try:
                     batch = batch or await self._subscription.receive()
-                    await uninterrupted(self._attempt(batch))
+                    await run_to_completion(self._attempt(batch))
                 except NotNow as weather:
-                    self._weather.is_bad(weather)
+                    self._weather.record(weather)
                     self._notices("consumer waits", reason=str(weather))
                     batch = [_again(delivery) for delivery in batch]
                     await self._pause(wait)
                 else:
-                    self._weather.is_over()
+                    self._weather.clear()
                     break
 
     async def _attempt(self, batch: Sequence[Delivery]) -> None:
-        readable: list[tuple[Delivery, Told[Fact]]] = []
+        readable: list[tuple[Delivery, Received[Event]]] = []
         refused: list[tuple[Delivery, Refused]] = []
         skipped: list[Delivery] = []
         for delivery in batch:
             try:
-                fact = self._read(delivery.message)
+                event = self._read(delivery.message)
             except Refused as reason:
                 refused.append((delivery, reason))
             else:
-                if fact is None:
+                if event is None:
                     skipped.append(delivery)
                 else:
-                    readable.append((delivery, Told(fact, delivery.origin)))
+                    readable.append((delivery, Received(event, delivery.origin)))
         if readable:
-            refused += [(delivery, reason) for (delivery, _), reason in await apart(readable, self._handle_told)]
+            refused += [(delivery, reason) for (delivery, _), reason in await bisect_refused(readable, self._handle_told)]
         if refused:
             await self._set_aside(refused)
         await self._subscription.acknowledge(batch)
         for delivery in skipped:
             self._notices("skipped", type=delivery.message.type, position=delivery.origin.position)
 
-    async def _handle_told(self, readable: Sequence[tuple[Delivery, Told[Fact]]]) -> None:
-        await self._handle([told for _, told in readable])
+    async def _handle_told(self, readable: Sequence[tuple[Delivery, Received[Event]]]) -> None:
+        await self._handle([received for _, received in readable])
 
     async def _set_aside(self, refused: Sequence[tuple[Delivery, Refused]]) -> None:
-        await self._dead_letters.keep([self._letter(delivery, reason) for delivery, reason in refused])
+        await self._dead_letters.add([self._letter(delivery, reason) for delivery, reason in refused])
         for delivery, reason in refused:
             message, position = delivery.message, delivery.origin.position
-            self._notices("set aside", event_id=message.id, appointment_id=message.subject, position=position, reason=str(reason))
+            self._notices("dead-lettered", event_id=message.id, appointment_id=message.subject, position=position, reason=str(reason))
 
     def _letter(self, delivery: Delivery, reason: Refused) -> DeadLetter:
         message, value, now = delivery.message, delivery.value, self._clock()
         return DeadLetter(
             position=delivery.origin.position,
             about=about(message),
-            type=message.type[:KEPT_OF_A_NAME],
+            type=message.type[:MAX_NAME],
             published_at=delivery.origin.published_at,
             message_id=message.id,
             key=delivery.key,
             headers=delivery.headers,
-            value=value and value[:KEPT_OF_A_VALUE],
+            value=value and value[:MAX_VALUE],
             length=len(value or b""),
             sha256=hashlib.sha256(value or b"").hexdigest(),
             reason=str(reason),

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from clinic.domain.messaging.messages import Message
 
-KEPT_OF_A_NAME = 200
+MAX_NAME = 200
 
 
 VARIES = re.compile(
@@ -26,14 +26,14 @@ strangers wrote may have quotes of its own."""
 LetterState = Literal["waiting", "replayed", "discarded"]
 
 
-FOLLOWS: Final[dict[str, LetterState]] = {"replayed": "replayed", "discarded": "discarded"}
+NEXT_STATE: Final[dict[str, LetterState]] = {"replayed": "replayed", "discarded": "discarded"}
 """The state that follows from what a person did; after anything else it is what it was."""
 
 
-class Handling(Struct, frozen=True):
+class HistoryEntry(Struct, frozen=True):
     """What a person did with a dead letter; `note` says what came of it, or why."""
 
-    what: Literal["replayed", "failed again", "discarded"]
+    event: Literal["replayed", "failed again", "discarded"]
     by: str
     at: datetime
     note: str
@@ -62,18 +62,18 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     first_seen: datetime
     last_seen: datetime
     state: LetterState = "waiting"
-    handled: tuple[Handling, ...] = ()
+    history: tuple[HistoryEntry, ...] = ()
 
     def listed(self) -> "DeadLetter":
         """As a list shows it: without the value, however large."""
         return replace(self, value=None)
 
-    def settled(self, handling: Handling) -> "DeadLetter":
+    def with_entry(self, entry: HistoryEntry) -> "DeadLetter":
         """As it is after this handling."""
-        return replace(self, state=FOLLOWS.get(handling.what, self.state), handled=(*self.handled, handling))
+        return replace(self, state=NEXT_STATE.get(entry.event, self.state), history=(*self.history, entry))
 
 
-class WantedLetters(Struct, frozen=True):
+class DeadLetterFilter(Struct, frozen=True):
     """Which dead letters a list shows: those that meet every condition that is set."""
 
     state: LetterState | None = None
@@ -99,7 +99,7 @@ class DeadLetters(Protocol):
     """What no retry can save, kept for a person. Nothing removes a letter. Every call raises `Unavailable`."""
 
     @abstractmethod
-    async def keep(self, letters: Sequence[DeadLetter]) -> None:
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
         """Keep each under its position. One that is there already keeps its first sight, its state and its handlings;
         it gains attempts, and has the reason and the group of the last one.
 
@@ -111,7 +111,7 @@ class DeadLetters(Protocol):
         """The letter at this position. Raises `NotFound`."""
 
     @abstractmethod
-    async def page(self, wanted: WantedLetters, limit: int, after: str = "") -> Sequence[DeadLetter]:
+    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         """Up to `limit` of the wanted letters by position, from behind `after`; each without its value, which `get` shows."""
 
     @abstractmethod
@@ -119,7 +119,7 @@ class DeadLetters(Protocol):
         """Every group that there is, by name."""
 
     @abstractmethod
-    async def settle(self, letter: DeadLetter, handling: Handling) -> None:
+    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         """Note the handling on the letter, and the state that follows.
 
         Raises `Conflict` where it was handled since it was read: that handling stands. Raises `NotFound`.
@@ -128,7 +128,7 @@ class DeadLetters(Protocol):
 
 def about(message: Message) -> str:
     """The appointment that a message is about, as far as can be read; not more of it than a name has."""
-    return (message.subject or message.key)[:KEPT_OF_A_NAME]
+    return (message.subject or message.key)[:MAX_NAME]
 
 
 def fingerprint(reason: str) -> str:

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 from msgspec import Struct
 
-Fact = TypeVar("Fact")
+Event = TypeVar("Event")
 
 
 class Message(Struct, frozen=True, kw_only=True):
@@ -23,14 +23,14 @@ class Message(Struct, frozen=True, kw_only=True):
     data: bytes | None
 
 
-class Claimed(Struct, frozen=True):
+class ClaimedMessage(Struct, frozen=True):
     """A saved fact that a relay holds, until a moment of its own monotonic clock (`time.monotonic`, seconds)."""
 
     message: Message
-    until: float
+    expires_at: float
 
 
-class Published(Struct, frozen=True):
+class PublishResult(Struct, frozen=True):
     """A message, where the other side keeps it, and since when."""
 
     message: Message
@@ -38,7 +38,7 @@ class Published(Struct, frozen=True):
     at: datetime
 
 
-class Telling(Struct, frozen=True):
+class PublicationStatus(Struct, frozen=True):
     """When a fact was saved, and when and where it was published since; None while it waits to be."""
 
     saved_at: datetime
@@ -65,8 +65,8 @@ class Delivery(Struct, frozen=True, kw_only=True):
     value: bytes | None
 
 
-class Told(Struct, Generic[Fact], frozen=True):
+class Received(Struct, Generic[Event], frozen=True):
     """A fact that was read, and where it came from."""
 
-    fact: Fact
+    event: Event
     origin: Origin

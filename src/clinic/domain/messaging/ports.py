@@ -5,28 +5,28 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from clinic.domain.messaging.messages import Claimed, Delivery, Message, Published, Telling
+from clinic.domain.messaging.messages import ClaimedMessage, Delivery, Message, PublicationStatus, PublishResult
 
 Clock = Callable[[], datetime]
 """Tells the time: aware, UTC, in whole milliseconds."""
 
 
-Pause = Callable[[float], Awaitable[None]]
+Sleep = Callable[[float], Awaitable[None]]
 """Waits that many seconds."""
 
 
-class Notices(Protocol):
+class Telemetry(Protocol):
     """Is told what happened, for people who watch: logs and counters. Never raises."""
 
     @abstractmethod
-    def __call__(self, what: str, /, **details: object) -> None: ...
+    def __call__(self, event: str, /, **details: object) -> None: ...
 
 
 class Outbox(Protocol):
     """The saved facts that are not yet published."""
 
     @abstractmethod
-    async def claim(self, limit: int) -> Sequence[Claimed]:
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         """Hand over up to `limit` facts, one at least, waiting until there are any.
 
         Wakes as soon as something is saved, and finds by itself what a dead process left behind and what a save
@@ -36,7 +36,7 @@ class Outbox(Protocol):
         """
 
     @abstractmethod
-    async def confirm(self, published: Sequence[Published]) -> None:
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
         """Forget exactly these facts, and note where each was published. One that is unknown is passed over.
 
         Raises `Unavailable`; what was not forgotten is handed over again.
@@ -47,7 +47,7 @@ class Outbox(Protocol):
         """When the oldest unpublished fact was saved; None where all are published. Raises `Unavailable`."""
 
     @abstractmethod
-    async def told(self, fact: Message) -> Telling | None:
+    async def status(self, event: Message) -> PublicationStatus | None:
         """When this fact was last saved, and when and where it was published since; None where it never was saved.
 
         Of one that is published, `saved_at` may be that of a later fact about the same subject. Raises `Unavailable`.
@@ -58,7 +58,7 @@ class Publisher(Protocol):
     """The way out of a context."""
 
     @abstractmethod
-    async def publish(self, batch: Sequence[Message]) -> Sequence[Published]:
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         """Return, one for each in order, once the whole batch is safe on the other side.
 
         Raises `Unavailable` when that is unknown: any part may have arrived, and repeating is safe.

@@ -11,11 +11,11 @@ from clinic.domain.errors import NotNow, Refused
 T = TypeVar("T")
 
 
-HEARD_OF_WITHIN = 15.0
+RECOVERY_TIMEOUT = 15.0
 """Seconds after which trouble that does not come again is over: longer than the longest pause and a server's time to answer."""
 
 
-def growing_pauses(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
+def backoff(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
     """Seconds to wait before each next try: doubling, with jitter, so that many waiters do not come back at once."""
     longest_now = first
     while True:
@@ -23,7 +23,7 @@ def growing_pauses(first: float = 0.05, longest: float = 5.0) -> Iterator[float]
         longest_now = min(longest_now * 2, longest)
 
 
-async def uninterrupted(work: Coroutine[object, object, T]) -> T:
+async def run_to_completion(work: Coroutine[object, object, T]) -> T:
     """Run the work to its end even when cancelled meanwhile; a second cancellation ends it."""
     task = asyncio.create_task(work)
     try:
@@ -37,7 +37,7 @@ async def uninterrupted(work: Coroutine[object, object, T]) -> T:
         raise
 
 
-async def apart(batch: Sequence[T], do: Callable[[Sequence[T]], Awaitable[None]]) -> list[tuple[T, Refused]]:
+async def bisect_refused(batch: Sequence[T], do: Callable[[Sequence[T]], Awaitable[None]]) -> list[tuple[T, Refused]]:
     """Do the whole batch at once; where it is refused, halve it until each culprit stands alone, and return those."""
     try:
         await do(batch)
@@ -45,21 +45,21 @@ async def apart(batch: Sequence[T], do: Callable[[Sequence[T]], Awaitable[None]]
         if len(batch) == 1:
             return [(batch[0], reason)]
         middle = len(batch) // 2
-        return await apart(batch[:middle], do) + await apart(batch[middle:], do)
+        return await bisect_refused(batch[:middle], do) + await bisect_refused(batch[middle:], do)
     return []
 
 
-class Weather:
+class LastFailure:
     """The last bad weather, in a sentence. It is over when it is said to be, or is not heard of any more."""
 
     def __init__(self) -> None:
         self._last: tuple[str, float] | None = None
 
-    def is_bad(self, reason: NotNow) -> None:
+    def record(self, reason: NotNow) -> None:
         self._last = str(reason), monotonic()
 
-    def is_over(self) -> None:
+    def clear(self) -> None:
         self._last = None
 
     def __str__(self) -> str:
-        return self._last[0] if self._last and monotonic() - self._last[1] < HEARD_OF_WITHIN else ""
+        return self._last[0] if self._last and monotonic() - self._last[1] < RECOVERY_TIMEOUT else ""

@@ -13,16 +13,16 @@ from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
 from clinic.domain.financial.pricing import Pricing
-from clinic.domain.financial.related_letters import letters_about
+from clinic.domain.financial.related_letters import related_letters
 from clinic.domain.messaging.dead_letters import DeadLetters
-from clinic.domain.messaging.messages import Telling
+from clinic.domain.messaging.messages import PublicationStatus
 from clinic.domain.messaging.ports import Clock
 from clinic.domain.reconciliation.findings import Finding, missing, orphaned, wrong
 
 Listed = TypeVar("Listed", AppointmentFinished, Charge)
 
-PAGE: Final = 1000
-SOME: Final = 100
+PAGE_SIZE: Final = 1000
+CONCURRENCY: Final = 100
 """How many are looked at again at a time."""
 SECOND: Final = timedelta(seconds=1)
 
@@ -35,11 +35,11 @@ class Finished(Struct, frozen=True):
     """
 
     page: Callable[[int, UUID | None], Awaitable[Sequence[AppointmentFinished]]]
-    find: Callable[[UUID], Awaitable[tuple[AppointmentFinished, Telling | None] | None]]
+    find: Callable[[UUID], Awaitable[tuple[AppointmentFinished, PublicationStatus | None] | None]]
     tell: Callable[[UUID], Awaitable[None]]
 
 
-class Compared(Struct, frozen=True):
+class AuditChunk(Struct, frozen=True):
     """A stretch of an audit: how many appointments, how many of those are in flight, and what was found among them."""
 
     appointments: int
@@ -58,13 +58,13 @@ class AuditCharges:
     def __init__(self, charges: Charges, dead_letters: DeadLetters, pricing: Pricing, clock: Clock) -> None:
         self._charges, self._dead_letters, self._pricing, self._clock = charges, dead_letters, pricing, clock
 
-    async def __call__(self, finished: Finished, grace: timedelta) -> AsyncIterator[Compared]:
+    async def __call__(self, finished: Finished, grace: timedelta) -> AsyncIterator[AuditChunk]:
         count, suspects = 0, list[UUID]()
-        async for appointment_id, fact, charge in _side_by_side(finished.page, self._charges.by_appointment):
+        async for appointment_id, event, charge in _side_by_side(finished.page, self._charges.by_appointment):
             count += 1
-            if fact is None or charge is None or wrong(fact, charge):
+            if event is None or charge is None or wrong(event, charge):
                 suspects.append(appointment_id)
-            if count == PAGE:
+            if count == PAGE_SIZE:
                 yield await self._look_again(count, suspects, finished, grace)
                 count, suspects = 0, []
         yield await self._look_again(count, suspects, finished, grace)
@@ -73,24 +73,24 @@ class AuditCharges:
         """About how many appointments there are to compare. Raises `Unavailable`."""
         return await self._charges.count()
 
-    async def _look_again(self, count: int, suspects: Sequence[UUID], finished: Finished, grace: timedelta) -> Compared:
+    async def _look_again(self, count: int, suspects: Sequence[UUID], finished: Finished, grace: timedelta) -> AuditChunk:
         found: list[Finding | Literal["in flight"] | None] = []
-        for first in range(0, len(suspects), SOME):
-            found += await asyncio.gather(*(self._judge(each, finished, grace) for each in suspects[first : first + SOME]))
-        return Compared(count, found.count("in flight"), [each for each in found if isinstance(each, Finding)])
+        for first in range(0, len(suspects), CONCURRENCY):
+            found += await asyncio.gather(*(self._judge(each, finished, grace) for each in suspects[first : first + CONCURRENCY]))
+        return AuditChunk(count, found.count("in flight"), [each for each in found if isinstance(each, Finding)])
 
     async def _judge(self, appointment_id: UUID, finished: Finished, grace: timedelta) -> Finding | Literal["in flight"] | None:
-        fact, told = await finished.find(appointment_id) or (None, None)
-        letters = await letters_about(appointment_id, self._dead_letters)
+        event, status = await finished.find(appointment_id) or (None, None)
+        letters = await related_letters(appointment_id, self._dead_letters)
         charge = await self._charge(appointment_id)  # the last: a letter that is replayed meanwhile has its charge by now
         finding: Finding | None = None
-        if fact and charge:
-            finding = wrong(fact, charge)
-        elif fact:
-            finding = missing(fact, told, letters, self._pricing)
+        if event and charge:
+            finding = wrong(event, charge)
+        elif event:
+            finding = missing(event, status, letters, self._pricing)
         elif charge:
             finding = orphaned(charge)
-        return "in flight" if finding and self._is_younger(grace, fact, told, charge) else finding
+        return "in flight" if finding and self._is_younger(grace, event, status, charge) else finding
 
     async def _charge(self, appointment_id: UUID) -> Charge | None:
         try:
@@ -98,34 +98,36 @@ class AuditCharges:
         except NotFound:
             return None
 
-    def _is_younger(self, grace: timedelta, fact: AppointmentFinished | None, told: Telling | None, charge: Charge | None) -> bool:
+    def _is_younger(
+        self, grace: timedelta, event: AppointmentFinished | None, status: PublicationStatus | None, charge: Charge | None
+    ) -> bool:
         since = self._clock() - grace
         return (
-            (fact is not None and fact.end > since - SECOND)  # an end is cut to the second
-            or (told is not None and (told.published_at or told.saved_at) > since)
+            (event is not None and event.end > since - SECOND)  # an end is cut to the second
+            or (status is not None and (status.published_at or status.saved_at) > since)
             or (charge is not None and charge.charged_at > since)
         )
 
 
 async def _side_by_side(
-    facts: Callable[[int, UUID | None], Awaitable[Sequence[AppointmentFinished]]],
+    events: Callable[[int, UUID | None], Awaitable[Sequence[AppointmentFinished]]],
     charges: Callable[[int, UUID | None], Awaitable[Sequence[Charge]]],
 ) -> AsyncIterator[tuple[UUID, AppointmentFinished | None, Charge | None]]:
     """Both, the newest id first, together where they have the same. Holds a page of each."""
-    some, others = _all(facts), _all(charges)
-    fact, charge = await anext(some, None), await anext(others, None)
-    while fact or charge:
-        newest = max(each.appointment_id for each in (fact, charge) if each)
-        one = fact if fact and fact.appointment_id == newest else None
+    some, others = _all(events), _all(charges)
+    event, charge = await anext(some, None), await anext(others, None)
+    while event or charge:
+        newest = max(each.appointment_id for each in (event, charge) if each)
+        one = event if event and event.appointment_id == newest else None
         other = charge if charge and charge.appointment_id == newest else None
         yield newest, one, other
-        fact = await anext(some, None) if one else fact
+        event = await anext(some, None) if one else event
         charge = await anext(others, None) if other else charge
 
 
 async def _all(page: Callable[[int, UUID | None], Awaitable[Sequence[Listed]]]) -> AsyncIterator[Listed]:
     after: UUID | None = None
-    while found := await page(PAGE, after):
+    while found := await page(PAGE_SIZE, after):
         for each in found:
             yield each
         after = found[-1].appointment_id

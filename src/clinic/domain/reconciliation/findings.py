@@ -11,8 +11,8 @@ from clinic.domain.errors import Unreadable
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES, Pricing
-from clinic.domain.financial.related_letters import LettersAbout, of_another, set_aside
-from clinic.domain.messaging.messages import Telling, Told
+from clinic.domain.financial.related_letters import RelatedLetters, of_another, set_aside
+from clinic.domain.messaging.messages import PublicationStatus, Received
 from clinic.domain.money import Money
 from clinic.domain.tracing import shown
 
@@ -29,29 +29,29 @@ class Finding(Struct, frozen=True, kw_only=True):
     appointment_id: UUID
     expected: Money | None
     found: Money | None
-    remedy: Literal["tell again", "replay", "publication", "a person"]
+    remedy: Literal["republish", "replay", "publication", "a person"]
     explanation: str
 
 
-def missing(fact: AppointmentFinished, told: Telling | None, letters: LettersAbout, pricing: Pricing) -> Finding:
+def missing(event: AppointmentFinished, status: PublicationStatus | None, letters: RelatedLetters, pricing: Pricing) -> Finding:
     """It is finished and not charged; `letters.own` stands in between, if any does. `pricing` is the policy of today."""
-    remedy: Literal["tell again", "replay", "publication"]
+    remedy: Literal["republish", "replay", "publication"]
     if letters.own:
         remedy, explanation = "replay", set_aside(letters.own)
-    elif told is None:
-        remedy, explanation = "tell again", f"finished {shown(fact.end)}, and the news of it was never told"
-    elif told.published_at is None:
-        since = f"waits since {shown(told.saved_at)} to be published"
+    elif status is None:
+        remedy, explanation = "republish", f"finished {shown(event.end)}, and the news of it was never told"
+    elif status.published_at is None:
+        since = f"waits since {shown(status.saved_at)} to be published"
         remedy, explanation = "publication", f"the news of it {since}: does the appointment service run?"
     else:
-        published = f"published {shown(told.published_at)} at {told.position}"
-        remedy, explanation = "tell again", f"finished {shown(fact.end)}, {published}, and not charged"
+        published = f"published {shown(status.published_at)} at {status.position}"
+        remedy, explanation = "republish", f"finished {shown(event.end)}, {published}, and not charged"
     if letters.strange and not letters.own:
         explanation += f"; {of_another(letters.strange)}"
     return Finding(
         kind="missing",
-        appointment_id=fact.appointment_id,
-        expected=_total(pricing, fact),
+        appointment_id=event.appointment_id,
+        expected=_total(pricing, event),
         found=None,
         remedy=remedy,
         explanation=explanation,
@@ -70,28 +70,28 @@ def orphaned(charge: Charge) -> Finding:
     )
 
 
-def wrong(fact: AppointmentFinished, charge: Charge) -> Finding | None:
+def wrong(event: AppointmentFinished, charge: Charge) -> Finding | None:
     """What the charge says otherwise than its own policy makes of this appointment; None where nothing."""
-    explanation = _difference(fact, charge)
+    explanation = _difference(event, charge)
     if explanation is None:
         return None
     policy = POLICIES.get(charge.pricing)
     return Finding(
         kind="wrong",
-        appointment_id=fact.appointment_id,
-        expected=_total(policy, fact) if policy else None,
+        appointment_id=event.appointment_id,
+        expected=_total(policy, event) if policy else None,
         found=charge.total,
         remedy="a person",
         explanation=explanation,
     )
 
 
-def _difference(fact: AppointmentFinished, charge: Charge) -> str | None:
+def _difference(event: AppointmentFinished, charge: Charge) -> str | None:
     policy = POLICIES.get(charge.pricing)
     if policy is None:
         return f"its policy {charge.pricing!r} is none of {', '.join(POLICIES)}"
     try:
-        due = Charge.for_finished(Told(fact, charge.origin), policy, charge.charged_at)
+        due = Charge.for_finished(Received(event, charge.origin), policy, charge.charged_at)
     except Unreadable as error:
         return f"{policy.name} cannot charge this appointment: {error}"
     if due == charge:
@@ -101,9 +101,9 @@ def _difference(fact: AppointmentFinished, charge: Charge) -> str | None:
     return f"the charge says {', '.join(said)}"
 
 
-def _total(policy: Pricing, fact: AppointmentFinished) -> Money | None:
+def _total(policy: Pricing, event: AppointmentFinished) -> Money | None:
     try:
-        return policy.total(fact.price, fact.end - fact.start)
+        return policy.total(event.price, event.end - event.start)
     except Unreadable:
         return None
 

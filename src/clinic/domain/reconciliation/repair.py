@@ -8,10 +8,10 @@ from msgspec import Struct
 
 from clinic.domain.errors import NotFound, Refused
 from clinic.domain.financial.ports import Charges
-from clinic.domain.financial.related_letters import letters_about, set_aside
+from clinic.domain.financial.related_letters import related_letters, set_aside
 from clinic.domain.messaging.dead_letters import DeadLetters
 from clinic.domain.money import Money
-from clinic.domain.reconciliation.audit import SOME, Finished
+from clinic.domain.reconciliation.audit import CONCURRENCY, Finished
 from clinic.domain.reconciliation.findings import Finding
 from clinic.domain.tracing import shown
 
@@ -19,7 +19,7 @@ from clinic.domain.tracing import shown
 class Repair(Struct, frozen=True):
     """What became of one finding."""
 
-    outcome: Literal["charged", "told again", "set aside", "left alone"]
+    outcome: Literal["charged", "republished", "dead-lettered", "left alone"]
     explanation: str
     total: Money | None = None
 
@@ -36,47 +36,47 @@ class RepairCharges:
         self._charges, self._dead_letters = charges, dead_letters
 
     async def __call__(
-        self, stretches: AsyncIterator[Sequence[Finding]], finished: Finished, within: float
+        self, chunks: AsyncIterator[Sequence[Finding]], finished: Finished, within: float
     ) -> AsyncIterator[tuple[Finding, Repair]]:
-        async for some in _some_at_a_time(stretches):
+        async for some in _some_at_a_time(chunks):
             repairs = await asyncio.gather(*(self._repair(each, finished, within) for each in some))
             for pair in zip(some, repairs, strict=True):
                 yield pair
             outcomes = {each.outcome for each in repairs}
-            if "told again" in outcomes and "charged" not in outcomes:
+            if "republished" in outcomes and "charged" not in outcomes:
                 within = 0
 
     async def _repair(self, finding: Finding, finished: Finished, within: float) -> Repair:
-        if finding.remedy != "tell again":
-            return Repair("set aside" if finding.remedy == "replay" else "left alone", _LEFT_ALONE[finding.remedy])
+        if finding.remedy != "republish":
+            return Repair("dead-lettered" if finding.remedy == "replay" else "left alone", _LEFT_ALONE[finding.remedy])
         try:
             await finished.tell(finding.appointment_id)
         except Refused as reason:
             return Repair("left alone", f"left alone: {reason}")
         if within == 0:
-            return Repair("told again", "told again")
+            return Repair("republished", "republished")
         try:
-            total = (await self._charges.arrived(finding.appointment_id, within)).total
+            total = (await self._charges.wait_for(finding.appointment_id, within)).total
         except NotFound:
             return await self._not_charged(finding, finished)
         return Repair("charged", f"charged {total}", total)
 
     async def _not_charged(self, finding: Finding, finished: Finished) -> Repair:
         found = await finished.find(finding.appointment_id)
-        letter = (await letters_about(finding.appointment_id, self._dead_letters)).own
+        letter = (await related_letters(finding.appointment_id, self._dead_letters)).own
         if letter:
-            return Repair("set aside", f"told again, and {set_aside(letter)}")
-        told = found and found[1]
-        if told and told.published_at:
-            where = f"published {shown(told.published_at)} at {told.position}"
-            return Repair("told again", f"told again, {where}, not charged yet: does the financial service run?")
-        return Repair("told again", "told again, not published yet: does the appointment service run?")
+            return Repair("dead-lettered", f"republished, and {set_aside(letter)}")
+        status = found and found[1]
+        if status and status.published_at:
+            where = f"published {shown(status.published_at)} at {status.position}"
+            return Repair("republished", f"republished, {where}, not charged yet: does the financial service run?")
+        return Repair("republished", "republished, not published yet: does the appointment service run?")
 
 
-async def _some_at_a_time(stretches: AsyncIterator[Sequence[Finding]]) -> AsyncIterator[Sequence[Finding]]:
-    async for findings in stretches:
-        for first in range(0, len(findings), SOME):
-            yield findings[first : first + SOME]
+async def _some_at_a_time(chunks: AsyncIterator[Sequence[Finding]]) -> AsyncIterator[Sequence[Finding]]:
+    async for findings in chunks:
+        for first in range(0, len(findings), CONCURRENCY):
+            yield findings[first : first + CONCURRENCY]
 
 
 _LEFT_ALONE = {

@@ -56,11 +56,11 @@ def joined(appointment_id: UUID, appointment: Answer, financial: Answer) -> Trac
 
 
 def _put_together(steps: Sequence[Step]) -> list[Step]:
-    """As they follow, but for what was clearly earlier: news that was told again is younger than the charge."""
+    """As they follow, but for what was clearly earlier: news that was republished is younger than the charge."""
     together: list[Step] = []
     places = set[str | None]()
     for step in steps:
-        if step.what == "published":
+        if step.event == "published":
             if step.position in places:
                 continue  # both contexts know of it
             places.add(step.position)
@@ -78,7 +78,7 @@ def _with_waits(steps: Sequence[Step]) -> list[TracedStep]:
 
 def _wait(before: Step, step: Step) -> float:
     wait = max((step.at - before.at).total_seconds(), 0.0)  # clocks of two machines differ
-    exact = not {before.what, step.what}.intersection(IN_WHOLE_SECONDS)
+    exact = not {before.event, step.event}.intersection(IN_WHOLE_SECONDS)
     return wait if exact else float(int(wait))
 
 

@@ -20,13 +20,13 @@ from clinic.domain.money import Money
 from clinic.domain.reconciliation.audit import Finished
 from clinic.domain.reconciliation.findings import Finding
 from clinic.domain.reconciliation.repair import Repair
-from clinic.entrypoints.cli.operator_session import seconds, visiting
+from clinic.entrypoints.cli.operator_session import attached, seconds
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.formats import as_json
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import plain
 
-FINDINGS = 3
+EXIT_FINDINGS = 3
 INDENTED = 10
 ABOUT = """Compare every finished appointment with its charge, while the services run, and name what is missing, orphaned or wrong.
 Without --repair nothing is changed. What is missing is mended by telling the news of it again, on the way that it always takes;
@@ -45,9 +45,9 @@ class Found(Struct, frozen=True, kw_only=True, tag_field="record", tag="finding"
     kind: Literal["missing", "orphaned", "wrong"]
     expected: Money | None
     found: Money | None
-    remedy: Literal["tell again", "replay", "publication", "a person"]
+    remedy: Literal["republish", "replay", "publication", "a person"]
     explanation: str
-    outcome: Literal["charged", "told again", "set aside", "left alone"] | None
+    outcome: Literal["charged", "republished", "dead-lettered", "left alone"] | None
     outcome_explanation: str | None
     charged: Money | None
 
@@ -85,51 +85,51 @@ def add_to(commands: Any) -> None:
     audit.set_defaults(command=_audit)
 
 
-def _audit(settings: Settings, chosen: argparse.Namespace) -> int:
-    front_desk, accounting = AppointmentContainer(settings=settings), FinancialContainer(settings=settings)
-    report: Report = Lines() if chosen.json else Readable(chosen.repair)
-    wait = chosen.wait if chosen.repair else None
-    return uvloop.run(audit(front_desk, accounting, report, timedelta(seconds=chosen.grace), wait))
+def _audit(settings: Settings, args: argparse.Namespace) -> int:
+    appointment, financial = AppointmentContainer(settings=settings), FinancialContainer(settings=settings)
+    report: Report = Lines() if args.json else Readable(args.repair)
+    wait = args.wait if args.repair else None
+    return uvloop.run(audit(appointment, financial, report, timedelta(seconds=args.grace), wait))
 
 
 async def audit(
-    front_desk: AppointmentContainer, accounting: FinancialContainer, report: Report, grace: timedelta, wait: float | None
+    appointment: AppointmentContainer, financial: FinancialContainer, report: Report, grace: timedelta, wait: float | None
 ) -> int:
     """Compare all and report; repair, waiting so many seconds, unless `wait` is None. Answers the exit code."""
-    finished = Finished(front_desk.list_finished(), front_desk.find_finished(), front_desk.tell_again())
-    compare = accounting.audit_charges()
+    finished = Finished(appointment.list_finished_events(), appointment.find_finished_event(), appointment.republish_finished())
+    compare = financial.audit_charges()
     counted = Counter[str]()
-    async with visiting(front_desk, accounting):
+    async with attached(appointment, financial):
         with _progress() as progress:
             bar = progress.add_task("", total=await compare.size())
 
-            async def stretches() -> AsyncIterator[Sequence[Finding]]:
-                async for stretch in compare(finished, grace):
-                    counted.update(compared=stretch.appointments, in_flight=stretch.in_flight)
-                    progress.advance(bar, stretch.appointments)
-                    if stretch.findings:
+            async def chunks() -> AsyncIterator[Sequence[Finding]]:
+                async for chunk in compare(finished, grace):
+                    counted.update(compared=chunk.appointments, in_flight=chunk.in_flight)
+                    progress.advance(bar, chunk.appointments)
+                    if chunk.findings:
                         progress.stop()
-                        yield stretch.findings
+                        yield chunk.findings
                         progress.start()
 
-            async for finding, repair in _repaired(accounting, finished, stretches(), wait):
+            async for finding, repair in _repaired(financial, finished, chunks(), wait):
                 report.found(finding, repair)
                 counted[finding.kind] += 1
                 counted["charged" if repair and repair.outcome == "charged" else "remaining"] += 1
     summary = Summary(**{name: counted[name] for name in Summary.__struct_fields__})
     report.ended(summary)
-    return FINDINGS if summary.remaining else 0
+    return EXIT_FINDINGS if summary.remaining else 0
 
 
 async def _repaired(
-    accounting: FinancialContainer, finished: Finished, stretches: AsyncIterator[Sequence[Finding]], wait: float | None
+    financial: FinancialContainer, finished: Finished, chunks: AsyncIterator[Sequence[Finding]], wait: float | None
 ) -> AsyncIterator[tuple[Finding, Repair | None]]:
     if wait is None:
-        async for findings in stretches:
+        async for findings in chunks:
             for finding in findings:
                 yield finding, None
     else:
-        async for pair in accounting.repair_charges()(stretches, finished, wait):
+        async for pair in financial.repair_charges()(chunks, finished, wait):
             yield pair
 
 

@@ -14,19 +14,26 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from clinic.domain.errors import Misconfigured, NotFound
-from clinic.domain.financial.dead_letters import Chosen, Outcome
-from clinic.domain.messaging.dead_letters import WantedLetters
+from clinic.domain.financial.dead_letters import DeadLetterSelection, Outcome
+from clinic.domain.messaging.dead_letters import DeadLetterFilter
 from clinic.entrypoints.cli import dead_letters_view as printed
-from clinic.entrypoints.cli.operator_session import visiting
+from clinic.entrypoints.cli.operator_session import attached
 from clinic.entrypoints.containers import FinancialContainer
-from clinic.entrypoints.dead_letter_schemas import ShownGroup, ShownLetter, shown_group, shown_letter, shown_outcome, whole_letter
+from clinic.entrypoints.dead_letter_schemas import (
+    DeadLetterResponse,
+    GroupResponse,
+    dead_letter_details,
+    dead_letter_response,
+    group_response,
+    outcome_response,
+)
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import configure_logging
 
-SOME_FAILED = 3
-USUAL_LIMIT = 20
-MOST_LETTERS = 100
-MOST_GROUPS = 100
+EXIT_SOME_FAILED = 3
+DEFAULT_LIMIT = 20
+MAX_LETTERS = 100
+MAX_GROUPS = 100
 
 Action = Callable[[FinancialContainer, argparse.Namespace], Awaitable[int]]
 
@@ -37,9 +44,9 @@ class LetterList(Struct, frozen=True):
     The groups are the 100 of which the most wait; `more_groups` counts the others.
     """
 
-    groups: list[ShownGroup]
+    groups: list[GroupResponse]
     more_groups: int
-    items: list[ShownLetter]
+    items: list[DeadLetterResponse]
     next: str | None
 
 
@@ -61,7 +68,9 @@ def _add_list(actions: Any) -> None:
     )
     parser.add_argument("--group", help="only this group: letters with the same reason but for ids, numbers and dates")
     parser.add_argument("--about", metavar="ID", help="only those about this appointment")
-    parser.add_argument("--limit", type=_number, default=USUAL_LIMIT, metavar="N", help=f"so many, {MOST_LETTERS} at most ({USUAL_LIMIT})")
+    parser.add_argument(
+        "--limit", type=_number, default=DEFAULT_LIMIT, metavar="N", help=f"so many, {MAX_LETTERS} at most ({DEFAULT_LIMIT})"
+    )
     parser.add_argument("--after", default="", metavar="POSITION", help="only those behind this position")
     parser.add_argument("--groups", action="store_true", help="only the groups")
 
@@ -72,7 +81,7 @@ def _add_show(actions: Any) -> None:
 
 
 def _add_replay(actions: Any) -> None:
-    about = f"Charge what they tell, as if they had just arrived. The exit code is {SOME_FAILED} when some fail again."
+    about = f"Charge what they tell, as if they had just arrived. The exit code is {EXIT_SOME_FAILED} when some fail again."
     parser = _action(actions, "replay", "charge what they tell, once its cause is mended", _replay, about)
     _add_choice(parser)
 
@@ -87,7 +96,7 @@ def _add_discard(actions: Any) -> None:
 def _action(actions: Any, name: str, summary: str, action: Action, about: str | None = None) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=about or f"{summary[0].upper()}{summary[1:]}.")
     parser.add_argument("--json", action="store_true", help="for machines")
-    parser.set_defaults(command=lambda settings, chosen: _run(settings, chosen, action))
+    parser.set_defaults(command=lambda settings, args: _run(settings, args, action))
     return parser
 
 
@@ -101,87 +110,89 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < len(str(MOST_LETTERS * 10)) and 1 <= int(text) <= MOST_LETTERS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_LETTERS}: --after goes on behind a list's end")
+    if not (text.isascii() and text.isdecimal() and len(text) < len(str(MAX_LETTERS * 10)) and 1 <= int(text) <= MAX_LETTERS):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_LETTERS}: --after goes on behind a list's end")
     return int(text)
 
 
-def _run(settings: Settings, chosen: argparse.Namespace, action: Action) -> int:
+def _run(settings: Settings, args: argparse.Namespace, action: Action) -> int:
     if sys.stderr.isatty():
         configure_logging(replace(settings, log_level="error"))  # what is noticed is what is printed
-    return uvloop.run(_beside_the_service(FinancialContainer(settings=settings), chosen, action))
+    return uvloop.run(_beside_the_service(FinancialContainer(settings=settings), args, action))
 
 
-async def _beside_the_service(container: FinancialContainer, chosen: argparse.Namespace, action: Action) -> int:
-    async with visiting(container):
+async def _beside_the_service(container: FinancialContainer, args: argparse.Namespace, action: Action) -> int:
+    async with attached(container):
         try:
-            return await action(container, chosen)
+            return await action(container, args)
         except NotFound as error:
             raise NotFound(f"{error}: `clinic dead-letters list --state all` shows what there is") from None
 
 
-async def _list(container: FinancialContainer, chosen: argparse.Namespace) -> int:
+async def _list(container: FinancialContainer, args: argparse.Namespace) -> int:
     found_groups = await container.group_dead_letters()()
-    groups, more_groups = found_groups[:MOST_GROUPS], len(found_groups[MOST_GROUPS:])
-    wanted = WantedLetters(None if chosen.state == "all" else chosen.state, chosen.group, chosen.about)
-    found = [] if chosen.groups else await container.list_dead_letters()(wanted, chosen.limit + 1, chosen.after)
-    shown = found[: chosen.limit]
+    groups, more_groups = found_groups[:MAX_GROUPS], len(found_groups[MAX_GROUPS:])
+    matching = DeadLetterFilter(None if args.state == "all" else args.state, args.group, args.about)
+    found = [] if args.groups else await container.list_dead_letters()(matching, args.limit + 1, args.after)
+    shown = found[: args.limit]
     after = shown[-1].position if len(found) > len(shown) else None
-    if chosen.json:
-        _write_json(LetterList([shown_group(each) for each in groups], more_groups, [shown_letter(each) for each in shown], after))
+    if args.json:
+        _write_json(
+            LetterList([group_response(each) for each in groups], more_groups, [dead_letter_response(each) for each in shown], after)
+        )
         return 0
-    if chosen.groups or (chosen.group is None and chosen.about is None):
+    if args.groups or (args.group is None and args.about is None):
         printed.show_groups(groups, more_groups)
-    if not chosen.groups:
+    if not args.groups:
         printed.show_letters(shown, after)
     return 0
 
 
-async def _show(container: FinancialContainer, chosen: argparse.Namespace) -> int:
-    letter = await container.find_dead_letter()(chosen.position)
-    if chosen.json:
-        _write_json(whole_letter(letter))
+async def _show(container: FinancialContainer, args: argparse.Namespace) -> int:
+    letter = await container.find_dead_letter()(args.position)
+    if args.json:
+        _write_json(dead_letter_details(letter))
     else:
         printed.show_letter(letter)
     return 0
 
 
-async def _replay(container: FinancialContainer, chosen: argparse.Namespace) -> int:
-    outcomes = container.replay_dead_letters()(_choice(chosen), _name(chosen), dry_run=chosen.dry_run)
-    return await _tell(container, chosen, outcomes)
+async def _replay(container: FinancialContainer, args: argparse.Namespace) -> int:
+    outcomes = container.replay_dead_letters()(_choice(args), _name(args), dry_run=args.dry_run)
+    return await _tell(container, args, outcomes)
 
 
-async def _discard(container: FinancialContainer, chosen: argparse.Namespace) -> int:
-    outcomes = container.discard_dead_letters()(_choice(chosen), chosen.reason, _name(chosen), dry_run=chosen.dry_run)
-    return await _tell(container, chosen, outcomes)
+async def _discard(container: FinancialContainer, args: argparse.Namespace) -> int:
+    outcomes = container.discard_dead_letters()(_choice(args), args.reason, _name(args), dry_run=args.dry_run)
+    return await _tell(container, args, outcomes)
 
 
-def _choice(chosen: argparse.Namespace) -> Chosen:
-    return Chosen(position=chosen.position, group=chosen.group)
+def _choice(args: argparse.Namespace) -> DeadLetterSelection:
+    return DeadLetterSelection(position=args.position, group=args.group)
 
 
-def _name(chosen: argparse.Namespace) -> str:
+def _name(args: argparse.Namespace) -> str:
     try:
-        return str(chosen.by or getpass.getuser())
+        return str(args.by or getpass.getuser())
     except (KeyError, OSError, ImportError):  # which one, depends on the version of Python
         raise Misconfigured("who you are cannot be told from the login: name yourself with --by") from None
 
 
-async def _tell(container: FinancialContainer, chosen: argparse.Namespace, outcomes: AsyncIterator[Outcome]) -> int:
+async def _tell(container: FinancialContainer, args: argparse.Namespace, outcomes: AsyncIterator[Outcome]) -> int:
     counts: Counter[str] = Counter()
-    several = chosen.position is None
-    total = await container.group_dead_letters().waiting(chosen.group) if several else 1
+    several = args.position is None
+    total = await container.group_dead_letters().waiting(args.group) if several else 1
     with printed.progress(total) if several else nullcontext(lambda: None) as advance:
         async for outcome in outcomes:
-            counts[outcome.what] += 1
-            if chosen.json:
-                _write_json(shown_outcome(outcome))
+            counts[outcome.outcome] += 1
+            if args.json:
+                _write_json(outcome_response(outcome))
             else:
                 printed.show_outcome(outcome)
             advance()
-    if not chosen.json:
-        printed.show_summary(counts, dry_run=chosen.dry_run)
-    return SOME_FAILED if counts["failed again"] else 0
+    if not args.json:
+        printed.show_summary(counts, dry_run=args.dry_run)
+    return EXIT_SOME_FAILED if counts["failed again"] else 0
 
 
 def _write_json(shape: Struct) -> None:

@@ -12,11 +12,11 @@ from rich.text import Text
 
 from clinic.domain.financial.dead_letters import Outcome
 from clinic.domain.messaging.dead_letters import DeadLetter, LetterGroup
-from clinic.entrypoints.dead_letter_schemas import HEADER_SHOWN, HEADERS_SHOWN, ShownBytes, shown_bytes
+from clinic.entrypoints.dead_letter_schemas import MAX_HEADER_SHOWN, MAX_HEADERS_SHOWN, BytesResponse, bytes_response
 from clinic.entrypoints.formats import date
 from clinic.entrypoints.telemetry import plain
 
-SCREENFUL = 1600
+MAX_VALUE_PRINTED = 1600
 STYLES = {
     "waiting": "yellow",
     "replayed": "green",
@@ -71,24 +71,24 @@ def show_letter(letter: DeadLetter) -> None:
     table.add_row("group", letter.group)
     table.add_row("seen", Text(f"{_times(letter.attempts)}, first {date(letter.first_seen)}, last {date(letter.last_seen)} UTC"))
     table.add_row("published", Text(f"{date(letter.published_at)} UTC"))
-    for index, each in enumerate(letter.handled):
-        table.add_row("" if index else "handled", Text(f"{date(each.at)} {each.what} by {plain(each.by)}: {plain(each.note)}"))
+    for index, each in enumerate(letter.history):
+        table.add_row("" if index else "handled", Text(f"{date(each.at)} {each.event} by {plain(each.by)}: {plain(each.note)}"))
     _add_message(table, letter)
     _console().print(table)
 
 
 def _add_message(table: Table, letter: DeadLetter) -> None:
     table.add_row("type", Text(plain(letter.type)))
-    table.add_row("key", _content(shown_bytes(letter.key, HEADER_SHOWN)))
-    for index, (name, content) in enumerate(letter.headers[:HEADERS_SHOWN]):
-        table.add_row("" if index else "headers", Text(f"{plain(name)}: ").append(_content(shown_bytes(content, HEADER_SHOWN))))
-    if (more := len(letter.headers) - HEADERS_SHOWN) > 0:
+    table.add_row("key", _content(bytes_response(letter.key, MAX_HEADER_SHOWN)))
+    for index, (name, content) in enumerate(letter.headers[:MAX_HEADERS_SHOWN]):
+        table.add_row("" if index else "headers", Text(f"{plain(name)}: ").append(_content(bytes_response(content, MAX_HEADER_SHOWN))))
+    if (more := len(letter.headers) - MAX_HEADERS_SHOWN) > 0:
         table.add_row("", Text(f"… and {more} more", "dim"))
     table.add_row("value", Text(f"{letter.length} bytes, sha256 {letter.sha256}"))
-    table.add_row("", _content(shown_bytes(letter.value, SCREENFUL, letter.length)))
+    table.add_row("", _content(bytes_response(letter.value, MAX_VALUE_PRINTED, letter.length)))
 
 
-def _content(shown: ShownBytes | None) -> Text:
+def _content(shown: BytesResponse | None) -> Text:
     if shown is None:
         return Text("none", "dim")
     text = Text("\n".join(plain(line) for line in shown.content.split("\n")))
@@ -97,11 +97,11 @@ def _content(shown: ShownBytes | None) -> Text:
 
 def show_outcome(outcome: Outcome) -> None:
     line = Text(f"{plain(outcome.position)}  {plain(outcome.about)}  ")
-    _console().print(line.append(plain(outcome.sentence), STYLES.get(outcome.what, "")), soft_wrap=True)
+    _console().print(line.append(plain(outcome.sentence), STYLES.get(outcome.outcome, "")), soft_wrap=True)
 
 
 def show_summary(counts: Mapping[str, int], *, dry_run: bool) -> None:
-    said = ", ".join(f"{count} {what}" for what, count in counts.items()) or "no dead letter waits"
+    said = ", ".join(f"{count} {event}" for event, count in counts.items()) or "no dead letter waits"
     _console().print(Text(f"A dry run, nothing is changed: {said}." if dry_run else f"{said[0].upper()}{said[1:]}.", "bold"))
 
 

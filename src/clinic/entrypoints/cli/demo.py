@@ -17,9 +17,9 @@ from rich.console import Console
 
 from clinic.domain.errors import Unavailable
 
-START_WITHIN = 20.0
-END_WITHIN = 15.0
-LOOK_EVERY = 0.05
+START_TIMEOUT = 20.0
+STOP_TIMEOUT = 15.0
+POLL_INTERVAL = 0.05
 
 
 def demo() -> int:
@@ -74,16 +74,16 @@ def _services(folder: str, appointments: str, charges: str) -> Iterator[None]:
         yield
     finally:
         process.terminate()
-        process.wait(END_WITHIN)
+        process.wait(STOP_TIMEOUT)
 
 
 def _await_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
-    give_up = time.monotonic() + START_WITHIN
+    give_up = time.monotonic() + START_TIMEOUT
     while process.poll() is None and time.monotonic() < give_up:
         try:
             _call("GET", f"{url}/health/ready")
         except Unavailable:
-            time.sleep(LOOK_EVERY)
+            time.sleep(POLL_INTERVAL)
         else:
             return
     raise Unavailable(f"the service at {url} did not start")

@@ -13,7 +13,7 @@ from clinic.entrypoints.cli import audit, dead_letters, tracing
 from clinic.entrypoints.cli.demo import demo
 from clinic.entrypoints.cli.supervisor import supervise
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.service import Life, Service, serve
+from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.settings import Settings, load, unknown
 from clinic.entrypoints.telemetry import configure_logging
 from clinic.entrypoints.web import appointment, financial
@@ -24,14 +24,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Commands of an operator end with 3 where they found something that needs a person.
     """
-    chosen = _parser().parse_args(arguments)
+    args = _parser().parse_args(arguments)
     try:
         environment = _environment()
         settings = load(environment)
         for name in unknown(environment):
             print(f"clinic: {name} is not known here and has no effect", file=sys.stderr)
         configure_logging(settings)
-        return int(chosen.command(settings, chosen) or 0)
+        return int(args.command(settings, args) or 0)
     except ClinicError as error:
         print(f"clinic: {error}", file=sys.stderr)
         return 1
@@ -60,14 +60,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _run(settings: Settings, chosen: argparse.Namespace) -> int | None:
-    if chosen.in_process:
+def _run(settings: Settings, args: argparse.Namespace) -> int | None:
+    if args.in_process:
         uvloop.run(_serve_both(settings))
         return None
     _refuse_memory_apart(settings)
-    if chosen.service is None:
+    if args.service is None:
         return supervise(settings)
-    uvloop.run(_serve_one(settings, chosen.service))
+    uvloop.run(_serve_one(settings, args.service))
     return None
 
 
@@ -93,12 +93,12 @@ async def _serve_both(settings: Settings) -> None:
 
 
 def _appointment_service(settings: Settings, container: AppointmentContainer) -> Service:
-    life = Life(container.notices())
+    life = Lifecycle(container.telemetry())
     app = appointment.create_app(container, life)
     return Service(app, life, settings.appointment_host, settings.appointment_port, "CLINIC_APPOINTMENT")
 
 
 def _financial_service(settings: Settings, container: FinancialContainer) -> Service:
-    life = Life(container.notices())
+    life = Lifecycle(container.telemetry())
     app = financial.create_app(container, life)
     return Service(app, life, settings.financial_host, settings.financial_port, "CLINIC_FINANCIAL")

@@ -7,19 +7,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from clinic.domain.errors import Misconfigured
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 
-LONGEST = 10**9
+MAX_SECONDS = 10**9
 
 
 @asynccontextmanager
-async def visiting(*containers: AppointmentContainer | FinancialContainer) -> AsyncIterator[None]:
+async def attached(*containers: AppointmentContainer | FinancialContainer) -> AsyncIterator[None]:
     """Inside, these contexts' data can be read and written. Raises `Misconfigured` or `Unavailable` where they cannot."""
     async with AsyncExitStack() as stack:
         for container in containers:
-            kept = container.kept()
-            if kept is None:
+            storage = container.storage()
+            if storage is None:
                 raise Misconfigured("CLINIC_STORE=memory keeps everything inside its own process: no command can look at it")
-            stack.push_async_callback(kept.close)
-            await kept.visit()
+            stack.push_async_callback(storage.close)
+            await storage.attach()
         yield
 
 
@@ -29,6 +29,6 @@ def seconds(text: str) -> float:
         number = float(text)
     except ValueError:
         number = -1
-    if not 0 <= number <= LONGEST:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds: write one from 0 to {LONGEST}")
+    if not 0 <= number <= MAX_SECONDS:
+        raise ArgumentTypeError(f"{text!r} is no number of seconds: write one from 0 to {MAX_SECONDS}")
     return number

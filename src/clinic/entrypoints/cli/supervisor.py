@@ -10,8 +10,8 @@ from types import FrameType
 from clinic.entrypoints.settings import Settings
 
 SERVICES = ("appointment", "financial")
-END_WITHIN = 10
-LOOK_EVERY = 0.05
+STOP_TIMEOUT = 10
+POLL_INTERVAL = 0.05
 
 
 def supervise(settings: Settings) -> int:
@@ -27,7 +27,7 @@ def supervise(settings: Settings) -> int:
     processes = {name: subprocess.Popen([sys.executable, "-m", "clinic", "run", name], process_group=0) for name in SERVICES}
     _greet(settings)
     while not asked and all(process.poll() is None for process in processes.values()):
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL)
     for name, process in processes.items():
         if not asked and process.poll() is not None:
             print(f"clinic: the {name} service has ended ({process.returncode}); stopping the other", file=sys.stderr)
@@ -50,9 +50,9 @@ def _tell(processes: Collection[subprocess.Popen[bytes]]) -> None:
 
 
 def _await_end(processes: Collection[subprocess.Popen[bytes]], asked: list[int]) -> None:
-    give_up = time.monotonic() + END_WITHIN
+    give_up = time.monotonic() + STOP_TIMEOUT
     while any(process.poll() is None for process in processes):
         if time.monotonic() > give_up or asked.count(signal.SIGINT) > 1:
             for process in processes:
                 process.kill()
-        time.sleep(LOOK_EVERY)
+        time.sleep(POLL_INTERVAL)

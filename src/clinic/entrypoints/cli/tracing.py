@@ -15,7 +15,7 @@ from rich.text import Text
 from clinic.domain.errors import Misconfigured, NotFound, Unavailable
 from clinic.domain.reconciliation.tracing import IN_WHOLE_SECONDS, Answer, Traced, TracedStep, WaitsFor, joined
 from clinic.domain.tracing import Trace
-from clinic.entrypoints.cli.operator_session import visiting
+from clinic.entrypoints.cli.operator_session import attached
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.formats import as_json
 from clinic.entrypoints.settings import Settings
@@ -35,18 +35,18 @@ def add_to(commands: Any) -> None:
     trace.set_defaults(command=_trace)
 
 
-def _trace(settings: Settings, chosen: argparse.Namespace) -> None:
-    traced = uvloop.run(trace(AppointmentContainer(settings=settings), FinancialContainer(settings=settings), chosen.appointment_id))
-    if chosen.json:
+def _trace(settings: Settings, args: argparse.Namespace) -> None:
+    traced = uvloop.run(trace(AppointmentContainer(settings=settings), FinancialContainer(settings=settings), args.appointment_id))
+    if args.json:
         sys.stdout.write(as_json(traced) + "\n")
     else:
         _show(traced)
 
 
-async def trace(front_desk: AppointmentContainer, accounting: FinancialContainer, appointment_id: UUID) -> Traced:
+async def trace(appointments: AppointmentContainer, charges: FinancialContainer, appointment_id: UUID) -> Traced:
     """Ask both contexts. Raises `NotFound` where neither knows it, and what keeps them from being read where none answers."""
-    appointment = await _answer(front_desk, front_desk.trace_appointment(), appointment_id)
-    financial = await _answer(accounting, accounting.trace_charge(), appointment_id)
+    appointment = await _answer(appointments, appointments.trace_appointment(), appointment_id)
+    financial = await _answer(charges, charges.trace_charge(), appointment_id)
     return joined(appointment_id, appointment, financial)
 
 
@@ -54,7 +54,7 @@ async def _answer(
     container: AppointmentContainer | FinancialContainer, ask: Callable[[UUID], Awaitable[Trace]], appointment_id: UUID
 ) -> Answer:
     try:
-        async with visiting(container):
+        async with attached(container):
             return await ask(appointment_id)
     except NotFound:
         return None
@@ -70,8 +70,8 @@ def _show(traced: Traced) -> None:
         table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for step in traced.steps:
-        colour = "yellow" if step.what in {"set aside", "failed again", "discarded"} else "green"
-        table.add_row(Text(step.what, colour), _moment(step), _after(step), Text(plain(_details(step))))
+        colour = "yellow" if step.event in {"dead-lettered", "failed again", "discarded"} else "green"
+        table.add_row(Text(step.event, colour), _moment(step), _after(step), Text(plain(_details(step))))
     console.print(table)
     for name, reason in traced.unreadable.items():
         console.print(Text(f"The {name} context cannot be read: {reason}", "yellow"))
@@ -89,7 +89,7 @@ _WAITS: dict[WaitsFor, str] = {
 
 
 def _moment(step: TracedStep) -> str:
-    return _printed(step.at, "seconds" if step.what in IN_WHOLE_SECONDS else "milliseconds")
+    return _printed(step.at, "seconds" if step.event in IN_WHOLE_SECONDS else "milliseconds")
 
 
 def _printed(moment: datetime, precision: str) -> str:
@@ -101,7 +101,7 @@ def _after(step: TracedStep) -> str:
     if wait is None:
         return ""
     if wait == 0:
-        return "< 1 s" if step.what in {"finished", "saved"} else "< 1 ms"
+        return "< 1 s" if step.event in {"finished", "saved"} else "< 1 ms"
     minutes, seconds = divmod(wait, 60)
     hours, minutes = divmod(int(minutes), 60)
     if hours >= TWO_DAYS:

@@ -16,14 +16,14 @@ from prometheus_client import generate_latest
 from clinic.domain.errors import NotNow
 from clinic.domain.money import Money
 from clinic.entrypoints.formats import money
-from clinic.entrypoints.telemetry import WatchedNotices
+from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
 from clinic.entrypoints.web.problems import respond
 
-LARGEST_BODY = 64 * 1024
+MAX_BODY = 64 * 1024
 CLIENT_LEFT = "client disconnected prematurely"
 """How Litestar says that a client went away in the middle of its body: nobody's failure."""
-PATIENCE = 2.0
+STORE_TIMEOUT = 2.0
 """Seconds that a health check waits for the store."""
 
 
@@ -37,13 +37,13 @@ class Health(Struct, frozen=True, omit_defaults=True):
 
 async def health(check: Awaitable[None], age: Callable[[], Awaitable[float | None]] | None = None, **loop: str | None) -> Health:
     """Only the store makes a service unready: without it requests cannot be answered. `loop` names the trouble of what runs behind."""
-    behind = {name: trouble or "ok" for name, trouble in loop.items()}
+    behind = {name: problem or "ok" for name, problem in loop.items()}
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(STORE_TIMEOUT):
             await check
             oldest = await age() if age else None
     except (NotNow, TimeoutError) as error:
-        return Health("unready", {"store": str(error) or f"no answer within {PATIENCE:.0f} s", **behind})
+        return Health("unready", {"store": str(error) or f"no answer within {STORE_TIMEOUT:.0f} s", **behind})
     return Health("degraded" if any(loop.values()) else "ready", {"store": "ok", **behind}, oldest)
 
 
@@ -54,7 +54,7 @@ def application(
     routes: Sequence[BaseRouteHandler],
     dependencies: Mapping[str, Callable[[], object]],
     ready: Callable[[], Awaitable[Health]],
-    notices: WatchedNotices,
+    telemetry: LoggingTelemetry,
     lifespan: Any,
 ) -> Litestar:
     """A Litestar app of these routes and everything beside them. Nothing happens before its lifespan begins."""
@@ -75,14 +75,14 @@ def application(
 
     @get("/metrics", include_in_schema=False, media_type=MediaType.TEXT, sync_to_thread=False)
     def metrics() -> bytes:
-        return generate_latest(notices.registry)
+        return generate_latest(telemetry.registry)
 
     def failed(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         response = respond(request, error)
         if isinstance(error, InternalServerException) and error.detail == CLIENT_LEFT:
-            notices("client left", path=request.url.path)
+            telemetry("client left", path=request.url.path)
         elif response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:
-            notices.failed("unforeseen", error)
+            telemetry.failed("unforeseen", error)
         return response
 
     provided = {name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()}
@@ -95,7 +95,7 @@ def application(
         logging_config=None,
         openapi_config=None,
         plugins=[MoneySchema()],
-        request_max_body_size=LARGEST_BODY,
+        request_max_body_size=MAX_BODY,
         type_encoders={Money: money},
     )
 

@@ -11,12 +11,12 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import Meta, Struct
 
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.appointment.ports import Wanted
+from clinic.domain.appointment.ports import AppointmentFilter
 from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import AppointmentContainer
-from clinic.entrypoints.service import Life
+from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.web import parameters
 from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.problems import documented, json_body
@@ -32,7 +32,7 @@ class NewAppointment(Struct, frozen=True, forbid_unknown_fields=True):
     patient_id: PatientId
 
 
-class ShownAppointment(Struct, frozen=True):
+class AppointmentResponse(Struct, frozen=True):
     """An appointment: its price is per hour, its end null until it is finished."""
 
     id: Annotated[UUID, Meta(examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"])]
@@ -46,7 +46,7 @@ class ShownAppointment(Struct, frozen=True):
 class AppointmentPage(Struct, frozen=True):
     """Some appointments, the newest first."""
 
-    items: list[ShownAppointment]
+    items: list[AppointmentResponse]
     next: parameters.Next
 
 
@@ -60,7 +60,7 @@ class AppointmentPage(Struct, frozen=True):
         HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.SERVICE_UNAVAILABLE
     ),
 )
-async def start(data: JSONBody[NewAppointment], start_appointment: NamedDependency[StartAppointment]) -> Response[ShownAppointment]:
+async def start(data: JSONBody[NewAppointment], start_appointment: NamedDependency[StartAppointment]) -> Response[AppointmentResponse]:
     """Start an appointment now, at the clinic's price per hour. Answered with 503, it may have started all the same."""
     appointment = await start_appointment(data.physician_id, data.patient_id)
     return Response(_shown(appointment), headers={"Location": f"/{appointment.id}/"})
@@ -73,7 +73,7 @@ async def start(data: JSONBody[NewAppointment], start_appointment: NamedDependen
     summary="Finish an appointment",
     responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def finish(appointment_id: FromPath[UUID], finish_appointment: NamedDependency[FinishAppointment]) -> ShownAppointment:
+async def finish(appointment_id: FromPath[UUID], finish_appointment: NamedDependency[FinishAppointment]) -> AppointmentResponse:
     """Finish an appointment now; it is then charged exactly once. Finishing again is safe and answers the first end."""
     return _shown(await finish_appointment(appointment_id))
 
@@ -84,28 +84,28 @@ async def finish(appointment_id: FromPath[UUID], finish_appointment: NamedDepend
     summary="Show an appointment",
     responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def find(appointment_id: FromPath[UUID], find_appointment: NamedDependency[FindAppointment]) -> ShownAppointment:
+async def find(appointment_id: FromPath[UUID], find_appointment: NamedDependency[FindAppointment]) -> AppointmentResponse:
     return _shown(await find_appointment(appointment_id))
 
 
 @get("/", tags=["appointments"], summary="List appointments", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_all(
     list_appointments: NamedDependency[ListAppointments],
-    limit: parameters.Limit = parameters.USUAL_LIMIT,
+    limit: parameters.Limit = parameters.DEFAULT_LIMIT,
     after: FromQuery[str | None] = None,
     physician_id: FromQuery[UUID | None] = None,
     patient_id: FromQuery[UUID | None] = None,
     finished: FromQuery[bool | None] = None,
 ) -> AppointmentPage:
     """The newest first, a page at a time."""
-    wanted = Wanted(physician_id, patient_id, finished)
-    found = await list_appointments(wanted, limit + 1, parameters.place(after, UUID))
+    matching = AppointmentFilter(physician_id, patient_id, finished)
+    found = await list_appointments(matching, limit + 1, parameters.place(after, UUID))
     more = parameters.cursor(found[limit - 1].id) if len(found) > limit else None
     return AppointmentPage([_shown(each) for each in found[:limit]], more)
 
 
-def _shown(appointment: Appointment) -> ShownAppointment:
-    return ShownAppointment(
+def _shown(appointment: Appointment) -> AppointmentResponse:
+    return AppointmentResponse(
         id=appointment.id,
         start_date=formats.date(appointment.start),
         end_date=None if appointment.end is None else formats.date(appointment.end),
@@ -115,7 +115,7 @@ def _shown(appointment: Appointment) -> ShownAppointment:
     )
 
 
-def create_app(container: AppointmentContainer, life: Life) -> Litestar:
+def create_app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
     """The service that this container makes. Its lifespan opens the store and runs the relay."""
 
     async def ready() -> Health:
@@ -125,7 +125,7 @@ def create_app(container: AppointmentContainer, life: Life) -> Litestar:
             oldest = await appointments.oldest()
             return None if oldest is None else (container.clock()() - oldest).total_seconds()
 
-        return await health(appointments.check(), age, relay=container.relay().trouble)
+        return await health(appointments.check(), age, relay=container.relay().problem)
 
     return application(
         title="Appointments",
@@ -138,6 +138,6 @@ def create_app(container: AppointmentContainer, life: Life) -> Litestar:
             "list_appointments": container.list_appointments,
         },
         ready=ready,
-        notices=container.notices(),
-        lifespan=lambda _: life.living(container.opened(), lambda: container.relay().run()),
+        telemetry=container.telemetry(),
+        lifespan=lambda _: life.lifespan(container.resources(), lambda: container.relay().run()),
     )

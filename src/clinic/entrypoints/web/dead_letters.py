@@ -16,7 +16,7 @@ from litestar.types import Guard
 from msgspec import Meta, Struct
 
 from clinic.domain.financial.dead_letters import (
-    Chosen,
+    DeadLetterSelection,
     DiscardDeadLetters,
     FindDeadLetter,
     GroupDeadLetters,
@@ -24,25 +24,25 @@ from clinic.domain.financial.dead_letters import (
     Outcome,
     ReplayDeadLetters,
 )
-from clinic.domain.messaging.dead_letters import LetterState, WantedLetters
+from clinic.domain.messaging.dead_letters import DeadLetterFilter, LetterState
 from clinic.entrypoints.dead_letter_schemas import (
     Count,
-    ShownGroup,
-    ShownLetter,
-    ShownOutcome,
-    WholeLetter,
-    shown_group,
-    shown_letter,
-    shown_outcome,
-    whole_letter,
+    DeadLetterDetails,
+    DeadLetterResponse,
+    GroupResponse,
+    OutcomeResponse,
+    dead_letter_details,
+    dead_letter_response,
+    group_response,
+    outcome_response,
 )
 from clinic.entrypoints.web import parameters
 from clinic.entrypoints.web.documentation import OPERATOR
 from clinic.entrypoints.web.problems import FieldProblem, Invalid, documented, json_body
 
-AT_ONCE = 100
+BATCH_SIZE = 100
 """Letters that a request handles at most."""
-MOST_GROUPS = 100
+MAX_GROUPS = 100
 """Groups that are shown at most."""
 
 STATES = get_args(LetterState)
@@ -89,21 +89,21 @@ class Discard(Choice, frozen=True, kw_only=True):
 class LetterPage(Struct, frozen=True):
     """Some dead letters, by position."""
 
-    items: list[ShownLetter]
+    items: list[DeadLetterResponse]
     next: parameters.Next
 
 
 class LetterGroups(Struct, frozen=True):
     """Groups of dead letters, those first of which the most wait; `more` counts those that are not shown."""
 
-    items: list[ShownGroup]
+    items: list[GroupResponse]
     more: Count
 
 
 class Handled(Struct, frozen=True):
     """What became of each letter; `remaining` of the chosen ones wait still, those that failed again among them."""
 
-    items: list[ShownOutcome]
+    items: list[OutcomeResponse]
     next: Annotated[
         str | None, Meta(description="Give it as `after` to go on with the rest; null where all were handled.", examples=[None])
     ]
@@ -125,27 +125,27 @@ def routes(token: str) -> list[BaseRouteHandler]:
     @get("/dead-letters/", summary="List dead letters", responses=OF_A_QUERY, **described)
     async def list_letters(
         list_dead_letters: NamedDependency[ListDeadLetters],
-        limit: parameters.Limit = parameters.USUAL_LIMIT,
+        limit: parameters.Limit = parameters.DEFAULT_LIMIT,
         after: FromQuery[str | None] = None,
         in_state: InState = None,
         group: FromQuery[str | None] = None,
         about: FromQuery[str | None] = None,
     ) -> LetterPage:
         """What arrived and could not be charged, by position, a page at a time."""
-        found = await list_dead_letters(WantedLetters(_state(in_state), group, about), limit + 1, parameters.place(after, str) or "")
+        found = await list_dead_letters(DeadLetterFilter(_state(in_state), group, about), limit + 1, parameters.place(after, str) or "")
         more = parameters.cursor(found[limit - 1].position) if len(found) > limit else None
-        return LetterPage([shown_letter(each) for each in found[:limit]], more)
+        return LetterPage([dead_letter_response(each) for each in found[:limit]], more)
 
     @get("/dead-letters/groups/", summary="List the groups of dead letters", responses=PROBLEMS, **described)
     async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> LetterGroups:
         """Letters whose reasons differ only in ids, numbers, dates and the like; the group of which the most wait comes first."""
         found = await group_dead_letters()
-        return LetterGroups([shown_group(each) for each in found[:MOST_GROUPS]], len(found[MOST_GROUPS:]))
+        return LetterGroups([group_response(each) for each in found[:MAX_GROUPS]], len(found[MAX_GROUPS:]))
 
     @get("/dead-letters/{position:path}", summary="Show a dead letter", responses=OF_ONE, **described)
-    async def find_letter(position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]) -> WholeLetter:
+    async def find_letter(position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]) -> DeadLetterDetails:
         """The message in it, cut where it is large, the reason, and what people did with it. A position contains slashes."""
-        return whole_letter(await find_dead_letter(str(position).removeprefix("/")))
+        return dead_letter_details(await find_dead_letter(str(position).removeprefix("/")))
 
     @post(
         "/dead-letters/replay/",
@@ -206,13 +206,13 @@ def _state(text: str | None) -> LetterState | None:
     return state
 
 
-def _chosen(body: Choice) -> Chosen:
-    return Chosen(position=body.position, group=body.group, limit=AT_ONCE, after=parameters.place(body.after, str) or "")
+def _chosen(body: Choice) -> DeadLetterSelection:
+    return DeadLetterSelection(position=body.position, group=body.group, limit=BATCH_SIZE, after=parameters.place(body.after, str) or "")
 
 
 async def _handled(body: Choice, outcomes: AsyncIterator[Outcome], find: FindDeadLetter, groups: GroupDeadLetters) -> Handled:
-    items = [shown_outcome(each) async for each in outcomes]
-    more = parameters.cursor(items[-1].position) if len(items) == AT_ONCE else None
+    items = [outcome_response(each) async for each in outcomes]
+    more = parameters.cursor(items[-1].position) if len(items) == BATCH_SIZE else None
     if body.position is not None:
         remaining = int((await find(body.position)).state == "waiting")
     else:

@@ -10,26 +10,26 @@ from litestar.params import FromPath, FromQuery
 from msgspec import Meta, Struct
 
 from clinic.domain.errors import ClinicError
-from clinic.domain.financial.model import Charge, Place
-from clinic.domain.financial.ports import Wanted
+from clinic.domain.financial.model import Charge, ChargeCursor
+from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import FinancialContainer
-from clinic.entrypoints.service import Life
+from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.web import dead_letters, parameters
 from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.problems import documented, respond
 
 
-class ShownCharge(Struct, frozen=True):
+class ChargeResponse(Struct, frozen=True):
     """What an appointment costs."""
 
     appointment_id: Annotated[UUID, Meta(examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"])]
     total_price: Money
 
 
-class ExplainedCharge(Struct, frozen=True):
+class ChargeDetails(Struct, frozen=True):
     """A charge with what explains it: the price per hour, the hours that are billed, the policy that says how many."""
 
     appointment_id: UUID
@@ -45,14 +45,14 @@ class ExplainedCharge(Struct, frozen=True):
 class ChargePage(Struct, frozen=True):
     """Some charges, the newest first."""
 
-    items: list[ExplainedCharge]
+    items: list[ChargeDetails]
     next: parameters.Next
 
 
 @get("/", tags=["charges"], summary="List charges", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
 async def list_all(
     list_charges: NamedDependency[ListCharges],
-    limit: parameters.Limit = parameters.USUAL_LIMIT,
+    limit: parameters.Limit = parameters.DEFAULT_LIMIT,
     after: FromQuery[str | None] = None,
     physician_id: FromQuery[UUID | None] = None,
     patient_id: FromQuery[UUID | None] = None,
@@ -60,14 +60,16 @@ async def list_all(
     charged_to: parameters.To = None,
 ) -> ChargePage:
     """The newest first, a page at a time."""
-    wanted = Wanted(physician_id, patient_id, parameters.utc("charged_from", charged_from), parameters.utc("charged_to", charged_to))
-    found = await list_charges(wanted, limit + 1, parameters.place(after, Place))
-    more = parameters.cursor(found[limit - 1].place) if len(found) > limit else None
+    matching = ChargeFilter(
+        physician_id, patient_id, parameters.utc("charged_from", charged_from), parameters.utc("charged_to", charged_to)
+    )
+    found = await list_charges(matching, limit + 1, parameters.place(after, ChargeCursor))
+    more = parameters.cursor(found[limit - 1].cursor) if len(found) > limit else None
     return ChargePage([_explained(each) for each in found[:limit]], more)
 
 
-def _explained(charge: Charge) -> ExplainedCharge:
-    return ExplainedCharge(
+def _explained(charge: Charge) -> ChargeDetails:
+    return ChargeDetails(
         appointment_id=charge.appointment_id,
         total_price=charge.total,
         price=charge.price,
@@ -79,7 +81,7 @@ def _explained(charge: Charge) -> ExplainedCharge:
     )
 
 
-def create_app(container: FinancialContainer, life: Life) -> Litestar:
+def create_app(container: FinancialContainer, life: Lifecycle) -> Litestar:
     """The service that this container makes. Its lifespan opens the store and runs the consumer."""
 
     @get(
@@ -93,18 +95,18 @@ def create_app(container: FinancialContainer, life: Life) -> Litestar:
         find_charge: NamedDependency[FindCharge],
         request: Request[Any, Any, Any],
         prefer: parameters.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
-    ) -> Response[ShownCharge]:
+    ) -> Response[ChargeResponse]:
         """404 while there is no charge; with `Prefer: wait=5` the answer comes with the charge, or as 404 after 5 seconds."""
-        wait = parameters.wait_of(request.headers.getall("prefer", []))
+        wait = parameters.parse_wait(request.headers.getall("prefer", []))
         headers = {"Vary": "Prefer"} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
         try:
             charge = await life.unless_stopping(find_charge(appointment_id, wait)) if wait else await find_charge(appointment_id)
         except ClinicError as error:
             return respond(request, error, headers)  # type: ignore[return-value]
-        return Response(ShownCharge(charge.appointment_id, charge.total), headers=headers)
+        return Response(ChargeResponse(charge.appointment_id, charge.total), headers=headers)
 
     async def ready() -> Health:
-        return await health(container.charges().check(), consumer=container.consumer().trouble)
+        return await health(container.charges().check(), consumer=container.consumer().problem)
 
     token = container.settings().operator_token
     return application(
@@ -121,6 +123,6 @@ def create_app(container: FinancialContainer, life: Life) -> Litestar:
             "discard_dead_letters": container.discard_dead_letters,
         },
         ready=ready,
-        notices=container.notices(),
-        lifespan=lambda _: life.living(container.opened(), lambda: container.consumer().run()),
+        telemetry=container.telemetry(),
+        lifespan=lambda _: life.lifespan(container.resources(), lambda: container.consumer().run()),
     )

@@ -12,14 +12,14 @@ from msgspec import Meta
 
 from clinic.entrypoints.web.problems import FieldProblem, Invalid
 
-LONGEST_WAIT = 30
-MANY_DIGITS = 19
+MAX_WAIT = 30
+MAX_DIGITS = 19
 PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 T = TypeVar("T")
 
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
-USUAL_LIMIT = 20
+DEFAULT_LIMIT = 20
 From = Annotated[
     datetime | None, QueryParameter(description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC where no zone is named.")
 ]
@@ -56,7 +56,7 @@ def place(text: str | None, shape: type[T]) -> T | None:
         raise Invalid([FieldProblem("after", "is no cursor: give the `next` of the page before, as it is")]) from None
 
 
-def wait_of(prefer: Iterable[str]) -> int | None:
+def parse_wait(prefer: Iterable[str]) -> int | None:
     """The seconds that a client wants to wait at most (RFC 7240, section 4.3), cut to 30; None where it names none.
 
     What cannot be read is ignored, as the RFC has it; of a preference that is repeated the first counts.
@@ -65,5 +65,5 @@ def wait_of(prefer: Iterable[str]) -> int | None:
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             seconds = value.strip().strip('"')
-            return min(int(seconds), LONGEST_WAIT) if seconds.isascii() and seconds.isdigit() and len(seconds) < MANY_DIGITS else None
+            return min(int(seconds), MAX_WAIT) if seconds.isascii() and seconds.isdigit() and len(seconds) < MAX_DIGITS else None
     return None

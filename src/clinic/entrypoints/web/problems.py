@@ -122,7 +122,7 @@ def _in_words(message: str) -> str:
 def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
     """Before a request is handled: raise what is wrong with its body, field by field."""
     decoder = msgspec.json.Decoder(shape)
-    rights = {field.name: _right(msgspec.inspect.type_info(field.type)) for field in msgspec.structs.fields(shape)}
+    expected = {field.name: _right(msgspec.inspect.type_info(field.type)) for field in msgspec.structs.fields(shape)}
 
     async def check(request: Request[Any, Any, Any]) -> None:
         if request.content_type[0] != "application/json":
@@ -133,7 +133,7 @@ def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitab
         try:
             _reject_nil(decoder.decode(body))
         except (msgspec.DecodeError, Invalid, RecursionError, UnicodeDecodeError) as error:
-            raise Invalid(_problems(body, shape, rights) or [FieldProblem("body", f"cannot be used: {error}")]) from None
+            raise Invalid(_problems(body, shape, expected) or [FieldProblem("body", f"cannot be used: {error}")]) from None
 
     return check
 
@@ -143,7 +143,7 @@ def _reject_nil(body: Struct) -> None:
         raise Invalid([])
 
 
-def _problems(body: bytes, shape: type[Struct], rights: Mapping[str, str]) -> list[FieldProblem]:
+def _problems(body: bytes, shape: type[Struct], expected: Mapping[str, str]) -> list[FieldProblem]:
     """The slow path: msgspec stops at the first problem, a person wants to see them all."""
     try:
         given = msgspec.json.decode(body)
@@ -154,7 +154,7 @@ def _problems(body: bytes, shape: type[Struct], rights: Mapping[str, str]) -> li
     found = [
         FieldProblem(field.name, problem)
         for field in msgspec.structs.fields(shape)
-        if (problem := _problem(given, field, rights[field.name]))
+        if (problem := _problem(given, field, expected[field.name]))
     ]  # fmt: skip
     unknown = [FieldProblem(name, "is not known here: leave it out") for name in given if name not in shape.__struct_fields__]
     return found + unknown
