@@ -3,7 +3,8 @@
 
     .venv/bin/python benchmarks/audit.py [appointments]
 
-Fills a fresh folder (or, with CLINIC_STORE=mongo and CLINIC_MONGO_URL, a fresh database) with finished appointments and
+Fills a fresh folder (or, with CLINIC_STORE=mongo and CLINIC_MONGO_URL, a fresh database) with finished
+appointments and
 their charges, leaves out one charge in 100,000, and runs the command as a process of its own.
 """
 
@@ -39,13 +40,19 @@ START, END = datetime(2020, 12, 1, 13, tzinfo=UTC), datetime(2020, 12, 1, 14, tz
 
 def a_finished() -> Appointment:
     ids = uuid_utils.compat.uuid7(), uuid4(), uuid4()
-    return Appointment(id=ids[0], physician_id=ids[1], patient_id=ids[2], price=Money("200.00"), start=START, end=END)
+    return Appointment(
+        id=ids[0], physician_id=ids[1], patient_id=ids[2], price=Money("200.00"), start=START, end=END
+    )
 
 
 def charges_of(some: Sequence[Appointment], first: int) -> Sequence[Charge]:
     return [
         Charge.for_finished(
-            Received(each.finished_event, Origin(position=f"log/{number}", published_at=END, received_at=END)), POLICIES["hours-begun"], END
+            Received(
+                each.finished_event, Origin(position=f"log/{number}", published_at=END, received_at=END)
+            ),
+            POLICIES["hours-begun"],
+            END,
         )
         for number, each in enumerate(some, first)
         if each.finished_event and number % LEFT_OUT
@@ -74,7 +81,10 @@ def main() -> None:
         settings = replace(load(os.environ), data_dir=Path(folder), mongo_database=name)
         began = time.perf_counter()
         asyncio.run(fill(settings, appointments))
-        console.print(f"{settings.store}: {appointments:,} appointments and their charges kept in {time.perf_counter() - began:.0f} s")
+        console.print(
+            f"{settings.store}: {appointments:,} appointments and their charges kept in "
+            f"{time.perf_counter() - began:.0f} s"
+        )
         own = os.environ | {"CLINIC_DATA_DIR": folder, "CLINIC_MONGO_DATABASE": name}
         began = time.perf_counter()
         command = [sys.executable, "-m", "clinic", "audit", "--json"]
@@ -82,7 +92,10 @@ def main() -> None:
         took = time.perf_counter() - began
     summary = json.loads(audited.stdout.splitlines()[-1])
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
-    console.print(f"audited in {took:.0f} s, {appointments / took:,.0f}/s, peak {peak:.0f} MiB, exit {audited.returncode}: {summary}")
+    console.print(
+        f"audited in {took:.0f} s, {appointments / took:,.0f}/s, peak {peak:.0f} MiB, exit "
+        f"{audited.returncode}: {summary}"
+    )
 
 
 if __name__ == "__main__":

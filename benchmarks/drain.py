@@ -1,9 +1,11 @@
 # ruff: noqa: INP001 — a script's folder is no package
-"""How fast the financial service drains a backlog from Kafka into MongoDB, against a bare loop of the two drivers.
+"""How fast the financial service drains a backlog from Kafka into MongoDB, against a bare loop of the two
+drivers.
 
     CLINIC_MONGO_URL=… CLINIC_KAFKA_BOOTSTRAP_SERVERS=… .venv/bin/python benchmarks/drain.py [events]
 
-In turn A, B, A: A is the consumer as it runs in the service, B consumes the same events and calls insert_many with the same documents.
+In turn A, B, A: A is the consumer as it runs in the service, B consumes the same events and calls insert_many
+with the same documents.
 """
 
 import asyncio
@@ -41,7 +43,12 @@ class Silent(Telemetry):
 
 def an_event() -> AppointmentFinished:
     return AppointmentFinished(
-        appointment_id=uuid4(), physician_id=uuid4(), patient_id=uuid4(), price=Money("200.00"), start=START, end=END
+        appointment_id=uuid4(),
+        physician_id=uuid4(),
+        patient_id=uuid4(),
+        price=Money("200.00"),
+        start=START,
+        end=END,
     )
 
 
@@ -79,12 +86,20 @@ async def drained(settings: Settings, events: int) -> float:
 
 
 def bare(settings: Settings, events: int) -> float:
-    """Events a second, by consume and insert_many: documents as the service makes them, indexes too, nothing is decided."""
+    """Events a second, by consume and insert_many: documents as the service makes them, indexes too, nothing
+    is decided.
+    """
     run = uuid4().hex[:8]
     options: CodecOptions[dict[str, Any]] = CodecOptions(uuid_representation=UuidRepresentation.STANDARD)
-    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(settings.mongo_url, w="majority", journal=True)
+    client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(
+        settings.mongo_url, w="majority", journal=True
+    )
     kept = client[f"bare-{run}"].get_collection("charges", codec_options=options)
-    for index in (["charged_at", "_id"], ["physician_id", "charged_at", "_id"], ["patient_id", "charged_at", "_id"]):
+    for index in (
+        ["charged_at", "_id"],
+        ["physician_id", "charged_at", "_id"],
+        ["patient_id", "charged_at", "_id"],
+    ):
         kept.create_index([(name, 1) for name in index])
     usual = next(iter(client[_a_database(client)]["charges"].find().limit(1)))
     consumer = Consumer(
@@ -103,7 +118,9 @@ def bare(settings: Settings, events: int) -> float:
             continue
         began = began or time.perf_counter()
         ids = [uuid4() for _ in records]
-        kept.insert_many([{**usual, "_id": id_, "physician_id": id_, "patient_id": id_} for id_ in ids], ordered=False)
+        kept.insert_many(
+            [{**usual, "_id": id_, "physician_id": id_, "patient_id": id_} for id_ in ids], ordered=False
+        )
         consumer.commit(asynchronous=False)
         seen += len(records)
     rate = seen / (time.perf_counter() - began)
@@ -118,7 +135,9 @@ def _a_database(client: "pymongo.MongoClient[dict[str, Any]]") -> str:
 
 async def main() -> None:
     events = int(sys.argv[1]) if len(sys.argv) > 1 else 100_000
-    settings = replace(load(os.environ), store="mongo", transport="kafka", kafka_topic=f"drain-{uuid4().hex[:8]}")
+    settings = replace(
+        load(os.environ), store="mongo", transport="kafka", kafka_topic=f"drain-{uuid4().hex[:8]}"
+    )
     await fill(settings, events)
     first = await drained(settings, events)
     plain = await asyncio.to_thread(bare, settings, events)

@@ -1,9 +1,11 @@
 # ruff: noqa: INP001 — a script's folder is no package
-"""How long a finish takes to become a charge, over two processes at a steady rate, on SQLite or what the settings name.
+"""How long a finish takes to become a charge, over two processes at a steady rate, on SQLite or what the
+settings name.
 
     .venv/bin/python benchmarks/latency.py [seconds] [finishes a second]
 
-Each finish is sent at its own moment, whether or not the ones before were answered. A client then reads the charge with
+Each finish is sent at its own moment, whether or not the ones before were answered. A client then reads the
+charge with
 `Prefer: wait`; both times end when it has the charge in hand.
 """
 
@@ -26,7 +28,9 @@ WARMING_UP = 100
 
 
 class Client:
-    """Connections that are kept open, spoken to in plain bytes: the client's own work is part of what is measured."""
+    """Connections that are kept open, spoken to in plain bytes: the client's own work is part of what is
+    measured.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -97,7 +101,9 @@ def _services(stack: ExitStack) -> list[int]:
         "CLINIC_LOG_LEVEL": "warning",
     }
     for service, port in zip(("appointment", "financial"), ports, strict=True):
-        process = subprocess.Popen([sys.executable, "-m", "clinic", "run", service], env=os.environ | settings)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "clinic", "run", service], env=os.environ | settings
+        )
         stack.callback(process.wait, 15)
         stack.callback(process.terminate)
         _await_ready(process, port)
@@ -124,10 +130,14 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True)
     with ExitStack() as stack:
         taken = asyncio.run(measured(_services(stack), asked.seconds, asked.rate))
-    for what, times in zip(("from the request to finish", "from its answer"), zip(*taken, strict=True), strict=True):
+    for what, times in zip(
+        ("from the request to finish", "from its answer"), zip(*taken, strict=True), strict=True
+    ):
         ordered = sorted(times)
         p50, p99 = (ordered[int(len(ordered) * share)] * 1000 for share in (0.5, 0.99))
-        console.print(f"{what:<28} p50 {p50:6.2f} ms   p99 {p99:6.2f} ms   ({len(ordered)} finishes at {asked.rate}/s)")
+        console.print(
+            f"{what:<28} p50 {p50:6.2f} ms   p99 {p99:6.2f} ms   ({len(ordered)} finishes at {asked.rate}/s)"
+        )
 
 
 if __name__ == "__main__":

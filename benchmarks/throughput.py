@@ -3,7 +3,8 @@
 
     .venv/bin/python benchmarks/throughput.py [seconds a round]
 
-The service runs in a process of its own on a fresh SQLite folder, or on what CLINIC_STORE and CLINIC_TRANSPORT name.
+The service runs in a process of its own on a fresh SQLite folder, or on what CLINIC_STORE and
+CLINIC_TRANSPORT name.
 `wrk` (Debian: apt-get install wrk) drives it over 64
 connections, in turn: A stores, B validates the same and answers the same shape and stores nothing, A again.
 Behind the finishes the relay publishes into the event log meanwhile: that work is in their figures.
@@ -48,7 +49,8 @@ START = """
 wrk.method = "POST"
 wrk.path = "{path}"
 wrk.headers["Content-Type"] = "application/json"
-wrk.body = '{{"physician_id": "8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10", "patient_id": "2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"}}'
+wrk.body = '{{"physician_id": "8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10", ' ..
+  '"patient_id": "2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"}}'
 """
 FINISH = """
 local ids = {{}}
@@ -68,12 +70,16 @@ def app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
 
     @post("/nothing", before_request=json_body(NewAppointment), status_code=HTTPStatus.CREATED)
     async def start(data: JSONBody[NewAppointment]) -> Response[AppointmentResponse]:
-        started = Appointment.started(id=new_id(), physician_id=data.physician_id, patient_id=data.patient_id, price=price, now=now())
+        started = Appointment.started(
+            id=new_id(), physician_id=data.physician_id, patient_id=data.patient_id, price=price, now=now()
+        )
         return Response(appointment._shown(started), headers={"Location": f"/{started.id}/"})  # noqa: SLF001 — the same shape
 
     @post("/nothing/{appointment_id:uuid}/", status_code=HTTPStatus.OK)
     async def finish(appointment_id: UUID) -> AppointmentResponse:
-        started = Appointment.started(id=appointment_id, physician_id=appointment_id, patient_id=appointment_id, price=price, now=now())
+        started = Appointment.started(
+            id=appointment_id, physician_id=appointment_id, patient_id=appointment_id, price=price, now=now()
+        )
         return appointment._shown(started.finish(now())[0])  # noqa: SLF001 — the same shape
 
     made.register(start)
@@ -89,7 +95,15 @@ async def served() -> None:
     life = Lifecycle(container.telemetry())
     if "prepare" in sys.argv:
         await _prepare(container, Path(sys.argv[-1]))
-    await serve(Service(app(container, life), life, settings.appointment_host, settings.appointment_port, "CLINIC_APPOINTMENT"))
+    await serve(
+        Service(
+            app(container, life),
+            life,
+            settings.appointment_host,
+            settings.appointment_port,
+            "CLINIC_APPOINTMENT",
+        )
+    )
 
 
 async def _prepare(container: AppointmentContainer, ids: Path) -> None:
@@ -113,14 +127,20 @@ def rounds(console: Console, stack: ExitStack, seconds: int) -> None:
     _drive(script, START.format(path="/"), url, 2)
     for name, stored, nothing in (
         ("POST /", START.format(path="/"), START.format(path="/nothing")),
-        ("POST /{id}/", FINISH.format(ids=folder / "ids", prefix="", skip=0), FINISH.format(ids=folder / "ids", prefix="/nothing", skip=0)),
+        (
+            "POST /{id}/",
+            FINISH.format(ids=folder / "ids", prefix="", skip=0),
+            FINISH.format(ids=folder / "ids", prefix="/nothing", skip=0),
+        ),
     ):
         first, bare = _drive(script, stored, url, seconds), _drive(script, nothing, url, seconds)
         # Each finish is a first one: the last round goes on behind the first.
         again = stored.replace("local at = 0", f"local at = {int(first[0] * seconds * 1.1)}")
         second = _drive(script, again, url, seconds)
         for what, (rate, latency) in (("A stores", first), ("B stores nothing", bare), ("A stores", second)):
-            console.print(f"{name:<12} {what:<17} {rate:>8,.0f} requests/s   p50 {latency[0]}  p99 {latency[1]}")
+            console.print(
+                f"{name:<12} {what:<17} {rate:>8,.0f} requests/s   p50 {latency[0]}  p99 {latency[1]}"
+            )
         console.print(f"{name:<12} ratio A/B         {mean([first[0], second[0]]) / bare[0]:>8.2f}\n")
 
 
@@ -139,8 +159,14 @@ def _drive(script: Path, lua: str, url: str, seconds: int) -> tuple[float, tuple
 def _service(stack: ExitStack, folder: Path) -> str:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    settings = {"CLINIC_DATA_DIR": str(folder), "CLINIC_APPOINTMENT_PORT": str(port), "CLINIC_LOG_LEVEL": "warning"}
-    process = subprocess.Popen([sys.executable, __file__, "serve", "prepare", str(folder / "ids")], env=os.environ | settings)
+    settings = {
+        "CLINIC_DATA_DIR": str(folder),
+        "CLINIC_APPOINTMENT_PORT": str(port),
+        "CLINIC_LOG_LEVEL": "warning",
+    }
+    process = subprocess.Popen(
+        [sys.executable, __file__, "serve", "prepare", str(folder / "ids")], env=os.environ | settings
+    )
     stack.callback(process.wait, 15)
     stack.callback(process.terminate)
     url = f"http://127.0.0.1:{port}"

@@ -1,4 +1,6 @@
-"""Both services, whole and in this process: the real apps on real containers, called over HTTP without a network."""
+"""Both services, whole and in this process: the real apps on real containers, called over HTTP without a
+network.
+"""
 
 import asyncio
 import json
@@ -87,12 +89,16 @@ class Clinic:
                 appointment.create_app(self.appointment, self.front_desk_life),
                 financial.create_app(self.financial, self.accounting_life),
             ]
-            self.appointments, self.charges = [await stack.enter_async_context(client_of(app)) for app in apps]
+            self.appointments, self.charges = [
+                await stack.enter_async_context(client_of(app)) for app in apps
+            ]
             yield self
 
     async def start(self, physician_id: str = PHYSICIAN, patient_id: str = PATIENT) -> str:
         """The id of a new appointment."""
-        answer = await self.appointments.post("/", json={"physician_id": physician_id, "patient_id": patient_id})
+        answer = await self.appointments.post(
+            "/", json={"physician_id": physician_id, "patient_id": patient_id}
+        )
         assert answer.status_code == 201, answer.text
         return str(answer.json()["id"])
 
@@ -112,13 +118,20 @@ class Clinic:
 @asynccontextmanager
 async def client_of(app: Litestar) -> AsyncIterator[httpx.AsyncClient]:
     """A client of this app, while the app is alive. An error that the app does not answer fails the test."""
-    async with alive(app), httpx.AsyncClient(transport=httpx.ASGITransport(cast("Any", app)), base_url="http://clinic") as client:
+    async with (
+        alive(app),
+        httpx.AsyncClient(
+            transport=httpx.ASGITransport(cast("Any", app)), base_url="http://clinic"
+        ) as client,
+    ):
         yield client
 
 
 @asynccontextmanager
 async def alive(app: Litestar) -> AsyncIterator[None]:
-    """The app's lifespan, in a task of its own as a server does it: a fixture may begin and end in different ones."""
+    """The app's lifespan, in a task of its own as a server does it: a fixture may begin and end in different
+    ones.
+    """
     begun, end = asyncio.Event(), asyncio.Event()
 
     async def live() -> None:
@@ -189,7 +202,9 @@ class UnreachableAppointments(MemoryAppointments):
         self._lose()
         return saved
 
-    async def page(self, wanted: appointment_ports.AppointmentFilter, limit: int, after: UUID | None = None) -> Any:
+    async def page(
+        self, wanted: appointment_ports.AppointmentFilter, limit: int, after: UUID | None = None
+    ) -> Any:
         self._lose()
         return await super().page(wanted, limit, after)
 
@@ -223,7 +238,9 @@ class UnreachableCharges(MemoryCharges):
     async def wait_for(self, appointment_id: UUID, within: float) -> Charge:
         raise Unavailable(f"the charges do not answer about {appointment_id} within {within} s")
 
-    async def page(self, wanted: financial_ports.ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Any:
+    async def page(
+        self, wanted: financial_ports.ChargeFilter, limit: int, after: ChargeCursor | None = None
+    ) -> Any:
         raise Unavailable(f"the charges do not answer about {wanted}, {limit}, {after}")
 
     async def check(self) -> None:

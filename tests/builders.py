@@ -1,4 +1,6 @@
-"""Defaults that a test does not care about, and small stand-ins for the world: a clock, a pause, notices, a fault."""
+"""Defaults that a test does not care about, and small stand-ins for the world: a clock, a pause, notices, a
+fault.
+"""
 
 import asyncio
 import hashlib
@@ -34,7 +36,9 @@ def now() -> datetime:
 
 def an_appointment(**changes: Any) -> Appointment:
     """One that has started at one o'clock."""
-    usual = Appointment(id=uuid4(), physician_id=uuid4(), patient_id=uuid4(), price=Money("200.00"), start=ONE_O_CLOCK)
+    usual = Appointment(
+        id=uuid4(), physician_id=uuid4(), patient_id=uuid4(), price=Money("200.00"), start=ONE_O_CLOCK
+    )
     return replace(usual, **changes)
 
 
@@ -161,7 +165,9 @@ class Died(Exception):
 
 
 class Fault:
-    """Goes wrong at one step of several: before the step's work, or after it, when its outcome is lost on the way."""
+    """Goes wrong at one step of several: before the step's work, or after it, when its outcome is lost on the
+    way.
+    """
 
     def __init__(self, step: str, when: Literal["before", "after"], error: Exception, times: int = 1) -> None:
         self._step, self._when, self._error, self._left = step, when, error, times

@@ -1,4 +1,6 @@
-"""People who start and finish appointments while the services come and go, and remember what they were told."""
+"""People who start and finish appointments while the services come and go, and remember what they were
+told.
+"""
 
 import asyncio
 import random
@@ -13,7 +15,9 @@ from ledger import History, Json, read
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 GONE_AT_ONCE = (AttributeError,)
-"""What anyio raises where the other end dies while a connection is made: it asks for the peer of a socket that is gone."""
+"""What anyio raises where the other end dies while a connection is made: it asks for the peer of a socket
+that is gone.
+"""
 TRIES = 200
 """How often somebody who wants to know asks again: for some twenty seconds of closed doors."""
 
@@ -21,14 +25,22 @@ TRIES = 200
 class Client:
     """One person at the front desk, at times curious about charges.
 
-    What a service may have heard without the client hearing its answer is unknown: a connection that broke, a time-out,
+    What a service may have heard without the client hearing its answer is unknown: a connection that broke, a
+    time-out,
     and, for what changes something, a 503.
     """
 
     between_tries = 0.05, 0.15
     """Seconds."""
 
-    def __init__(self, http: httpx.AsyncClient, appointment_url: str, financial_url: str, history: History, dice: random.Random) -> None:
+    def __init__(
+        self,
+        http: httpx.AsyncClient,
+        appointment_url: str,
+        financial_url: str,
+        history: History,
+        dice: random.Random,
+    ) -> None:
         self._http, self._appointment_url, self._financial_url = http, appointment_url, financial_url
         self._history, self._dice = history, dice
 
@@ -36,7 +48,9 @@ class Client:
         """Start and finish appointments, beginning with those that wait, until that event."""
         while not until.is_set():
             await asyncio.sleep(self._dice.uniform(0, 0.02))
-            appointment_id = waiting_room.pop() if waiting_room and self._dice.random() < 0.3 else await self.start()  # some
+            appointment_id = (
+                waiting_room.pop() if waiting_room and self._dice.random() < 0.3 else await self.start()
+            )  # some
             if appointment_id is None:
                 await asyncio.sleep(0.05)
             elif self._dice.random() < 0.95:  # the rest stay unfinished
@@ -62,7 +76,9 @@ class Client:
 
     async def look_at_charge(self, appointment_id: str) -> None:
         """Remember its total, where there is one soon."""
-        _, charge = await self._ask("look", "GET", f"{self._financial_url}/{appointment_id}/", headers={"Prefer": "wait=1"})
+        _, charge = await self._ask(
+            "look", "GET", f"{self._financial_url}/{appointment_id}/", headers={"Prefer": "wait=1"}
+        )
         if charge is not None:
             self._history.saw_charge(appointment_id, Decimal(charge["total_price"]))
 
@@ -94,7 +110,11 @@ class Client:
         if answer.is_success:
             return self._read(answer)
         changes = method == "POST"
-        expected = {httpx.codes.SERVICE_UNAVAILABLE} if changes else {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.NOT_FOUND}
+        expected = (
+            {httpx.codes.SERVICE_UNAVAILABLE}
+            if changes
+            else {httpx.codes.SERVICE_UNAVAILABLE, httpx.codes.NOT_FOUND}
+        )
         if answer.status_code not in expected:
             self._history.surprises.add(f"{method} {url}: {answer.status_code} {answer.text}")
         return UNKNOWN if changes else REFUSED, None
@@ -103,5 +123,7 @@ class Client:
         try:
             return ACKNOWLEDGED, read(answer)
         except msgspec.DecodeError as error:
-            self._history.surprises.add(f"{answer.request.method} {answer.url}: {answer.status_code}, and no JSON: {error}")
+            self._history.surprises.add(
+                f"{answer.request.method} {answer.url}: {answer.status_code}, and no JSON: {error}"
+            )
             return UNKNOWN, None

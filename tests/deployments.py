@@ -1,4 +1,6 @@
-"""The services on MongoDB and Kafka, in databases, topics and groups of a test's own; and servers that a test may take away."""
+"""The services on MongoDB and Kafka, in databases, topics and groups of a test's own; and servers that a test
+may take away.
+"""
 
 import asyncio
 import random
@@ -39,7 +41,9 @@ def on_real_servers(folder: Path, processes: list[Process], mongo: str, kafka: s
     return pair
 
 
-def another(pair: Pair, processes: list[Process], context: Literal["appointment", "financial"], name: str) -> Service:
+def another(
+    pair: Pair, processes: list[Process], context: Literal["appointment", "financial"], name: str
+) -> Service:
     """One more instance of a service, at an address of its own."""
     (port,) = free_ports(1)
     settings = pair.environment | {f"CLINIC_{context.upper()}_PORT": str(port)}
@@ -59,7 +63,9 @@ class Server:
 
     @asynccontextmanager
     async def away(self, how: Outage) -> AsyncIterator[None]:
-        """Inside, it does not answer: its connections are refused, or nobody speaks on them. Afterwards it is back by itself."""
+        """Inside, it does not answer: its connections are refused, or nobody speaks on them. Afterwards it is
+        back by itself.
+        """
         container: Any = self._container
         if how == "frozen":
             await asyncio.to_thread(container.pause)
@@ -134,7 +140,9 @@ async def charged(http: httpx.AsyncClient, pair: Pair, ids: set[str], *, within:
 
 
 async def breaches(http: httpx.AsyncClient, pair: Pair, history: History) -> dict[str, set[str]]:
-    """What was promised to these clients and not kept, once everything that is finished had time to be charged."""
+    """What was promised to these clients and not kept, once everything that is finished had time to be
+    charged.
+    """
 
     async def all_are_charged() -> bool:
         found = await kept(http, pair.appointment.url, pair.financial.url)
@@ -156,12 +164,16 @@ async def readiness(http: httpx.AsyncClient, service: Service) -> Json:
 async def telemetry(http: httpx.AsyncClient, service: Service, what: str) -> int:
     """How often that happened since the service was started."""
     metrics = (await http.get(f"{service.url}/metrics")).raise_for_status().text
-    found = [line for line in metrics.splitlines() if line.startswith(f'clinic_events_total{{event="{what}"}}')]
+    found = [
+        line for line in metrics.splitlines() if line.startswith(f'clinic_events_total{{event="{what}"}}')
+    ]
     return int(float(found[0].split()[-1])) if found else 0
 
 
 @asynccontextmanager
-async def busy(http: httpx.AsyncClient, desks: list[tuple[Service, Service]], history: History) -> AsyncIterator[None]:
+async def busy(
+    http: httpx.AsyncClient, desks: list[tuple[Service, Service]], history: History
+) -> AsyncIterator[None]:
     """While inside, clients start, finish and look, each at its own pair of instances."""
     enough = asyncio.Event()
     async with asyncio.TaskGroup() as group:

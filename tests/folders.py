@@ -1,4 +1,6 @@
-"""Both contexts' data in a folder, and the command beside them: each call is a process of its own, so to say."""
+"""Both contexts' data in a folder, and the command beside them: each call is a process of its own, so to
+say.
+"""
 
 import asyncio
 import json
@@ -70,7 +72,10 @@ class Folder:
 
     def json(self, *words: str, code: int = 0) -> list[Any]:
         """The documents that it prints for a machine, their amounts as they are written."""
-        return [json.loads(line, parse_float=Decimal) for line in self.command(*words, "--json", code=code).splitlines()]
+        return [
+            json.loads(line, parse_float=Decimal)
+            for line in self.command(*words, "--json", code=code).splitlines()
+        ]
 
 
 async def _nothing(_front_desk: AppointmentContainer, _accounting: FinancialContainer) -> None:
@@ -78,7 +83,9 @@ async def _nothing(_front_desk: AppointmentContainer, _accounting: FinancialCont
 
 
 @contextmanager
-def a_folder(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Folder]:
+def a_folder(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Folder]:
     """Empty, and where the command finds it, on a terminal of eighty columns."""
     monkeypatch.chdir(path)
     for name, value in {"CLINIC_DATA_DIR": str(path / "data"), "COLUMNS": "80"}.items():

@@ -1,4 +1,6 @@
-"""What clients were told, compared in the end with what is kept: the proof that no charge is lost or doubled."""
+"""What clients were told, compared in the end with what is kept: the proof that no charge is lost or
+doubled.
+"""
 
 import asyncio
 import time
@@ -31,15 +33,21 @@ BILLED: Final[Mapping[str, Callable[[int], int]]] = {
 
 
 def due(appointment: Mapping[str, Any], pricing: str = "hours-begun") -> Decimal:
-    """What a finished appointment costs under a policy, half a cent rounded up, reckoned from its printed dates alone."""
-    elapsed = datetime.fromisoformat(appointment["end_date"]) - datetime.fromisoformat(appointment["start_date"])
+    """What a finished appointment costs under a policy, half a cent rounded up, reckoned from its printed
+    dates alone.
+    """
+    elapsed = datetime.fromisoformat(appointment["end_date"]) - datetime.fromisoformat(
+        appointment["start_date"]
+    )
     exact = Decimal(appointment["price"]) * BILLED[pricing](elapsed.days * 86_400 + elapsed.seconds) / 3600
     return exact.quantize(Decimal("0.01"), ROUND_HALF_UP)
 
 
 @dataclass
 class History:
-    """What clients were told. An answer that was lost is a class of its own: such a request may have been done or not."""
+    """What clients were told. An answer that was lost is a class of its own: such a request may have been
+    done or not.
+    """
 
     started: dict[str, Json] = field(default_factory=dict)
     finished: dict[str, Json] = field(default_factory=dict)
@@ -58,7 +66,10 @@ class History:
         self.behaviours["finished again"] += appointment["id"] in self.finished
         first = self.finished.setdefault(appointment["id"], appointment)
         self.answered_at.setdefault(appointment["id"], time.time())
-        if first != appointment or self.started.get(appointment["id"], first) | {"end_date": first["end_date"]} != first:
+        if (
+            first != appointment
+            or self.started.get(appointment["id"], first) | {"end_date": first["end_date"]} != first
+        ):
             self.changed.add(appointment["id"])
 
     def saw_charge(self, appointment_id: str, total: Decimal) -> None:
@@ -79,7 +90,10 @@ class Kept:
 
 async def kept(http: httpx.AsyncClient, appointment_url: str, financial_url: str) -> Kept:
     """Everything that both services show."""
-    return Kept([each async for each in _all(http, appointment_url)], [each async for each in _all(http, financial_url)])
+    return Kept(
+        [each async for each in _all(http, appointment_url)],
+        [each async for each in _all(http, financial_url)],
+    )
 
 
 async def _all(http: httpx.AsyncClient, url: str) -> AsyncIterator[Json]:
@@ -101,13 +115,19 @@ async def shown_charges(http: httpx.AsyncClient, url: str, ids: list[str]) -> di
     async def show(appointment_id: str) -> Decimal | None:
         async with some:
             answer = await http.get(f"{url}/{appointment_id}/")
-        return None if answer.status_code == httpx.codes.NOT_FOUND else Decimal(read(answer.raise_for_status())["total_price"])
+        return (
+            None
+            if answer.status_code == httpx.codes.NOT_FOUND
+            else Decimal(read(answer.raise_for_status())["total_price"])
+        )
 
     return dict(zip(ids, await asyncio.gather(*(show(each) for each in ids)), strict=True))
 
 
 def sums(found: Kept) -> tuple[Decimal, Decimal]:
-    """What all charges come to, and what all finished appointments cost, each under the policy that its charge names."""
+    """What all charges come to, and what all finished appointments cost, each under the policy that its
+    charge names.
+    """
     finished = [each for each in found.appointments if each["end_date"] is not None]
     policies = {each["appointment_id"]: _pricing(each) for each in found.charges}
     cost = (due(each, policies.get(each["id"], "hours-begun")) for each in finished)
@@ -132,7 +152,9 @@ class Verdict:
 
 
 def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) -> Verdict:
-    """Compare what was told with what is kept; `shown` is what the financial service says of single appointments."""
+    """Compare what was told with what is kept; `shown` is what the financial service says of single
+    appointments.
+    """
     appointments = {each["id"]: each for each in found.appointments}
     finished = {id_: each for id_, each in appointments.items() if each["end_date"] is not None}
     times_charged = Counter(each["appointment_id"] for each in found.charges)
@@ -141,19 +163,29 @@ def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) ->
     told = history.started | history.finished
     nobody_finished = finished.keys() - history.finished.keys() - history.perhaps_finished
     return Verdict(
-        lost=(history.finished.keys() | finished.keys()) - times_charged.keys() | (told.keys() - appointments.keys()),
+        lost=(history.finished.keys() | finished.keys()) - times_charged.keys()
+        | (told.keys() - appointments.keys()),
         doubled={id_ for id_, times in times_charged.items() if times > 1},
         wrong={
             id_
             for id_, total in totals.items()
-            if id_ in finished and total != due(history.finished.get(id_, finished[id_]), _pricing(charges[id_]))
+            if id_ in finished
+            and total != due(history.finished.get(id_, finished[id_]), _pricing(charges[id_]))
         }
-        | {id_ for id_, each in charges.items() if id_ in finished and _explained(each) != _explained(finished[id_])}
+        | {
+            id_
+            for id_, each in charges.items()
+            if id_ in finished and _explained(each) != _explained(finished[id_])
+        }
         | {id_ for id_, total in shown.items() if total != totals.get(id_)},
         changed=history.changed
         | {id_ for id_, total in history.seen.items() if totals.get(id_) != total}
         | {id_ for id_, each in history.finished.items() if appointments.get(id_) != each}
-        | {id_ for id_, each in history.started.items() if (appointments.get(id_, each) | {"end_date": None}) != each},
+        | {
+            id_
+            for id_, each in history.started.items()
+            if (appointments.get(id_, each) | {"end_date": None}) != each
+        },
         unfounded=(times_charged.keys() - finished.keys()) | nobody_finished,
         surprising=history.surprises,
     )

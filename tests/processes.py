@@ -1,4 +1,6 @@
-"""The program as real processes: started, watched, killed, and always ended. What they print is kept for a test that fails."""
+"""The program as real processes: started, watched, killed, and always ended. What they print is kept for a
+test that fails.
+"""
 
 import asyncio
 import contextlib
@@ -38,17 +40,23 @@ IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spa
 """A command in the foreground of a terminal of its own, whose keys are what is written to standard input."""
 
 
-async def eventually(condition: Callable[[], Awaitable[T]], *, within: float = 20.0, every: float = LOOK_EVERY) -> T:
+async def eventually(
+    condition: Callable[[], Awaitable[T]], *, within: float = 20.0, every: float = LOOK_EVERY
+) -> T:
     """The first answer that is true. Fails when the time is over."""
     give_up = monotonic() + within
     while not (answer := await condition()):
-        assert monotonic() < give_up, f"not within {within} s: {condition.__qualname__} still answers {answer!r}"
+        assert monotonic() < give_up, (
+            f"not within {within} s: {condition.__qualname__} still answers {answer!r}"
+        )
         await asyncio.sleep(every)
     return answer
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, below those that the system gives to clients: none may take them while a service is down."""
+    """Ports that nobody uses, below those that the system gives to clients: none may take them while a
+    service is down.
+    """
     ports = random.sample(range(20_000, 32_000), 50)
     found = [port for port in ports if _is_free(port)][:count]
     assert len(found) == count, "there are no free ports"
@@ -65,9 +73,13 @@ def _is_free(port: int) -> bool:
 
 
 class Process:
-    """A command as a process in a session of its own. It may be started again after it has ended; its logs go on."""
+    """A command as a process in a session of its own. It may be started again after it has ended; its logs go
+    on.
+    """
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path
+    ) -> None:
         self.name, self.command, self.folder = name, list(command), folder
         self.environment = {"PATH": os.environ["PATH"], **environment}
         self._running: subprocess.Popen[bytes] | None = None
@@ -158,7 +170,9 @@ class Process:
 class Service(Process):
     """A process that answers HTTP at `url`."""
 
-    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, url: str) -> None:
+    def __init__(
+        self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path, url: str
+    ) -> None:
         super().__init__(name, command, environment, folder)
         self.url = url
 
@@ -203,9 +217,13 @@ class Pair:
             "CLINIC_FINANCIAL_PORT": str(financial),
             **environment,
         }
-        urls = {"appointment": f"http://127.0.0.1:{appointment}", "financial": f"http://127.0.0.1:{financial}"}
+        urls = {
+            "appointment": f"http://127.0.0.1:{appointment}",
+            "financial": f"http://127.0.0.1:{financial}",
+        }
         self.appointment, self.financial = (
-            Service(name, (*PROGRAM, "run", name), self.environment, folder, url) for name, url in urls.items()
+            Service(name, (*PROGRAM, "run", name), self.environment, folder, url)
+            for name, url in urls.items()
         )
 
     @property

@@ -1,4 +1,6 @@
-"""A connection to MongoDB that can be cut after the server has done what it was asked, before anybody hears of it."""
+"""A connection to MongoDB that can be cut after the server has done what it was asked, before anybody hears
+of it.
+"""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -27,7 +29,9 @@ class Proxy:
         self.url = f"mongodb://127.0.0.1:{self._listening.getsockname()[1]}/?directConnection=true"
 
     def cut_after(self, sought: bytes, times: int = 1) -> None:
-        """The next requests that hold these bytes reach the server; its answers are swallowed, and the connection closed."""
+        """The next requests that hold these bytes reach the server; its answers are swallowed, and the
+        connection closed.
+        """
         with self._lock:
             self._sought, self._left = sought, times
 

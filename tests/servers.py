@@ -21,7 +21,9 @@ START_WITHIN = 60.0
 
 
 def require_docker() -> None:
-    """Skip the test, saying why, where no Docker engine answers. In CI the test fails: there, nothing may be left out."""
+    """Skip the test, saying why, where no Docker engine answers. In CI the test fails: there, nothing may be
+    left out.
+    """
     reason = missing_docker()
     if reason is None:
         return
@@ -43,8 +45,11 @@ def mongo(*, replica_set: bool) -> Iterator[str]:
     """A server of one node; the address under which a client finds it."""
     require_docker()
     port = free_port()
-    # The port is the same inside and outside, so that a replica set names itself by an address that holds in both places.
-    command = f"mongod --bind_ip_all --port {port} --setParameter enableTestCommands=1" + (" --replSet rs0" if replica_set else "")
+    # The port is the same inside and outside, so that a replica set names itself by an address that holds in
+    # both places.
+    command = f"mongod --bind_ip_all --port {port} --setParameter enableTestCommands=1" + (
+        " --replSet rs0" if replica_set else ""
+    )
     container = DockerContainer(MONGO_IMAGE).with_bind_ports(port, port).with_command(command)
     with container:
         url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
@@ -52,7 +57,9 @@ def mongo(*, replica_set: bool) -> Iterator[str]:
         if replica_set:
             client: pymongo.MongoClient[dict[str, Any]]
             with pymongo.MongoClient(url) as client:
-                client.admin.command("replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": f"127.0.0.1:{port}"}]})
+                client.admin.command(
+                    "replSetInitiate", {"_id": "rs0", "members": [{"_id": 0, "host": f"127.0.0.1:{port}"}]}
+                )
                 until(lambda: bool(client.admin.command("hello")["isWritablePrimary"]), "MongoDB's primary")
         yield url if not replica_set else f"mongodb://127.0.0.1:{port}/?replicaSet=rs0"
 
@@ -74,7 +81,8 @@ def kafka(**more: str) -> Iterator[str]:
         "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
         "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
-        # A member of the new protocol that joins, or dies, is noticed as soon as one of the old: by default it takes 5 s, or 45 s.
+        # A member of the new protocol that joins, or dies, is noticed as soon as one of the old: by default
+        # it takes 5 s, or 45 s.
         "KAFKA_GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS": "500",
         "KAFKA_GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS": "500",
         "KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS": "6000",
@@ -99,7 +107,9 @@ def answers(url: str) -> bool:
 
 def has_broker(address: str) -> bool:
     with suppress(Exception):
-        return bool(AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=1).brokers)
+        return bool(
+            AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=1).brokers
+        )
     return False
 
 

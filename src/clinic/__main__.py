@@ -7,7 +7,8 @@ import sys
 
 def main() -> int:
     """Run the command."""
-    # A Ctrl-C while the rest is being imported ends the process, as it does everywhere, and shows nobody a traceback.
+    # A Ctrl-C while the rest is being imported ends the process, as it does everywhere, and shows nobody a
+    # traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     from clinic.entrypoints.cli import main as cli  # noqa: PLC0415
 
@@ -18,7 +19,8 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read, `head` perhaps, has seen enough; what is left in the buffer goes nowhere when the process ends.
+        # Whoever read, `head` perhaps, has seen enough; what is left in the buffer goes nowhere when the
+        # process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code

@@ -24,10 +24,13 @@ def main() -> int:
     parser = _parser()
     chosen = vars(parser.parse_args())
     folder = Path(chosen.pop("folder"))
-    options = replace(USUAL[chosen["stack"]], **{name: value for name, value in chosen.items() if value is not None})
+    options = replace(
+        USUAL[chosen["stack"]], **{name: value for name, value in chosen.items() if value is not None}
+    )
     if unknown := unmatched(options):
         parser.error(
-            f"no fault of the {options.stack} stack is called {', '.join(unknown)}: see tests/campaign/plan.py, or try '* save.after'"
+            f"no fault of the {options.stack} stack is called {', '.join(unknown)}: see "
+            f"tests/campaign/plan.py, or try '* save.after'"
         )
     folder = (folder / f"{options.stack}-{options.seed}").absolute()
     shutil.rmtree(folder, ignore_errors=True)
@@ -38,7 +41,9 @@ def main() -> int:
         return 2
     outcome = uvloop.run(_proved(options, folder, console))
     report.show(console, outcome)
-    files = f"history: {report.write(outcome, folder)}\npicture: {draw(outcome, folder / 'time-to-charge.png')}"
+    files = (
+        f"history: {report.write(outcome, folder)}\npicture: {draw(outcome, folder / 'time-to-charge.png')}"
+    )
     console.print(f"again: {report.command(options)}\n{files}", highlight=False, soft_wrap=True)
     return report.exit_code(outcome)
 
@@ -48,12 +53,18 @@ async def _proved(options: Options, folder: Path, console: Console) -> Outcome:
         with report.watching(console) as watch:
             return await prove(options, Embedded(folder, options), watch)
     console.print("starting MongoDB and Kafka in containers ...")
-    with real_servers() as below, on_real_servers(folder, options, below) as stack, report.watching(console) as watch:
+    with (
+        real_servers() as below,
+        on_real_servers(folder, options, below) as stack,
+        report.watching(console) as watch,
+    ):
         return await prove(options, stack, watch)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="make prove", description="Load, faults and a ledger: is every finish charged exactly once?")
+    parser = argparse.ArgumentParser(
+        prog="make prove", description="Load, faults and a ledger: is every finish charged exactly once?"
+    )
     helps = {
         "seed": "the same seed, the same plan",
         "minutes": "at least so long",
@@ -68,8 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         usual = getattr(USUAL["embedded"], name)
         parser.add_argument(f"--{name}", type=type(usual), help=text)
     parser.add_argument("--stack", choices=["embedded", "real"], default="embedded")
-    parser.add_argument("--defect", choices=["none", *DEFECTS], help="plant one: see tests/campaign/defects.py")
-    parser.add_argument("--only", type=patterns, help=f"faults, such as 'kill *,* save.after'; '{NO_FAULT}': none at all")
+    parser.add_argument(
+        "--defect", choices=["none", *DEFECTS], help="plant one: see tests/campaign/defects.py"
+    )
+    parser.add_argument(
+        "--only", type=patterns, help=f"faults, such as 'kill *,* save.after'; '{NO_FAULT}': none at all"
+    )
     parser.add_argument("--folder", default="var/prove", help="where the history and the picture go")
     return parser
 

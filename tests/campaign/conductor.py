@@ -1,4 +1,6 @@
-"""Carries out the plan: arms points, signals processes, takes servers away, and keeps a journal of what really happened."""
+"""Carries out the plan: arms points, signals processes, takes servers away, and keeps a journal of what
+really happened.
+"""
 
 import asyncio
 import random
@@ -46,7 +48,12 @@ class Conductor:
     """`deeds` are those faults that only some stacks have, by the first word of their name."""
 
     def __init__(
-        self, control: Control, keepers: Mapping[str, list[Keeper]], post: Post, deeds: Mapping[str, Deed], dice: random.Random
+        self,
+        control: Control,
+        keepers: Mapping[str, list[Keeper]],
+        post: Post,
+        deeds: Mapping[str, Deed],
+        dice: random.Random,
     ) -> None:
         self._control, self._keepers, self._post, self._dice = control, keepers, post, dice
         self._deeds = dict(deeds) | {"tell": self._tell, "clock": self._step_clock}
@@ -62,7 +69,9 @@ class Conductor:
                     break
 
     async def gather_last_batches(self) -> None:
-        """Keep each instance from charging for a moment, so that its last batch is a large one, and nothing comes after it."""
+        """Keep each instance from charging for a moment, so that its last batch is a large one, and nothing
+        comes after it.
+        """
         for _ in self._keepers["financial"]:
             number = next(self._numbers)
             self._control.arm("charge.before", Armed(number, "delay", LAST_BATCH))
@@ -163,4 +172,6 @@ class Conductor:
         return struck
 
     def _keeper(self, name: str) -> Keeper:
-        return next(keeper for keepers in self._keepers.values() for keeper in keepers if keeper.service.name == name)
+        return next(
+            keeper for keepers in self._keepers.values() for keeper in keepers if keeper.service.name == name
+        )

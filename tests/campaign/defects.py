@@ -1,6 +1,8 @@
-"""Adapters that break one promise each, for whole services: the campaign must see it. See test_planted_defects.
+"""Adapters that break one promise each, for whole services: the campaign must see it. See
+test_planted_defects.
 
-Each stands above the fault points, where an adapter's own mistakes would be: what the store refuses, it hears.
+Each stands above the fault points, where an adapter's own mistakes would be: what the store refuses, it
+hears.
 """
 
 import asyncio
@@ -96,14 +98,24 @@ class ForgetsTheWholeOutbox(Broken):
 class ConfirmsBeforePublishing(Broken):
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         claimed: Sequence[ClaimedMessage] = await self._adapter.claim(limit)
-        await self._adapter.confirm([PublishResult(each.message, "nowhere", each.message.time) for each in claimed if each.message.time])
+        await self._adapter.confirm(
+            [
+                PublishResult(each.message, "nowhere", each.message.time)
+                for each in claimed
+                if each.message.time
+            ]
+        )
         return claimed
 
 
 class DropsOneOfABatch(Broken):
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         published: Sequence[PublishResult] = await self._adapter.publish(batch[1:] or batch)
-        return published if len(published) == len(batch) else [replace(published[0], message=batch[0]), *published]
+        return (
+            published
+            if len(published) == len(batch)
+            else [replace(published[0], message=batch[0]), *published]
+        )
 
 
 class CommitsBeforeCharging(Broken):
@@ -151,14 +163,17 @@ class ChargesAgain(Broken):
 
     async def add(self, charges: Sequence[Charge]) -> AddResult:
         ids = [(each.appointment_id.bytes,) for each in charges]
-        await self._file.write(lambda connection: connection.executemany("DELETE FROM charges WHERE appointment_id = ?", ids))
+        await self._file.write(
+            lambda connection: connection.executemany("DELETE FROM charges WHERE appointment_id = ?", ids)
+        )
         return await self._adapter.add(charges)  # type: ignore[no-any-return]
 
 
 class RoundsDown(Broken):
     async def add(self, charges: Sequence[Charge]) -> AddResult:
         totals = [Money.of_cents(int(each.price.cents * each.hours)) for each in charges]
-        return await self._adapter.add([replace(each, total=total) for each, total in zip(charges, totals, strict=True)])  # type: ignore[no-any-return]
+        rounded = [replace(each, total=total) for each, total in zip(charges, totals, strict=True)]
+        return await self._adapter.add(rounded)  # type: ignore[no-any-return]
 
 
 class SaysNewOfWhatIsKnown(Broken):
@@ -188,7 +203,9 @@ DEFECTS: Final = {
     "conflict-is-success": Defect("appointments", AnswersAConflictWithSuccess),
     "end-changes-on-repeat": Defect("appointments", ForgetsTheEnd),
     "publishes-past-its-lease": Defect("appointments", ForgetsWhenItsLeaseEnds, is_seen=False),
-    "wrong-rounding": Defect("charges", RoundsDown, {"CLINIC_PRICING": "pro-rata", "CLINIC_HOURLY_PRICE": "133.33"}),
+    "wrong-rounding": Defect(
+        "charges", RoundsDown, {"CLINIC_PRICING": "pro-rata", "CLINIC_HOURLY_PRICE": "133.33"}
+    ),
     "save-without-the-fact": Defect("appointments", LosesTheFact),
     "lease-ignored": Defect("appointments", IgnoresItsLease, {"CLINIC_LEASE": "0.1"}),
     "confirm-clears-the-outbox": Defect("appointments", ForgetsTheWholeOutbox),

@@ -1,4 +1,6 @@
-"""The stack without servers: one process of each service, SQLite's files in a folder, and an event log that may be replaced."""
+"""The stack without servers: one process of each service, SQLite's files in a folder, and an event log that
+may be replaced.
+"""
 
 import asyncio
 import sqlite3
@@ -25,7 +27,10 @@ class Embedded(Stack):
     def __init__(self, folder: Path, options: Options) -> None:
         self.data, self.control = folder / "data", Control(folder / "points")
         settings = {"CLINIC_DATA_DIR": str(self.data)}
-        self.services = {context: services(folder, context, 1, settings, options) for context in ("appointment", "financial")}
+        self.services = {
+            context: services(folder, context, 1, settings, options)
+            for context in ("appointment", "financial")
+        }
 
     def unacknowledged(self) -> int:
         with suppress(sqlite3.OperationalError):  # killed before it had made its tables
@@ -33,10 +38,17 @@ class Embedded(Stack):
         return 0
 
     def _read_after(self) -> int:
-        with closing(read_only(self.data / "events.db")) as log, closing(read_only(self.data / "events.financial.db")) as kept:
+        with (
+            closing(read_only(self.data / "events.db")) as log,
+            closing(read_only(self.data / "events.financial.db")) as kept,
+        ):
             (id_,) = log.execute("SELECT id FROM log").fetchone()
             known, place = kept.execute("SELECT log, seq FROM place").fetchone()
-            return int(log.execute("SELECT count(*) FROM events WHERE seq > ?", (place if known == id_ else 0,)).fetchone()[0])
+            return int(
+                log.execute(
+                    "SELECT count(*) FROM events WHERE seq > ?", (place if known == id_ else 0,)
+                ).fetchone()[0]
+            )
 
     def _remove_log(self) -> None:
         for path in self.data.glob("events.db*"):
@@ -45,7 +57,10 @@ class Embedded(Stack):
 
     def dead_letters(self) -> list[Letter]:
         with closing(read_only(self.data / "financial.db")) as kept:
-            return [Letter(*row) for row in kept.execute("SELECT message_id, length, sha256, reason FROM dead_letters")]
+            return [
+                Letter(*row)
+                for row in kept.execute("SELECT message_id, length, sha256, reason FROM dead_letters")
+            ]
 
     def deeds(self, keepers: Mapping[str, list[Keeper]]) -> Mapping[str, Deed]:
         (keeper,) = keepers["appointment"]

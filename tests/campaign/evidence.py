@@ -1,4 +1,6 @@
-"""What the services themselves wrote down: when each appointment was finished and charged, and who was handed which fact."""
+"""What the services themselves wrote down: when each appointment was finished and charged, and who was handed
+which fact.
+"""
 
 import re
 from collections import Counter, defaultdict
@@ -49,7 +51,8 @@ def gathered(services: Iterable[Service], held: Path, *, leases_outlive_processe
         for line in text.splitlines():
             _read(evidence, line)
         evidence.tracebacks += [
-            text[found.start() :][:LONGEST] for found in re.finditer(r"^(.*\+ Exception Group )?Traceback", text, re.MULTILINE)
+            text[found.start() :][:LONGEST]
+            for found in re.finditer(r"^(.*\+ Exception Group )?Traceback", text, re.MULTILINE)
         ]
     notes = [msgspec.json.decode(line) for path in held.iterdir() for line in path.read_bytes().splitlines()]
     evidence.held_twice = _held_twice(sorted(notes, key=lambda note: note["at"]), leases_outlive_processes)

@@ -48,13 +48,17 @@ class Keeper:
     async def _start_again(self, http: httpx.AsyncClient) -> None:
         ended, was_up = monotonic(), self.up.is_set()
         self.up.clear()
-        if was_up and not self._asked and self.service.exit_code != -SIGKILL:  # without its servers it does not even start
+        if (
+            was_up and not self._asked and self.service.exit_code != -SIGKILL
+        ):  # without its servers it does not even start
             self.ends.append(self.service.exit_code or 0)
         self._asked = False
         await asyncio.sleep(self._dice.uniform(0.0, 0.2))
         if self._kept_down:
             return
-        self.service.environment |= {name: self._dice.choice(values) for name, values in self._changes.items()}
+        self.service.environment |= {
+            name: self._dice.choice(values) for name, values in self._changes.items()
+        }
         self.service.start()
         while self.service.exit_code is None:
             with suppress(httpx.TransportError):
@@ -95,7 +99,9 @@ class Keeper:
             await asyncio.wait_for(self.up.wait(), within)
 
     async def ready(self, *, within: float) -> None:
-        """Return once it says that it is ready, whatever it has to be started again for meanwhile. Raises `DidNotComeBack`."""
+        """Return once it says that it is ready, whatever it has to be started again for meanwhile. Raises
+        `DidNotComeBack`.
+        """
         with self._missed_after(within):
             async with asyncio.timeout(within):
                 while True:

@@ -1,6 +1,8 @@
-"""A service as it ships, with the campaign's wrappers around its ports: `python -m campaign.launcher FOLDER NAME DEFECT run …`.
+"""A service as it ships, with the campaign's wrappers around its ports: `python -m campaign.launcher FOLDER
+NAME DEFECT run …`.
 
-From the inside out: the adapter, the post that slips strangers' messages in, the fault points, a planted defect if one is
+From the inside out: the adapter, the post that slips strangers' messages in, the fault points, a planted
+defect if one is
 asked for, and a witness of what the relay is handed.
 """
 
@@ -31,7 +33,12 @@ LONGEST: Final = 5 * 3600
 """Seconds that an appointment may have lasted when it begins."""
 NO_LIMIT: Final = 4_294_967_294
 PORTS: Final = (
-    (AppointmentContainer, "appointments", "file", {"add": "add", "save": "save", "claim": "hand-over", "confirm": "confirm"}),
+    (
+        AppointmentContainer,
+        "appointments",
+        "file",
+        {"add": "add", "save": "save", "claim": "hand-over", "confirm": "confirm"},
+    ),
     (AppointmentContainer, "publisher", "log", {"publish": "publish"}),
     (FinancialContainer, "subscription", "place", {"receive": "delivery", "acknowledge": "acknowledge"}),
     (FinancialContainer, "charges", "file", {"add": "charge"}),
@@ -54,7 +61,9 @@ class WithPost:
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         for letter in sorted((self._folder / "post").glob("[0-9]*")):
-            with suppress(ClinicError, FileNotFoundError):  # it stays in the post, or another instance was quicker
+            with suppress(
+                ClinicError, FileNotFoundError
+            ):  # it stays in the post, or another instance was quicker
                 messages = _messages.decode(letter.read_bytes())
                 _note_a_try(self._folder / "tries" / letter.name)
                 await self._publisher.publish(messages)
@@ -64,7 +73,9 @@ class WithPost:
 
 
 class Hesitant:
-    """Appointments that take their time to be read, so that of two who finish one at once both decide before either saves."""
+    """Appointments that take their time to be read, so that of two who finish one at once both decide before
+    either saves.
+    """
 
     def __init__(self, appointments: Any, dice: random.Random) -> None:
         self._appointments, self._dice = appointments, dice
@@ -126,10 +137,20 @@ def main() -> int:
         _set_clock(AppointmentContainer, name, partial(clock, folder / "clock.appointment", dice))
     for container, name, file, calls in PORTS:
         _wrap(container, name, file, partial(_wrapped, name, calls, points, defect, witness))
-    return cli.main(sys.argv[4:]) if sys.stdin.readline() else 0  # at the end of the campaign nobody gives the word
+    return (
+        cli.main(sys.argv[4:]) if sys.stdin.readline() else 0
+    )  # at the end of the campaign nobody gives the word
 
 
-def _wrapped(name: str, calls: dict[str, str], points: Points, defect: Defect | None, witness: Witness, adapter: Any, file: Any) -> Any:
+def _wrapped(
+    name: str,
+    calls: dict[str, str],
+    points: Points,
+    defect: Defect | None,
+    witness: Witness,
+    adapter: Any,
+    file: Any,
+) -> Any:
     if name == "publisher":
         adapter = WithPost(adapter, points.folder)
     if name == "appointments":
@@ -145,7 +166,10 @@ def _unwatched(adapter: Any, _: Witness) -> Any:
     return adapter
 
 
-WITNESSES: Final[dict[str, Callable[[Any, Witness], Any]]] = {"appointments": WitnessOfClaims, "publisher": WitnessOfPublications}
+WITNESSES: Final[dict[str, Callable[[Any, Witness], Any]]] = {
+    "appointments": WitnessOfClaims,
+    "publisher": WitnessOfPublications,
+}
 
 
 def _set_clock(container: Any, name: str, clock: Callable[[], datetime]) -> None:
@@ -156,7 +180,9 @@ def _set_clock(container: Any, name: str, clock: Callable[[], datetime]) -> None
 
 def _wrap(container: Any, name: str, file: str, wrap: Callable[[Any, Any], Any]) -> None:
     shipped = getattr(container, name)
-    shipped.override(Singleton(wrap, Selector(shipped.selector, **shipped.providers), getattr(container, file)))
+    shipped.override(
+        Singleton(wrap, Selector(shipped.selector, **shipped.providers), getattr(container, file))
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What strangers and repetitions put on the topic: things that nobody can read, old facts again, and facts that contradict."""
+"""What strangers and repetitions put on the topic: things that nobody can read, old facts again, and facts
+that contradict.
+"""
 
 import random
 from collections.abc import Iterator, Sequence
@@ -45,7 +47,11 @@ class Stranger(NamedTuple):
     def is_kept(self, letters: Sequence[Letter]) -> bool:
         """Whether that is so, word for word."""
         own = [each for each in letters if each.message_id == self.message_id]
-        alike = [each for each in own if (each.length, each.sha256) == (len(self.data), sha256(self.data).hexdigest())]
+        alike = [
+            each
+            for each in own
+            if (each.length, each.sha256) == (len(self.data), sha256(self.data).hexdigest())
+        ]
         return 1 <= len(own) <= self.tries and own == [each for each in alike if self.reason in each.reason]
 
 
@@ -77,14 +83,21 @@ class Post:
     def strangers_sent(self) -> list[Stranger]:
         """All that was published and cannot become a charge."""
         return [
-            Stranger(message.id, self._reasons[message.id], message.data or b"", _tries(self._control.folder / "tries" / path.name))
+            Stranger(
+                message.id,
+                self._reasons[message.id],
+                message.data or b"",
+                _tries(self._control.folder / "tries" / path.name),
+            )
             for path in (self._control.folder / "sent").iterdir()
             for message in msgspec.json.decode(path.read_bytes(), type=list[Message])
             if message.id in self._reasons
         ]
 
     def _garbage(self) -> Sequence[Message]:
-        """What cannot be read, and what can be but not charged, under keys that others wait for, beside facts that are right."""
+        """What cannot be read, and what can be but not charged, under keys that others wait for, beside facts
+        that are right.
+        """
         wrong = dict(self._dice.sample(list(self._unreadable()), 2)) | {TOO_MUCH: self._beyond_all_money()}
         strangers = [(reason, replace(each, id=f"{STRANGER}{uuid4()}")) for reason, each in wrong.items()]
         self._reasons |= {each.id: reason for reason, each in strangers}
@@ -99,7 +112,14 @@ class Post:
 
     def _unreadable(self) -> Iterator[tuple[str, Message]]:
         known = list(self._history.started) or [str(uuid4())]
-        event = to_message(_fact(self._dice.choice(known), datetime.fromisoformat("2020-01-01T13:00:00+00:00"), 60, Money("1.00")))
+        event = to_message(
+            _fact(
+                self._dice.choice(known),
+                datetime.fromisoformat("2020-01-01T13:00:00+00:00"),
+                60,
+                Money("1.00"),
+            )
+        )
         data = event.data or b""
         yield "truncated", replace(event, data=data[: len(data) // 2])
         yield "malformed", replace(event, data=b"\xff\xfe\x00")
@@ -119,7 +139,12 @@ class Post:
         seen = [self._history.finished[each] for each in self._history.seen if each in self._history.finished]
         chosen = [_told(each) for each in self._dice.sample(seen, min(3, len(seen)))]
         self.told_otherwise |= {str(each.appointment_id) for each in chosen}
-        return [self._at_times_anew(to_message(replace(each, price=Money("1.23"), end=each.end + timedelta(hours=5)))) for each in chosen]
+        return [
+            self._at_times_anew(
+                to_message(replace(each, price=Money("1.23"), end=each.end + timedelta(hours=5)))
+            )
+            for each in chosen
+        ]
 
     def _at_times_anew(self, event: Message) -> Message:
         """Under an event id that nobody knows, for a fact that is known by its appointment."""
@@ -129,8 +154,12 @@ class Post:
 def _told(appointment: Json) -> AppointmentFinished:
     """The fact that the service tells of it."""
     start, end = (datetime.fromisoformat(f"{appointment[name]}+00:00") for name in ("start_date", "end_date"))
-    event = _fact(appointment["id"], start, (end - start).total_seconds(), Money(Decimal(appointment["price"])))
-    return replace(event, physician_id=UUID(appointment["physician_id"]), patient_id=UUID(appointment["patient_id"]))
+    event = _fact(
+        appointment["id"], start, (end - start).total_seconds(), Money(Decimal(appointment["price"]))
+    )
+    return replace(
+        event, physician_id=UUID(appointment["physician_id"]), patient_id=UUID(appointment["patient_id"])
+    )
 
 
 def _fact(appointment_id: str, start: datetime, seconds: float, price: Money) -> AppointmentFinished:

@@ -1,4 +1,6 @@
-"""What goes wrong, in which order: the same for the same seed. Each kind once, in a shuffled order, then again and again."""
+"""What goes wrong, in which order: the same for the same seed. Each kind once, in a shuffled order, then
+again and again.
+"""
 
 import random
 from collections import defaultdict
@@ -17,7 +19,10 @@ Kind = tuple[str, str]
 
 ANY_MOMENT: Final = "at any moment"
 NO_FAULT: Final = "nothing"
-FILLED: Final = {"appointment": ("add.before", "publish.before", "confirm.before"), "financial": ("charge.before", "dead-letter.before")}
+FILLED: Final = {
+    "appointment": ("add.before", "publish.before", "confirm.before"),
+    "financial": ("charge.before", "dead-letter.before"),
+}
 """Where a disk is full all of a sudden."""
 CUT: Final = ("add", "save", "confirm", "charge", "dead-letter")
 """Writes whose answers a proxy swallows."""
@@ -78,7 +83,9 @@ class Fault(Struct, frozen=True):
 
 
 def kinds(options: Options) -> dict[str, list[Kind]]:
-    """Every kind of fault that this campaign has, in the lane that brings it about. Lanes work side by side."""
+    """Every kind of fault that this campaign has, in the lane that brings it about. Lanes work side by
+    side.
+    """
     embedded = options.stack == "embedded"
     found: dict[str, list[Kind]] = {}
     for context, calls in CALLS.items():
@@ -105,7 +112,9 @@ def patterns(text: str) -> tuple[str, ...]:
 def unmatched(options: Options) -> list[str]:
     """The wanted patterns that no fault of this stack meets."""
     all_ = [kind for each in kinds(Options(stack=options.stack)).values() for kind in each]
-    return [repr(pattern) for pattern in options.only if not any(_is_wanted(kind, [pattern]) for kind in all_)]
+    return [
+        repr(pattern) for pattern in options.only if not any(_is_wanted(kind, [pattern]) for kind in all_)
+    ]
 
 
 def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
@@ -115,12 +124,16 @@ def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]
     while order:
         for what, where in order:
             seconds = clocks[where] = _seconds(what, where, options.lease, dice, clocks[where])
-            yield Fault(next(numbers), name, what, where, round(seconds, 2), round(dice.uniform(rest / 10, rest), 2))
+            yield Fault(
+                next(numbers), name, what, where, round(seconds, 2), round(dice.uniform(rest / 10, rest), 2)
+            )
         order, rest = dice.sample(wanted, len(wanted)), REST_OF_SERVERS if name == "servers" else REST
 
 
 def epilogue(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
-    """Every error once more, in quick succession: from then on nothing is started anew, so that whatever one leaves behind stays."""
+    """Every error once more, in quick succession: from then on nothing is started anew, so that whatever one
+    leaves behind stays.
+    """
     dice = random.Random(f"{options.seed} {name}, at the end")  # noqa: S311 — a seeded plan
     passing = [kind for kind in wanted if kind[0] in ("error", "refuse")]
     for number, (what, where) in enumerate(dice.sample(passing, len(passing)), 1):

@@ -1,4 +1,6 @@
-"""How long each appointment waited for its charge over a campaign, and what went wrong meanwhile, as a picture."""
+"""How long each appointment waited for its charge over a campaign, and what went wrong meanwhile, as a
+picture.
+"""
 
 from collections.abc import Sequence
 from math import nan
@@ -54,7 +56,15 @@ NAMES: Final = {
 def draw(outcome: Outcome, path: Path) -> Path:
     """Write it as PNG."""
     waits = sorted(outcome.found.evidence.waits(outcome.found.history.answered_at).values())
-    with plt.rc_context({"font.size": 9, "axes.edgecolor": FAINT, "text.color": INK, "axes.labelcolor": INK, "svg.fonttype": "none"}):
+    with plt.rc_context(
+        {
+            "font.size": 9,
+            "axes.edgecolor": FAINT,
+            "text.color": INK,
+            "axes.labelcolor": INK,
+            "svg.fonttype": "none",
+        }
+    ):
         figure, (above, below) = plt.subplots(
             2, 1, figsize=(12, 6.6), dpi=150, sharex=True, height_ratios=(3.4, 1.25), layout="constrained"
         )
@@ -76,10 +86,18 @@ def _waits(axes: Any, waits: Sequence[tuple[float, float]]) -> None:
     at, slowest = max(shown, key=lambda each: each[1])
     axes.scatter([at], [slowest], s=22, color=LINE, zorder=3)
     axes.annotate(
-        f"slowest: {slowest:.1f} s", (at, slowest), xytext=(0, 9), textcoords="offset points", ha="center", color=INK, fontweight="bold"
+        f"slowest: {slowest:.1f} s",
+        (at, slowest),
+        xytext=(0, 9),
+        textcoords="offset points",
+        ha="center",
+        color=INK,
+        fontweight="bold",
     )
     axes.set_ylim(min(wait for _, wait in shown), slowest * 2.5)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds * 1000:g} ms" if seconds < 1 else f"{seconds:g} s"))
+    axes.yaxis.set_major_formatter(
+        FuncFormatter(lambda seconds, _: f"{seconds * 1000:g} ms" if seconds < 1 else f"{seconds:g} s")
+    )
     axes.set_ylabel("from finish to charge")
     axes.grid(axis="y", color=FAINT, linewidth=0.5, alpha=0.7)
     axes.legend(loc="lower right", frameon=False)
@@ -92,7 +110,10 @@ def _medians(waits: Sequence[tuple[float, float]]) -> Sequence[tuple[float, floa
     chunks: list[list[float]] = [[] for _ in range(int(waits[-1][0] // width) + 1)]
     for at, wait in waits:
         chunks[max(0, int(at // width))].append(wait)
-    return [((number + 0.5) * width, sorted(found)[len(found) // 2] if found else nan) for number, found in enumerate(chunks)]
+    return [
+        ((number + 0.5) * width, sorted(found)[len(found) // 2] if found else nan)
+        for number, found in enumerate(chunks)
+    ]
 
 
 def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) -> None:
@@ -100,7 +121,16 @@ def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) 
     for each in journal:
         row, colour, at = rows.index(_lane(each)), COLOURS[each.fault.what], each.began - began
         if each.fault.what in LASTING:
-            axes.barh(row, each.ended - each.began, left=at, height=0.5, align="center", color=colour, alpha=0.35, linewidth=0)
+            axes.barh(
+                row,
+                each.ended - each.began,
+                left=at,
+                height=0.5,
+                align="center",
+                color=colour,
+                alpha=0.35,
+                linewidth=0,
+            )
         axes.plot([at], [row], "|", color=colour, markersize=9, markeredgewidth=0.9)
     happened = {COLOURS[each.fault.what] for each in journal}
     names = {what: name for what, name in NAMES.items() if COLOURS[what] in happened}
@@ -109,10 +139,18 @@ def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) 
     axes.set_yticks(range(len(rows)), [LANES[row] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MultipleLocator(_between_ticks(ended - began)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02}"))
+    axes.xaxis.set_major_formatter(
+        FuncFormatter(lambda seconds, _: f"{int(seconds) // 60}:{int(seconds) % 60:02}")
+    )
     axes.set_xlabel("minutes since the campaign began")
     if names:
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.32), ncols=max(1, len(names)), frameon=False, handletextpad=0.2)
+        axes.legend(
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.32),
+            ncols=max(1, len(names)),
+            frameon=False,
+            handletextpad=0.2,
+        )
     _bare(axes)
 
 
@@ -139,7 +177,9 @@ def _titles(axes: Any, outcome: Outcome, charged: int) -> None:
         pad=22,
     )
     stack = (
-        "SQLite, one process of each service" if outcome.options.stack == "embedded" else "MongoDB and Kafka, two processes of each service"
+        "SQLite, one process of each service"
+        if outcome.options.stack == "embedded"
+        else "MongoDB and Kafka, two processes of each service"
     )
     axes.text(
         0,

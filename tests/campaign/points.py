@@ -1,4 +1,6 @@
-"""Fault points: both sides of each call of a port on a fact's way. Files carry the word: they outlive kill -9 of either end."""
+"""Fault points: both sides of each call of a port on a fact's way. Files carry the word: they outlive kill -9
+of either end.
+"""
 
 import asyncio
 import os
@@ -21,7 +23,10 @@ CALLS: Final[Mapping[str, tuple[str, ...]]] = {
     "appointment": ("add", "save", "hand-over", "publish", "confirm"),
     "financial": ("delivery", "charge", "dead-letter", "acknowledge"),
 }
-POINTS: Final = {context: [f"{call}.{side}" for call, side in product(calls, ("before", "after"))] for context, calls in CALLS.items()}
+POINTS: Final = {
+    context: [f"{call}.{side}" for call, side in product(calls, ("before", "after"))]
+    for context, calls in CALLS.items()
+}
 
 
 class Armed(Struct, frozen=True):
@@ -70,7 +75,9 @@ class Points:
 class AtPoints:
     """An adapter with a fault point on either side of some of its calls."""
 
-    def __init__(self, adapter: Any, calls: Mapping[str, str], points: Points, fill: Callable[[float], Awaitable[None]]) -> None:
+    def __init__(
+        self, adapter: Any, calls: Mapping[str, str], points: Points, fill: Callable[[float], Awaitable[None]]
+    ) -> None:
         self._adapter, self._calls, self._points, self._fill = adapter, calls, points, fill
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,6 @@
-"""The real stack: two instances of each service, MongoDB behind proxies that can cut, and Kafka, in containers of its own."""
+"""The real stack: two instances of each service, MongoDB behind proxies that can cut, and Kafka, in
+containers of its own.
+"""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -37,7 +39,14 @@ BACK_WITHIN = 60.0
 
 
 def _command(name: str, collection: str) -> bytes:
-    return b"\x02" + name.encode() + b"\x00" + (len(collection) + 1).to_bytes(4, "little") + collection.encode() + b"\x00"
+    return (
+        b"\x02"
+        + name.encode()
+        + b"\x00"
+        + (len(collection) + 1).to_bytes(4, "little")
+        + collection.encode()
+        + b"\x00"
+    )
 
 
 SOUGHT: Final = {
@@ -67,7 +76,9 @@ def real_servers() -> Iterator[RealServers]:
 class Real(Stack):
     """Databases, a topic and a group of its own, on those servers."""
 
-    def __init__(self, folder: Path, options: Options, below: RealServers, proxies: Mapping[str, Proxy]) -> None:
+    def __init__(
+        self, folder: Path, options: Options, below: RealServers, proxies: Mapping[str, Proxy]
+    ) -> None:
         self._below, self._proxies, self._name = below, proxies, f"campaign-{uuid4().hex[:12]}"
         self.control = Control(folder / "points")
         self.services = {
@@ -92,7 +103,9 @@ class Real(Stack):
 
     def unacknowledged(self) -> int:
         """What stands between the group's offsets and the end of each partition."""
-        consumer = Consumer({"bootstrap.servers": self._below.kafka.address, "group.id": self._name, "log_level": 0})
+        consumer = Consumer(
+            {"bootstrap.servers": self._below.kafka.address, "group.id": self._name, "log_level": 0}
+        )
         partitions = [TopicPartition(self._name, number) for number in range(PARTITIONS)]
         try:
             places = consumer.committed(partitions, timeout=10)
@@ -117,7 +130,11 @@ class Real(Stack):
         return struck
 
     def _answers(self, what: str) -> bool:
-        return servers.answers(self._below.mongo.address) if what == "mongo" else servers.has_broker(self._below.kafka.address)
+        return (
+            servers.answers(self._below.mongo.address)
+            if what == "mongo"
+            else servers.has_broker(self._below.kafka.address)
+        )
 
     async def _cut(self, fault: Fault) -> Struck | None:
         context, sought = SOUGHT[fault.where]
@@ -145,7 +162,10 @@ def on_real_servers(folder: Path, options: Options, below: RealServers) -> Itera
             folder,
             options,
             below,
-            {context: proxies.enter_context(proxied(below.mongo.address)) for context in ("appointment", "financial")},
+            {
+                context: proxies.enter_context(proxied(below.mongo.address))
+                for context in ("appointment", "financial")
+            },
         )
 
 

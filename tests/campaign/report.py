@@ -1,4 +1,6 @@
-"""What a person sees: how a campaign goes on, what happened, and the ledger. The same as a file, so that a run repeats."""
+"""What a person sees: how a campaign goes on, what happened, and the ledger. The same as a file, so that a
+run repeats.
+"""
 
 import time
 from collections import Counter
@@ -61,7 +63,9 @@ def show(console: Console, outcome: Outcome) -> None:
     console.print(_faults(outcome), _ledger(outcome))
     for what, witnesses in outcome.breaches.items():
         more = f" and {len(witnesses) - SHOWN} more" if len(witnesses) > SHOWN else ""
-        console.print(f"[red]{what}[/red]: {', '.join(str(each) for each in witnesses[:SHOWN])}{more}", highlight=False)
+        console.print(
+            f"[red]{what}[/red]: {', '.join(str(each) for each in witnesses[:SHOWN])}{more}", highlight=False
+        )
     for reason in outcome.shortcomings:
         console.print(f"[yellow]does not count[/yellow]: {reason}", highlight=False)
     console.print(verdict(outcome), highlight=False)
@@ -69,7 +73,13 @@ def show(console: Console, outcome: Outcome) -> None:
 
 def verdict(outcome: Outcome) -> str:
     """One line, with all that repeats the run."""
-    kept = "the promise was BROKEN" if outcome.breaches else "the run does not count" if outcome.shortcomings else "the promise was kept"
+    kept = (
+        "the promise was BROKEN"
+        if outcome.breaches
+        else "the run does not count"
+        if outcome.shortcomings
+        else "the promise was kept"
+    )
     return f"seed {outcome.options.seed}, {outcome.options.stack}: {kept}"
 
 
@@ -83,7 +93,13 @@ def _faults(outcome: Outcome) -> Table:
         for point in points:
             table.add_row(point, *(_count(hits, (action, point)) for action in ACTIONS))
         table.add_section()
-    elsewhere = Counter({kind: times for kind, times in hits.items() if kind[1] not in {p for each in POINTS.values() for p in each}})
+    elsewhere = Counter(
+        {
+            kind: times
+            for kind, times in hits.items()
+            if kind[1] not in {p for each in POINTS.values() for p in each}
+        }
+    )
     for (what, where), times in sorted(elsewhere.items()):
         table.add_row(f"{what} {where}", str(times))
     return table
@@ -109,16 +125,24 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "charged / due": f"{charged} / {due}",
         "requests acknowledged": f"{share(history):.1%} of {sum(history.outcomes.values())}",
         "published / already charged / differing": " / ".join(
-            str(found.evidence.noticed[what]) for what in ("published", "already charged", "differs from its charge")
+            str(found.evidence.noticed[what])
+            for what in ("published", "already charged", "differs from its charge")
         ),
         "strangers' messages / dead letters": f"{len(found.strangers)} / {len(found.dead_letters)}",
         "time to charge: median, slowest": f"{waits[len(waits) // 2]:.3f} s, {waits[-1]:.2f} s",
         "slowest recovery of a service": f"{max(recoveries):.2f} s",
         **{f"people who {what}": history.behaviours[what] for what in BEHAVIOURS},
-        **{f"{what}": len(outcome.breaches.get(what, [])) for what in ("lost", "doubled", "wrong", "changed", "unfounded")},
+        **{
+            f"{what}": len(outcome.breaches.get(what, []))
+            for what in ("lost", "doubled", "wrong", "changed", "unfounded")
+        },
         **{
             what: len(outcome.breaches.get(what, []))
-            for what in ("dead letters missing or wrong", "charged as new more than once", "charged otherwise")
+            for what in (
+                "dead letters missing or wrong",
+                "charged as new more than once",
+                "charged otherwise",
+            )
         },
     }
 
@@ -157,11 +181,17 @@ def write(outcome: Outcome, folder: Path) -> Path:
 def command(options: Options) -> str:
     """What to type to run it again."""
     usual = USUAL[options.stack]
-    differing = {name: value for name in options.__struct_fields__ if (value := getattr(options, name)) != getattr(usual, name)}
+    differing = {
+        name: value
+        for name in options.__struct_fields__
+        if (value := getattr(options, name)) != getattr(usual, name)
+    }
     if "only" in differing:
         differing["only"] = ",".join(options.only) or NO_FAULT
     chosen = {"stack": options.stack, "seed": options.seed} | differing
-    return " ".join(["make prove", *(f"{name.upper()}={quote(str(value))}" for name, value in chosen.items())])
+    return " ".join(
+        ["make prove", *(f"{name.upper()}={quote(str(value))}" for name, value in chosen.items())]
+    )
 
 
 def exit_code(outcome: Outcome) -> int:

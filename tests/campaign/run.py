@@ -62,8 +62,12 @@ class Outcome:
 
 
 async def prove(options: Options, stack: Stack, watch: Callable[[Progress], None]) -> Outcome:
-    """Load and faults until there is enough of both; then peace, until nothing moves any more; then the ledger."""
-    async with httpx.AsyncClient(timeout=40, trust_env=False, limits=httpx.Limits(max_connections=200)) as http:
+    """Load and faults until there is enough of both; then peace, until nothing moves any more; then the
+    ledger.
+    """
+    async with httpx.AsyncClient(
+        timeout=40, trust_env=False, limits=httpx.Limits(max_connections=200)
+    ) as http:
         try:
             return await Campaign(options, stack, http, watch).run()
         finally:
@@ -99,17 +103,24 @@ class Ledger:
 class Campaign:
     """`keepers` are those of each context's instances."""
 
-    def __init__(self, options: Options, stack: Stack, http: httpx.AsyncClient, watch: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, options: Options, stack: Stack, http: httpx.AsyncClient, watch: Callable[[Progress], None]
+    ) -> None:
         self.options, self.stack, self._http, self._watch = options, stack, http, watch
         self.history = History()
         self.keepers = {
-            context: [Keeper(each, self._dice(each.name), fixed(options)) for each in found] for context, found in stack.services.items()
+            context: [Keeper(each, self._dice(each.name), fixed(options)) for each in found]
+            for context, found in stack.services.items()
         }
         self._post = Post(stack.control, self.history, self._dice("post"))
         self._kinds = kinds(options)
-        self._conductor = Conductor(stack.control, self.keepers, self._post, stack.deeds(self.keepers), self._dice("conductor"))
+        self._conductor = Conductor(
+            stack.control, self.keepers, self._post, stack.deeds(self.keepers), self._dice("conductor")
+        )
         self._ended: float | None = None
-        self._progress = Progress(options, self.history, self._conductor.journal, time.time(), len(self._wanted))
+        self._progress = Progress(
+            options, self.history, self._conductor.journal, time.time(), len(self._wanted)
+        )
 
     @property
     def _wanted(self) -> list[Kind]:
@@ -140,8 +151,16 @@ class Campaign:
             left = await self._quiet()
             self._progress.stage = "ledger"
             stored = await kept(self._http, *self._some_urls)
-            shown = await shown_charges(self._http, self._some_urls[1], list(self.history.started)[-ASKED_ONE_BY_ONE:])
-            return Ledger(stored, shown, left, await asyncio.to_thread(self.stack.dead_letters), await self.stack.audited())
+            shown = await shown_charges(
+                self._http, self._some_urls[1], list(self.history.started)[-ASKED_ONE_BY_ONE:]
+            )
+            return Ledger(
+                stored,
+                shown,
+                left,
+                await asyncio.to_thread(self.stack.dead_letters),
+                await self.stack.audited(),
+            )
 
     async def _judged(self, ledger: Ledger, failure: str | None) -> Outcome:
         began, ended = self._progress.began, self._ended or time.time()
@@ -190,13 +209,21 @@ class Campaign:
         urls = self._urls("appointment"), self._urls("financial")
         faults = [self._conductor.run(lane(name, found, self.options)) for name, found in self._kinds.items()]
         async with asyncio.TaskGroup() as group:
-            visitors = [Visitor(self._http, urls, self.history, dice, self.options.pace) for dice in map(self._dice, self._clients)]
+            visitors = [
+                Visitor(self._http, urls, self.history, dice, self.options.pace)
+                for dice in map(self._dice, self._clients)
+            ]
             visits = [group.create_task(visitor.work(enough, waiting_room)) for visitor in visitors]
             async with _together(faults) as lanes:
                 await self._until_enough(lanes)
             await self._all_up()
             self._progress.stage = "the same errors once more"
-            await asyncio.gather(*(self._conductor.run(epilogue(name, found, self.options)) for name, found in self._kinds.items()))
+            await asyncio.gather(
+                *(
+                    self._conductor.run(epilogue(name, found, self.options))
+                    for name, found in self._kinds.items()
+                )
+            )
             await self._conductor.gather_last_batches()
             enough.set()
             await self._all_left(visits)
@@ -204,12 +231,16 @@ class Campaign:
     async def _all_left(self, visits: Sequence[asyncio.Task[None]]) -> None:
         _, still_there = await asyncio.wait(visits, timeout=LEFT_WITHIN)
         if still_there:
-            raise DidNotComeBack(f"{len(still_there)} people still wait for answers after {LEFT_WITHIN:.0f} s")
+            raise DidNotComeBack(
+                f"{len(still_there)} people still wait for answers after {LEFT_WITHIN:.0f} s"
+            )
 
     async def _until_enough(self, lanes: Sequence[asyncio.Task[None]]) -> None:
         """Until then, or until something that was to come back did not."""
         begin, seconds = time.monotonic(), self.options.minutes * 60
-        while not self._is_enough(time.monotonic() - begin, seconds) and not any(_failed(each) for each in lanes):
+        while not self._is_enough(time.monotonic() - begin, seconds) and not any(
+            _failed(each) for each in lanes
+        ):
             self._watch(self._progress)
             await asyncio.sleep(0.2)
 
@@ -234,7 +265,11 @@ class Campaign:
 
     async def _quiet(self) -> Mapping[str, Any]:
         """What is left on the way when nothing is, or nothing has moved for as long as patience lasts."""
-        finished = [each["id"] for each in (await kept(self._http, *self._some_urls)).appointments if each["end_date"] is not None]
+        finished = [
+            each["id"]
+            for each in (await kept(self._http, *self._some_urls)).appointments
+            if each["end_date"] is not None
+        ]
         began, still = time.monotonic(), Still()
         while True:
             self._watch(self._progress)
@@ -244,7 +279,10 @@ class Campaign:
             if not finished and not left:
                 return left
             patience = TROUBLE_PASSES_WITHIN if self._only_trouble(finished, left) else self.options.patience
-            if still.seconds(len(finished), left.get("unacknowledged", 0)) > patience or time.monotonic() - began > QUIET_WITHIN:
+            if (
+                still.seconds(len(finished), left.get("unacknowledged", 0)) > patience
+                or time.monotonic() - began > QUIET_WITHIN
+            ):
                 return left
             await asyncio.sleep(0.2)
 

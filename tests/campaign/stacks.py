@@ -51,7 +51,9 @@ class Stack(Protocol):
         command = *PROGRAM, "audit", "--json", "--grace", "0"
         auditing = await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE, stderr=STDOUT)
         said, _ = await asyncio.wait_for(auditing.communicate(), AUDITED_WITHIN)
-        return [f"exit code {auditing.returncode}", *said.decode().splitlines()] if auditing.returncode else []
+        return (
+            [f"exit code {auditing.returncode}", *said.decode().splitlines()] if auditing.returncode else []
+        )
 
     async def left(self, http: httpx.AsyncClient) -> dict[str, Any]:
         """What is still on its way. Empty when all is told and done."""
@@ -75,7 +77,9 @@ def fixed(options: Options) -> Mapping[str, str]:
     return defect.settings if defect else {}
 
 
-def services(folder: Path, context: str, count: int, settings: dict[str, str], options: Options) -> list[Service]:
+def services(
+    folder: Path, context: str, count: int, settings: dict[str, str], options: Options
+) -> list[Service]:
     """Instances of a service, each in the campaign's hands."""
     made: list[Service] = []
     for number, port in enumerate(free_ports(count), 1):
@@ -90,5 +94,7 @@ def services(folder: Path, context: str, count: int, settings: dict[str, str], o
             **fixed(options),
         }
         launcher = (PROGRAM[0], "-m", "campaign.launcher", str(folder / "points"), name, options.defect)
-        made.append(Standby(name, (*launcher, "run", context), environment, folder, f"http://127.0.0.1:{port}"))
+        made.append(
+            Standby(name, (*launcher, "run", context), environment, folder, f"http://127.0.0.1:{port}")
+        )
     return made

@@ -1,4 +1,6 @@
-"""A service whose next process stands by: it has imported all that it needs, so that a restart takes a tenth of a second."""
+"""A service whose next process stands by: it has imported all that it needs, so that a restart takes a tenth
+of a second.
+"""
 
 import contextlib
 import subprocess
@@ -16,7 +18,10 @@ class Standby(Service):
         self.press(b"go\n")
 
     def _spawned(self, *, with_keys: bool) -> subprocess.Popen[bytes]:
-        ready, self._next = self._next or super()._spawned(with_keys=with_keys), super()._spawned(with_keys=with_keys)
+        ready, self._next = (
+            self._next or super()._spawned(with_keys=with_keys),
+            super()._spawned(with_keys=with_keys),
+        )
         return ready
 
     def clean_up(self) -> None:

@@ -1,4 +1,6 @@
-"""The promise, under everything that the campaign knows: an acknowledged finish has exactly one charge that never changes."""
+"""The promise, under everything that the campaign knows: an acknowledged finish has exactly one charge that
+never changes.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -35,14 +37,18 @@ def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
         with capsys.disabled():
             report.show(Console(width=WIDE), outcome)
         report.write(outcome, tmp_path)
-        assert not outcome.breaches, f"{report.verdict(outcome)}; again: {report.command(outcome.options)}; {tmp_path}"
+        assert not outcome.breaches, (
+            f"{report.verdict(outcome)}; again: {report.command(outcome.options)}; {tmp_path}"
+        )
         assert not outcome.shortcomings
 
     return judge
 
 
 @pytest.mark.timeout(400)
-async def test_on_the_embedded_stack_every_acknowledged_finish_has_exactly_one_charge(tmp_path: Path, judged: Judged) -> None:
+async def test_on_the_embedded_stack_every_acknowledged_finish_has_exactly_one_charge(
+    tmp_path: Path, judged: Judged
+) -> None:
     options = replace(USUAL["embedded"], minutes=0.5, appointments=500)
 
     judged(await prove(options, Embedded(tmp_path, options), lambda _: None))

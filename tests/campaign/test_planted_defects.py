@@ -24,14 +24,23 @@ EMBEDDED: dict[str, tuple[str, dict[str, Any]]] = {
     "publishes-past-its-lease": ("published past a lease", {"only": ("freeze hand-over.after",)}),
     "wrong-rounding": ("wrong", {"only": ()}),
     "save-without-the-fact": ("lost", {"only": ()}),
-    "lease-ignored": ("handed over within a lease", {"only": ("refuse publish.before", "delay publish.before")}),
+    "lease-ignored": (
+        "handed over within a lease",
+        {"only": ("refuse publish.before", "delay publish.before")},
+    ),
     "confirm-clears-the-outbox": ("lost", {"only": ("delay publish.after",)}),
     "confirm-before-publishing": ("lost", {"only": ("kill publish.before", "kill appointment *")}),
     "publish-drops-one": ("lost", {"only": ("delay publish.*",)}),
     "commit-before-charging": ("lost", {"only": ("kill charge.before", "kill financial *")}),
     "place-without-the-logs-id": ("lost", {"only": ("replace event log",), "appointments": 30}),
-    "charge-not-idempotent": ("charged as new more than once", {"only": ("republish", "tell otherwise", "error charge.after")}),
-    "known-charges-called-new": ("charged as new more than once", {"only": ("republish", "error acknowledge.before")}),
+    "charge-not-idempotent": (
+        "charged as new more than once",
+        {"only": ("republish", "tell otherwise", "error charge.after")},
+    ),
+    "known-charges-called-new": (
+        "charged as new more than once",
+        {"only": ("republish", "error acknowledge.before")},
+    ),
     "dead-letters-forgotten": ("dead letters missing or wrong", {"only": ("tell garbage",)}),
 }
 
@@ -50,7 +59,9 @@ TOGETHER = [list(EMBEDDED)[first : first + AT_ONCE] for first in range(0, len(EM
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("defects", TOGETHER, ids=", ".join)
-async def test_on_the_embedded_stack_it_finds(defects: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_on_the_embedded_stack_it_finds(
+    defects: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     async def campaign(defect: str, seed: int) -> Outcome:
         folder = tmp_path / f"{defect}-{seed}"
         folder.mkdir()
@@ -62,12 +73,16 @@ async def test_on_the_embedded_stack_it_finds(defects: list[str], tmp_path: Path
         outcomes = await asyncio.gather(*(campaign(defect, seed) for defect in missed))
         for outcome in outcomes:
             _tell(capsys, outcome)
-        missed = [each.options.defect for each in outcomes if EMBEDDED[each.options.defect][0] not in each.breaches]
+        missed = [
+            each.options.defect for each in outcomes if EMBEDDED[each.options.defect][0] not in each.breaches
+        ]
     assert missed == []
 
 
 @pytest.mark.parametrize("defect", REAL)
-async def test_on_the_real_stack_it_finds(defect: str, tmp_path: Path, below: RealServers, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_on_the_real_stack_it_finds(
+    defect: str, tmp_path: Path, below: RealServers, capsys: pytest.CaptureFixture[str]
+) -> None:
     expected, chosen = REAL[defect]
     options = replace(SHORT, stack="real", minutes=0.12, patience=6.0, defect=defect, **chosen)
 
@@ -81,4 +96,7 @@ async def test_on_the_real_stack_it_finds(defect: str, tmp_path: Path, below: Re
 def _tell(capsys: pytest.CaptureFixture[str], outcome: Outcome) -> None:
     found = ", ".join(f"{what}: {len(witnesses)}" for what, witnesses in outcome.breaches.items())
     with capsys.disabled():
-        sys.stdout.write(f"\n{outcome.options.defect}: {verdict(outcome)} in {outcome.ended - outcome.began:.1f} s ({found})\n")
+        sys.stdout.write(
+            f"\n{outcome.options.defect}: {verdict(outcome)} in {outcome.ended - outcome.began:.1f} "
+            f"s ({found})\n"
+        )

@@ -34,7 +34,9 @@ def test_a_run_that_did_all_it_was_asked_for_counts() -> None:
     ],
 )
 def test_fewer_than_asked_for_do_not_count(more: dict[str, int], reason: str) -> None:
-    assert shortcomings(a_history(10), replace(Options(appointments=10, minutes=1), **more), [], [], 60.0) == [reason]
+    assert shortcomings(
+        a_history(10), replace(Options(appointments=10, minutes=1), **more), [], [], 60.0
+    ) == [reason]
 
 
 def test_people_who_only_did_the_usual_do_not_count() -> None:

@@ -42,7 +42,9 @@ def breaches(found: Found) -> dict[str, Sequence[object]]:
     """Each promise that was not kept, with its witnesses."""
     all_of_them: dict[str, Collection[object]] = {
         **({"did not come back": [found.failure]} if found.failure else _of_the_ledger(found)),
-        "charged as new more than once": {id_ for id_, times in found.evidence.times_new.items() if times > 1},
+        "charged as new more than once": {
+            id_ for id_, times in found.evidence.times_new.items() if times > 1
+        },
         "handed over within a lease": found.evidence.held_twice,
         "published past a lease": found.evidence.late,
         "tracebacks": found.evidence.tracebacks,
@@ -59,7 +61,9 @@ def _of_the_ledger(found: Found) -> dict[str, Collection[object]]:
     return {
         **judge(found.history, found.kept, found.shown).breaches,
         "left on the way": [f"{what}: {count}" for what, count in found.left.items()],
-        "dead letters missing or wrong": [each for each in found.strangers if not each.is_kept(found.dead_letters)],
+        "dead letters missing or wrong": [
+            each for each in found.strangers if not each.is_kept(found.dead_letters)
+        ],
         "audit": found.audit,
         "sums": [] if charged == due else [f"charged {charged}, due {due}"],
         "nobody started": untold if len(untold) > found.history.outcomes["start", "unknown"] else [],
@@ -71,7 +75,9 @@ def share(history: History) -> float:
     return history.count("acknowledged") / max(1, sum(history.outcomes.values()))
 
 
-def shortcomings(history: History, options: Options, wanted: Collection[Kind], journal: Sequence[Happened], seconds: float) -> list[str]:
+def shortcomings(
+    history: History, options: Options, wanted: Collection[Kind], journal: Sequence[Happened], seconds: float
+) -> list[str]:
     """Why the run does not count."""
     hits = Counter((each.fault.what, each.fault.where) for each in journal)
     missed = [" ".join(kind) for kind in wanted if not hits[kind]]
@@ -81,7 +87,9 @@ def shortcomings(history: History, options: Options, wanted: Collection[Kind], j
         "faults": (len(journal), options.faults),
         "appointments": (len(history.started), options.appointments),
     }
-    reasons += [f"only {there:.3g} of {least:g} {what}" for what, (there, least) in asked_for.items() if there < least]
+    reasons += [
+        f"only {there:.3g} of {least:g} {what}" for what, (there, least) in asked_for.items() if there < least
+    ]
     reasons += [f"nobody {what}" for what in BEHAVIOURS if not history.behaviours[what]]
     if share(history) < LEAST_SHARE:
         reasons.append(f"only {share(history):.0%} of the requests were acknowledged")

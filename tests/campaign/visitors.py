@@ -1,4 +1,6 @@
-"""The people of a campaign: those of `clients`, at a pace, at any of a service's instances, some of whom lose patience."""
+"""The people of a campaign: those of `clients`, at a pace, at any of a service's instances, some of whom lose
+patience.
+"""
 
 import asyncio
 import random
@@ -18,12 +20,19 @@ BEHAVIOURS = ("left before the answer", "finished again", "finished twice at onc
 
 
 class Visitor(Client):
-    """Rests for `pace` seconds on average between two appointments; `urls` are those of both services' instances."""
+    """Rests for `pace` seconds on average between two appointments; `urls` are those of both services'
+    instances.
+    """
 
     between_tries = 0.1, 0.5
 
     def __init__(
-        self, http: httpx.AsyncClient, urls: tuple[Sequence[str], Sequence[str]], history: History, dice: random.Random, pace: float
+        self,
+        http: httpx.AsyncClient,
+        urls: tuple[Sequence[str], Sequence[str]],
+        history: History,
+        dice: random.Random,
+        pace: float,
     ) -> None:
         self._urls, self._pace = urls, pace
         super().__init__(http, urls[0][0], urls[1][0], history, dice)
@@ -31,7 +40,11 @@ class Visitor(Client):
     async def work(self, until: asyncio.Event, waiting_room: list[str]) -> None:
         while not until.is_set():
             await asyncio.sleep(self._dice.uniform(0, 2 * self._pace))
-            appointment_id = waiting_room.pop(0) if len(waiting_room) > 20 and self._dice.random() < 0.5 else await self.start()
+            appointment_id = (
+                waiting_room.pop(0)
+                if len(waiting_room) > 20 and self._dice.random() < 0.5
+                else await self.start()
+            )
             if appointment_id is None:
                 await asyncio.sleep(self._dice.uniform(*self.between_tries))
             elif self._dice.random() < 0.3:  # it takes its time

@@ -1,6 +1,7 @@
 """Suites without a subject: what every store and every transport must do, whoever writes it.
 
-A subclass names its subject in about five lines (see tests/unit/test_memory_store.py) and inherits every test:
+A subclass names its subject in about five lines (see tests/unit/test_memory_store.py) and inherits every
+test:
 
     class TestMyCharges(ChargesContract):
         @asynccontextmanager
@@ -14,4 +15,6 @@ import pytest
 
 MACHINES = ["machines", "outbox_model", "appointments_machine", "charges_machine", "transport_machine"]
 
-pytest.register_assert_rewrite(*(f"contracts.{each}" for each in ["stores", "subject", "transports", *MACHINES]))
+pytest.register_assert_rewrite(
+    *(f"contracts.{each}" for each in ["stores", "subject", "transports", *MACHINES])
+)

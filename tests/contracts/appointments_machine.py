@@ -1,4 +1,6 @@
-"""Any history of appointments and their outbox, beside a model: a dict, the facts that are unpublished, and who holds them."""
+"""Any history of appointments and their outbox, beside a model: a dict, the facts that are unpublished, and
+who holds them.
+"""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -31,7 +33,9 @@ SHORT = 0.03
 
 
 class Tried(NamedTuple):
-    """An appointment that is to be saved, how far its version is from the one that is kept, and the number of its facts."""
+    """An appointment that is to be saved, how far its version is from the one that is kept, and the number of
+    its facts.
+    """
 
     id: UUID
     ahead: int
@@ -125,7 +129,10 @@ class AppointmentsMachine(Machine):
 
     def _settle(self, kept: Appointment | None, saves: Sequence[Save], since: datetime) -> None:
         """One wins at each version, from the one that is kept on; everyone else hears of a conflict."""
-        won = sorted((each for each in saves if isinstance(each.outcome, Appointment)), key=lambda each: each.state.version)
+        won = sorted(
+            (each for each in saves if isinstance(each.outcome, Appointment)),
+            key=lambda each: each.state.version,
+        )
         assert all(each in won or isinstance(each.outcome, Conflict) for each in saves), saves
         first = kept.version if kept else 0
         assert [each.state.version for each in won] == list(range(first, first + len(won)))
@@ -199,10 +206,25 @@ class AppointmentsMachine(Machine):
     async def _knows_the_oldest(self) -> None:
         assert self.outbox.is_oldest(await self.store().oldest())
 
-    @step(physician=anyone, patient=anyone, finished=st.sampled_from([None, True, False]), limit=st.integers(1, 5), after=st.none() | ids)
-    async def page(self, physician: UUID | None, patient: UUID | None, finished: bool | None, limit: int, after: UUID | None) -> None:
+    @step(
+        physician=anyone,
+        patient=anyone,
+        finished=st.sampled_from([None, True, False]),
+        limit=st.integers(1, 5),
+        after=st.none() | ids,
+    )
+    async def page(
+        self,
+        physician: UUID | None,
+        patient: UUID | None,
+        finished: bool | None,
+        limit: int,
+        after: UUID | None,
+    ) -> None:
         wanted = AppointmentFilter(physician, patient, finished)
-        expected = [each for each in self._newest() if is_wanted(each, wanted) and (after is None or each.id < after)]
+        expected = [
+            each for each in self._newest() if is_wanted(each, wanted) and (after is None or each.id < after)
+        ]
         assert list(await self.store().page(wanted, limit, after)) == expected[:limit]
 
     @precondition(lambda self: self.leases_end)
@@ -248,7 +270,9 @@ class AppointmentsMachine(Machine):
 
     def _state(self, id_: UUID, ahead: int) -> Appointment:
         state = self.kept.get(id_) or an_appointment(id=id_)
-        return replace(state, version=state.version + ahead, end=TWO_O_CLOCK + timedelta(seconds=next(self._numbers)))
+        return replace(
+            state, version=state.version + ahead, end=TWO_O_CLOCK + timedelta(seconds=next(self._numbers))
+        )
 
     def _fact(self, id_: UUID) -> Message:
         return a_message(id=f"fact-{next(self._numbers)}", subject=str(id_), key=str(id_))

@@ -17,7 +17,13 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import AddResult, ChargeFilter
 from clinic.domain.messaging.dead_letters import DeadLetter, HistoryEntry
-from clinic.domain.messaging.messages import ClaimedMessage, Delivery, Message, PublicationStatus, PublishResult
+from clinic.domain.messaging.messages import (
+    ClaimedMessage,
+    Delivery,
+    Message,
+    PublicationStatus,
+    PublishResult,
+)
 from clinic.domain.messaging.ports import Publisher, Subscription
 from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract
 from contracts.subject import MANY, Ends, Store
@@ -114,10 +120,12 @@ class ForgetsTheFirstSight(MemoryDeadLetters):
 class WaitsAnewWhenItArrivesAgain(MemoryDeadLetters):
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         await super().add(letters)
-        self._kept.update({each.position: replace(self._kept[each.position], state="waiting") for each in letters})
+        self._kept.update(
+            {each.position: replace(self._kept[each.position], state="waiting") for each in letters}
+        )
 
 
-class SettlesOverAnother(MemoryDeadLetters):
+class RecordsOverAnother(MemoryDeadLetters):
     async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
         self._kept[letter.position] = letter.with_entry(handling)
 
@@ -266,8 +274,8 @@ class TestWaitsAnewWhenItArrivesAgain(BrokenDeadLetters):
     kind = WaitsAnewWhenItArrivesAgain
 
 
-class TestSettlesOverAnother(BrokenDeadLetters):
-    kind = SettlesOverAnother
+class TestRecordsOverAnother(BrokenDeadLetters):
+    kind = RecordsOverAnother
 
 
 class TestDoubles(BrokenTransport):

@@ -41,7 +41,9 @@ batches = st.lists(charges(), max_size=4)
 class ChargesMachine(Machine):
     """Its model is `kept`."""
 
-    def __init__(self, suite: Contract, opened: Callable[[Path], AbstractAsyncContextManager[Charges]], where: Path) -> None:
+    def __init__(
+        self, suite: Contract, opened: Callable[[Path], AbstractAsyncContextManager[Charges]], where: Path
+    ) -> None:
         super().__init__(suite, where)
         self.kept: dict[UUID, Charge] = {}
         self.charges = Openable(partial(opened, self.where))
@@ -74,14 +76,18 @@ class ChargesMachine(Machine):
         new = [each for one in added for each in one.new]
         self.kept |= by_id(new)
         assert not before.keys() & by_id(new).keys()
-        assert self.kept.keys() == before.keys() | {each.appointment_id for batch in several for each in batch}
+        assert self.kept.keys() == before.keys() | {
+            each.appointment_id for batch in several for each in batch
+        }
         for batch, one in zip(several, added, strict=True):
             self._agrees(batch, one)
 
     def _agrees(self, batch: Sequence[Charge], added: AddResult) -> None:
         assert all(each in batch for each in added.new)
         assert all(each == self.kept[each.appointment_id] for each in (*added.new, *added.existing))
-        assert {each.appointment_id for each in batch} == {each.appointment_id for each in (*added.new, *added.existing)}
+        assert {each.appointment_id for each in batch} == {
+            each.appointment_id for each in (*added.new, *added.existing)
+        }
 
     @step(id_=ids)
     async def get(self, id_: UUID) -> None:
@@ -118,7 +124,11 @@ class ChargesMachine(Machine):
         after: ChargeCursor | None,
     ) -> None:
         wanted = ChargeFilter(physician, patient, since, till)
-        expected = [each for each in self._newest() if is_charge_wanted(each, wanted) and (after is None or each.cursor < after)]
+        expected = [
+            each
+            for each in self._newest()
+            if is_charge_wanted(each, wanted) and (after is None or each.cursor < after)
+        ]
         assert list(await self.charges().page(wanted, limit, after)) == expected[:limit]
 
     @step(limit=st.integers(1, 3))
@@ -130,7 +140,9 @@ class ChargesMachine(Machine):
 
     @step(limit=st.integers(1, 5), after=st.none() | ids)
     async def by_appointment(self, limit: int, after: UUID | None) -> None:
-        expected = [self.kept[each] for each in sorted(self.kept, reverse=True) if after is None or each < after]
+        expected = [
+            self.kept[each] for each in sorted(self.kept, reverse=True) if after is None or each < after
+        ]
         assert list(await self.charges().by_appointment(limit, after)) == expected[:limit]
 
     @step()

@@ -13,7 +13,13 @@ from hypothesis.stateful import initialize
 from msgspec.structs import asdict, replace
 
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup
+from clinic.domain.messaging.dead_letters import (
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetters,
+    HistoryEntry,
+    LetterGroup,
+)
 from contracts.machines import Machine, Openable, step
 from contracts.subject import Contract
 
@@ -30,7 +36,11 @@ wanted = st.builds(
     about=st.none() | abouts,
     message_ids=st.none() | st.lists(message_ids, max_size=2).map(tuple),
 )
-entries = st.builds(a_history_entry, event=st.sampled_from(["replayed", "failed again", "discarded"]), by=st.sampled_from(["anna", "bob"]))
+entries = st.builds(
+    a_history_entry,
+    event=st.sampled_from(["replayed", "failed again", "discarded"]),
+    by=st.sampled_from(["anna", "bob"]),
+)
 
 
 @st.composite
@@ -54,7 +64,9 @@ batches = st.lists(letters(), min_size=1, max_size=4)
 class DeadLettersMachine(Machine):
     """Its model is `kept`."""
 
-    def __init__(self, suite: Contract, opened: Callable[[Path], AbstractAsyncContextManager[DeadLetters]], where: Path) -> None:
+    def __init__(
+        self, suite: Contract, opened: Callable[[Path], AbstractAsyncContextManager[DeadLetters]], where: Path
+    ) -> None:
         super().__init__(suite, where)
         self.kept: dict[str, DeadLetter] = {}
         self.letters = Openable(partial(opened, self.where))
@@ -82,7 +94,11 @@ class DeadLettersMachine(Machine):
 
     @step(which=wanted, limit=st.integers(1, 5), after=st.just("") | positions)
     async def page(self, which: DeadLetterFilter, limit: int, after: str) -> None:
-        expected = [each.listed() for each in self._in_order() if is_letter_wanted(each, which) and each.position > after]
+        expected = [
+            each.listed()
+            for each in self._in_order()
+            if is_letter_wanted(each, which) and each.position > after
+        ]
         assert list(await self.letters().page(which, limit, after)) == expected[:limit]
 
     @step()
@@ -127,7 +143,9 @@ class DeadLettersMachine(Machine):
         """Every letter that was ever kept is there, with all that people did with it."""
         for position in POSITIONS:
             await self._is_as_kept(position)
-        assert list(await self.letters().page(DeadLetterFilter(), 1000)) == [each.listed() for each in self._in_order()]
+        assert list(await self.letters().page(DeadLetterFilter(), 1000)) == [
+            each.listed() for each in self._in_order()
+        ]
 
     async def _is_as_kept(self, position: str) -> None:
         try:
@@ -141,7 +159,9 @@ class DeadLettersMachine(Machine):
 
 def seen_again(known: DeadLetter, letter: DeadLetter) -> DeadLetter:
     attempts = known.attempts + letter.attempts
-    return replace(known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen)
+    return replace(
+        known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen
+    )
 
 
 def is_letter_wanted(letter: DeadLetter, wanted: DeadLetterFilter) -> bool:

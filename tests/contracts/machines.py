@@ -1,4 +1,6 @@
-"""What the state machines share: any history of calls, each compared with a model so simple that it is plainly right."""
+"""What the state machines share: any history of calls, each compared with a model so simple that it is
+plainly right.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -19,13 +21,17 @@ Subject = TypeVar("Subject")
 AnyMachine = TypeVar("AnyMachine", bound="Machine")
 
 IDS = [UUID(int=first << 120 | 1) for first in (0x00, 0x7F, 0x80)]
-"""Few, so that a history meets each of them often; far apart, so that stores which sort bytes differently would show it."""
+"""Few, so that a history meets each of them often; far apart, so that stores which sort bytes differently
+would show it.
+"""
 ids = st.sampled_from(IDS)
 people = st.sampled_from([UUID(int=1), UUID(int=2)])
 anyone = st.none() | people
 
 
-def step(**drawn: st.SearchStrategy[Any]) -> Callable[[Callable[Concatenate[AnyMachine, P], Awaitable[None]]], Callable[..., None]]:
+def step(
+    **drawn: st.SearchStrategy[Any],
+) -> Callable[[Callable[Concatenate[AnyMachine, P], Awaitable[None]]], Callable[..., None]]:
     """A rule that is awaited."""
 
     as_rule: Callable[[Callable[..., None]], Callable[..., None]] = rule(**drawn)  # type: ignore[call-overload]  # none is a bundle
@@ -43,7 +49,8 @@ def step(**drawn: st.SearchStrategy[Any]) -> Callable[[Callable[Concatenate[AnyM
 class Machine(RuleBasedStateMachine):
     """Its steps run on one event loop, which lives as long as the machine does.
 
-    What a step may choose never depends on what the subject did: then every history can be repeated, however a server
+    What a step may choose never depends on what the subject did: then every history can be repeated, however
+    a server
     shares out its batches.
     """
 

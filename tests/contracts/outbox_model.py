@@ -15,7 +15,8 @@ def position(event: Message) -> str:
 class OutboxModel:
     """The unpublished facts in the order of their saves, and until when somebody holds them.
 
-    Where facts are held `together`, those of one appointment have one lease: while one is held, the others may wait with
+    Where facts are held `together`, those of one appointment have one lease: while one is held, the others
+    may wait with
     it, and once one is confirmed the others may come again.
     """
 
@@ -38,13 +39,19 @@ class OutboxModel:
     def free(self) -> list[Message]:
         """What must come although no lease ends."""
         waiting = {event.subject for event in self.held} if self._together else set()
-        return [event for event in self.unpublished.values() if event.id not in self._held and event.subject not in waiting]
+        return [
+            event
+            for event in self.unpublished.values()
+            if event.id not in self._held and event.subject not in waiting
+        ]
 
     def keep(self, events: Sequence[Message], since: datetime, till: datetime) -> None:
         self.unpublished |= {event.id: event for event in events}
         self.told |= {event.id: (event, None) for event in events}
         self._saved |= {event.id: (since, till) for event in events}
-        self._may_repeat.difference_update(event.id for event in events)  # one that is saved again is handed over as any other
+        self._may_repeat.difference_update(
+            event.id for event in events
+        )  # one that is saved again is handed over as any other
 
     def take(self, claimed: Sequence[ClaimedMessage]) -> None:
         moment = monotonic()
@@ -55,24 +62,34 @@ class OutboxModel:
             assert event == self.unpublished.get(event.id), "it was never saved, or is confirmed"
             if each.expires_at <= moment:
                 continue  # nobody holds it by now
-            assert event.id in self._set_free or self._held.get(event.id, 0) <= moment, "somebody else holds it"
-            assert event.id in self._ready or event == self._next(event.key), "one that was saved before has not come yet"
+            assert event.id in self._set_free or self._held.get(event.id, 0) <= moment, (
+                "somebody else holds it"
+            )
+            assert event.id in self._ready or event == self._next(event.key), (
+                "one that was saved before has not come yet"
+            )
             self._ready.add(event.id)
             self._held[event.id] = each.expires_at
 
     def _next(self, key: str) -> Message:
-        return next(event for event in self.unpublished.values() if event.key == key and event.id not in self._ready)
+        return next(
+            event for event in self.unpublished.values() if event.key == key and event.id not in self._ready
+        )
 
     def forget(self, events: Sequence[Message]) -> None:
         moment = monotonic()
         for event in events:
             until = self._held.pop(event.id, 0)
             if self.unpublished.pop(event.id, None) and (event.id in self._set_free or until <= moment):
-                self._may_repeat.add(event.id)  # another relay may hold it by now, and confirming does not take it away
+                self._may_repeat.add(
+                    event.id
+                )  # another relay may hold it by now, and confirming does not take it away
             if event.id in self.told:
                 self.told[event.id] = event, position(event)
             if self._together:
-                self._set_free.update(each.id for each in self.unpublished.values() if each.subject == event.subject)
+                self._set_free.update(
+                    each.id for each in self.unpublished.values() if each.subject == event.subject
+                )
 
     def let_go(self) -> None:
         """Who held facts is dead."""

@@ -1,4 +1,6 @@
-"""What every store must do. Each test's name is a sentence of a port's docstring, or what follows from one."""
+"""What every store must do. Each test's name is a sentence of a port's docstring, or what follows from
+one.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -13,7 +15,17 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, a_message, an_appointment, an_origin, now
+from builders import (
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    a_charge,
+    a_history_entry,
+    a_letter,
+    a_message,
+    an_appointment,
+    an_origin,
+    now,
+)
 from msgspec.structs import asdict, replace
 
 from clinic.domain.appointment import ports as appointment
@@ -73,7 +85,9 @@ class AppointmentsContract(Contract):
 
     short_lease: ClassVar[float] = 0.2
     together: ClassVar[bool] = False
-    """The facts of one appointment have one lease: while one is held, others may wait with it; confirming one frees them."""
+    """The facts of one appointment have one lease: while one is held, others may wait with it; confirming one
+    frees them.
+    """
 
     def opened(self, where: Path, lease: float) -> AbstractAsyncContextManager[Store]:
         """The subject on the data at that place; leaving ends its process."""
@@ -145,7 +159,9 @@ class AppointmentsContract(Contract):
             await store.get(state.id)
         assert await store.oldest() is None
 
-    async def test_several_saves_of_what_was_never_added_are_all_conflicts_and_keep_nothing(self, store: Store) -> None:
+    async def test_several_saves_of_what_was_never_added_are_all_conflicts_and_keep_nothing(
+        self, store: Store
+    ) -> None:
         never = [replace(an_appointment(), id=UUID(int=1), version=version) for version in (1, 2, 3)]
         saves = (store.save(each, a_message(subject=str(each.id))) for each in never)
         outcomes = await self.soon(asyncio.gather(*saves, return_exceptions=True))
@@ -157,7 +173,11 @@ class AppointmentsContract(Contract):
     async def test_all_facts_of_a_save_are_kept_with_its_state(self, store: Store) -> None:
         await store.add(started := an_appointment())
         about = str(started.id)
-        messages = [a_message(subject=about, time=ONE_O_CLOCK), a_message(subject=about, type="Zoë"), a_message(subject=about, data=None)]
+        messages = [
+            a_message(subject=about, time=ONE_O_CLOCK),
+            a_message(subject=about, type="Zoë"),
+            a_message(subject=about, data=None),
+        ]
         await store.save(replace(started, end=TWO_O_CLOCK), *messages)
         assert await self.soon(hand_over(store, 3)) == messages
 
@@ -198,7 +218,9 @@ class AppointmentsContract(Contract):
         assert [outcome.end for outcome in outcomes] == [TWO_O_CLOCK] * 4
         await asyncio.wait(saves)
 
-    async def test_a_save_whose_caller_was_cancelled_is_kept_with_its_fact_or_not_at_all(self, where: Path) -> None:
+    async def test_a_save_whose_caller_was_cancelled_is_kept_with_its_fact_or_not_at_all(
+        self, where: Path
+    ) -> None:
         async with self.opened(where, self.short_lease) as store:
             await store.add(started := an_appointment())
             save = asyncio.create_task(store.save(*finished(started)))
@@ -208,7 +230,9 @@ class AppointmentsContract(Contract):
             sentinel = await saved(store)
             kept = (await store.get(started.id)).end is not None
             handed = await self.soon(hand_over(store, 2 if kept else 1))
-            assert {message.subject for message in handed} == {sentinel.subject} | ({str(started.id)} if kept else set())
+            assert {message.subject for message in handed} == {sentinel.subject} | (
+                {str(started.id)} if kept else set()
+            )
 
     async def test_a_page_shows_the_newest_ids_first_from_behind_a_given_one(self, store: Store) -> None:
         kept = sorted([an_appointment() for _ in range(5)], key=attrgetter("id"), reverse=True)
@@ -256,7 +280,9 @@ class AppointmentsContract(Contract):
             await store.add(started := an_appointment())
             kept = await store.save(replace(started, end=TWO_O_CLOCK))
         async with self.opened(where, LONG) as store:
-            assert list(await store.page(appointment.AppointmentFilter(), 10)) == ([kept] if self.survives else [])
+            assert list(await store.page(appointment.AppointmentFilter(), 10)) == (
+                [kept] if self.survives else []
+            )
 
     async def test_up_to_the_limit_is_handed_over_and_one_at_least(self, store: Store) -> None:
         messages = [await saved(store) for _ in range(3)]
@@ -332,7 +358,9 @@ class AppointmentsContract(Contract):
             await store.confirm(published(free))
             assert await self.soon(hand_over(store, 1)) == [held]
 
-    async def test_the_first_time_facts_of_one_key_come_in_the_order_of_their_saves(self, store: Store) -> None:
+    async def test_the_first_time_facts_of_one_key_come_in_the_order_of_their_saves(
+        self, store: Store
+    ) -> None:
         mine, others = an_appointment(), an_appointment()
         await store.add(mine)
         await store.add(others)
@@ -365,7 +393,9 @@ class AppointmentsContract(Contract):
             await store.confirm(published(second))
             assert await store.oldest() is None
 
-    async def test_a_fact_saved_between_hand_over_and_confirming_is_still_handed_over(self, store: Store) -> None:
+    async def test_a_fact_saved_between_hand_over_and_confirming_is_still_handed_over(
+        self, store: Store
+    ) -> None:
         first = await saved(store)
         await self.soon(hand_over(store, 1))
         second = await saved(store)
@@ -393,7 +423,9 @@ class AppointmentsContract(Contract):
         await store.confirm(published(second))
         assert await store.oldest() is None
 
-    async def test_told_says_when_a_fact_was_saved_and_when_and_where_it_was_published_since(self, store: Store) -> None:
+    async def test_told_says_when_a_fact_was_saved_and_when_and_where_it_was_published_since(
+        self, store: Store
+    ) -> None:
         before, message = now(), await saved(store)
         waiting = await store.status(message)
         assert waiting
@@ -409,7 +441,9 @@ class AppointmentsContract(Contract):
         await store.confirm(published(message))
         assert await store.status(a_message(subject=message.subject)) is None
 
-    async def test_a_fact_that_is_saved_again_waits_again_until_it_is_published_again(self, store: Store) -> None:
+    async def test_a_fact_that_is_saved_again_waits_again_until_it_is_published_again(
+        self, store: Store
+    ) -> None:
         message = await saved(store)
         await store.confirm([PublishResult(message, "log/1", ONE_O_CLOCK)])
         await store.save(await store.get(UUID(message.subject)), message)
@@ -471,12 +505,16 @@ class ChargesContract(Contract):
 
     async def test_the_first_charge_stays_for_ever(self, charges: financial.Charges) -> None:
         first = a_charge()
-        later = a_charge(appointment_id=first.appointment_id, total=Money("1.00"), origin=an_origin(position="log/2"))
+        later = a_charge(
+            appointment_id=first.appointment_id, total=Money("1.00"), origin=an_origin(position="log/2")
+        )
         await charges.add([first])
         assert await charges.add([later]) == financial.AddResult([], [first])
         assert await charges.get(first.appointment_id) == first
 
-    async def test_of_two_charges_for_one_appointment_in_a_batch_the_first_stays(self, charges: financial.Charges) -> None:
+    async def test_of_two_charges_for_one_appointment_in_a_batch_the_first_stays(
+        self, charges: financial.Charges
+    ) -> None:
         first = a_charge()
         later = replace(first, total=Money("1.00"))
         assert await charges.add([first, later]) == financial.AddResult([first], [first])
@@ -490,8 +528,13 @@ class ChargesContract(Contract):
         assert sorted(added.new, key=attrgetter("cursor")) == sorted(new, key=attrgetter("cursor"))
         assert sorted(added.existing, key=attrgetter("cursor")) == sorted(existing, key=attrgetter("cursor"))
 
-    async def test_concurrent_adds_keep_one_charge_and_all_agree_on_it(self, charges: financial.Charges) -> None:
-        rivals = [replace(a_charge(), appointment_id=UUID(int=1), total=Money(f"{number}.00")) for number in range(10)]
+    async def test_concurrent_adds_keep_one_charge_and_all_agree_on_it(
+        self, charges: financial.Charges
+    ) -> None:
+        rivals = [
+            replace(a_charge(), appointment_id=UUID(int=1), total=Money(f"{number}.00"))
+            for number in range(10)
+        ]
         outcomes = await self.soon(asyncio.gather(*(charges.add([each]) for each in rivals)))
         kept = await charges.get(UUID(int=1))
         assert [each for outcome in outcomes for each in outcome.new] == [kept]
@@ -508,12 +551,22 @@ class ChargesContract(Contract):
             {"hours": Fraction(13, 12)},
             {"hours": Fraction(10**12, 3)},
             {"charged_at": TWO_O_CLOCK + timedelta(milliseconds=1)},
-            {"start": ONE_O_CLOCK.replace(year=1), "end": ONE_O_CLOCK.replace(year=9999), "pricing": "pro-rata"},
-            {"origin": an_origin(position="log/0/7", published_at=TWO_O_CLOCK + timedelta(milliseconds=999), attempts=3)},
+            {
+                "start": ONE_O_CLOCK.replace(year=1),
+                "end": ONE_O_CLOCK.replace(year=9999),
+                "pricing": "pro-rata",
+            },
+            {
+                "origin": an_origin(
+                    position="log/0/7", published_at=TWO_O_CLOCK + timedelta(milliseconds=999), attempts=3
+                )
+            },
         ],
         ids=" ".join,
     )
-    async def test_money_hours_and_milliseconds_are_kept_exactly(self, charges: financial.Charges, exact: dict[str, object]) -> None:
+    async def test_money_hours_and_milliseconds_are_kept_exactly(
+        self, charges: financial.Charges, exact: dict[str, object]
+    ) -> None:
         charge = a_charge(**exact)
         await charges.add([charge])
         assert await charges.get(charge.appointment_id) == charge
@@ -523,9 +576,13 @@ class ChargesContract(Contract):
         await charges.add([charge])
         assert await charges.wait_for(charge.appointment_id, self.patience) == charge
 
-    async def test_a_charge_wakes_all_who_wait_for_it_and_nobody_else(self, charges: financial.Charges) -> None:
+    async def test_a_charge_wakes_all_who_wait_for_it_and_nobody_else(
+        self, charges: financial.Charges
+    ) -> None:
         mine, others = a_charge(), a_charge()
-        waiters = [asyncio.create_task(charges.wait_for(mine.appointment_id, self.patience)) for _ in range(3)]
+        waiters = [
+            asyncio.create_task(charges.wait_for(mine.appointment_id, self.patience)) for _ in range(3)
+        ]
         other = asyncio.create_task(charges.wait_for(others.appointment_id, self.patience))
         await asyncio.sleep(0)
         await charges.add([mine])
@@ -546,8 +603,12 @@ class ChargesContract(Contract):
             await other.add([charge])
             assert await self.soon(waiter) == charge
 
-    async def test_where_too_many_wait_already_one_more_is_turned_away(self, charges: financial.Charges) -> None:
-        waiters = [asyncio.create_task(charges.wait_for(uuid4(), self.patience)) for _ in range(self.most_waiters)]
+    async def test_where_too_many_wait_already_one_more_is_turned_away(
+        self, charges: financial.Charges
+    ) -> None:
+        waiters = [
+            asyncio.create_task(charges.wait_for(uuid4(), self.patience)) for _ in range(self.most_waiters)
+        ]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable):
             await charges.wait_for(uuid4(), self.patience)
@@ -557,17 +618,30 @@ class ChargesContract(Contract):
         with pytest.raises(NotFound):  # there is room again
             await charges.wait_for(uuid4(), 0.05)
 
-    async def test_a_page_shows_the_newest_place_first_from_behind_a_given_one(self, charges: financial.Charges) -> None:
+    async def test_a_page_shows_the_newest_place_first_from_behind_a_given_one(
+        self, charges: financial.Charges
+    ) -> None:
         times = [TWO_O_CLOCK, TWO_O_CLOCK + timedelta(milliseconds=1)]
-        kept = sorted([a_charge(charged_at=time) for time in times for _ in range(3)], key=attrgetter("cursor"), reverse=True)
+        kept = sorted(
+            [a_charge(charged_at=time) for time in times for _ in range(3)],
+            key=attrgetter("cursor"),
+            reverse=True,
+        )
         await charges.add(kept[::-1])
         assert list(await charges.page(financial.ChargeFilter(), 100)) == kept
         assert list(await charges.page(financial.ChargeFilter(), 4)) == kept[:4]
         for place, behind in pairwise(range(7)):
-            assert list(await charges.page(financial.ChargeFilter(), 100, kept[place].cursor)) == kept[behind:]
+            assert (
+                list(await charges.page(financial.ChargeFilter(), 100, kept[place].cursor)) == kept[behind:]
+            )
 
-    async def test_a_page_shows_what_meets_every_condition_that_is_set(self, charges: financial.Charges) -> None:
-        people, times = [uuid4(), uuid4()], [TWO_O_CLOCK + timedelta(milliseconds=number) for number in range(3)]
+    async def test_a_page_shows_what_meets_every_condition_that_is_set(
+        self, charges: financial.Charges
+    ) -> None:
+        people, times = (
+            [uuid4(), uuid4()],
+            [TWO_O_CLOCK + timedelta(milliseconds=number) for number in range(3)],
+        )
         await charges.add([
             a_charge(physician_id=physician, patient_id=patient, charged_at=time)
             for physician, patient, time in product(people, people, times)
@@ -580,7 +654,9 @@ class ChargesContract(Contract):
             assert list(await charges.page(wanted, 100)) == expected
             assert list(await charges.page(wanted, 100, expected[0].cursor)) == expected[1:]
 
-    async def test_all_are_shown_by_appointment_the_newest_id_first_from_behind_a_given_one(self, charges: financial.Charges) -> None:
+    async def test_all_are_shown_by_appointment_the_newest_id_first_from_behind_a_given_one(
+        self, charges: financial.Charges
+    ) -> None:
         any_ids = [UUID(int=1), UUID(int=1 << 127), UUID(int=(1 << 128) - 1), UUID(int=(1 << 127) - 1)]
         made = [a_charge(), a_charge(), *(a_charge(appointment_id=each) for each in any_ids)]
         kept = sorted(made, key=attrgetter("appointment_id"), reverse=True)
@@ -601,7 +677,12 @@ class ChargesContract(Contract):
     async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
         self.only_if(not self.always_answers, "it always answers")
         async with self.unanswering(where) as charges:
-            reads = charges.get(uuid4()), charges.page(financial.ChargeFilter(), 1), charges.by_appointment(1), charges.count()
+            reads = (
+                charges.get(uuid4()),
+                charges.page(financial.ChargeFilter(), 1),
+                charges.by_appointment(1),
+                charges.count(),
+            )
             for call in (charges.add([a_charge()]), *reads, charges.check()):
                 with pytest.raises(Unavailable):
                     await self.soon(call)
@@ -611,7 +692,9 @@ class ChargesContract(Contract):
         async with self.opened(where) as charges:
             await charges.add([charge])
         async with self.opened(where) as charges:
-            assert list(await charges.page(financial.ChargeFilter(), 10)) == ([charge] if self.survives else [])
+            assert list(await charges.page(financial.ChargeFilter(), 10)) == (
+                [charge] if self.survives else []
+            )
 
 
 class DeadLettersContract(Contract):
@@ -639,22 +722,32 @@ class DeadLettersContract(Contract):
         assert [await letters.get(each.position) for each in kept] == kept
         assert list(await letters.page(DeadLetterFilter(), 10)) == [each.listed() for each in kept]
 
-    async def test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts(self, letters: DeadLetters) -> None:
+    async def test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts(
+        self, letters: DeadLetters
+    ) -> None:
         await letters.add([a_letter()])
         await letters.add([a_letter(first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK)])
-        assert await letters.get("log/1") == a_letter(attempts=2, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK)
+        assert await letters.get("log/1") == a_letter(
+            attempts=2, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK
+        )
 
-    async def test_one_that_is_there_already_has_the_reason_and_the_group_of_the_last_one(self, letters: DeadLetters) -> None:
+    async def test_one_that_is_there_already_has_the_reason_and_the_group_of_the_last_one(
+        self, letters: DeadLetters
+    ) -> None:
         await letters.add([a_letter()])
         await letters.add([a_letter(reason="still not", group="still")])
         assert await letters.get("log/1") == a_letter(reason="still not", group="still", attempts=2)
         assert [each.group for each in await letters.groups()] == ["still"]
 
-    async def test_one_that_is_there_already_keeps_its_state_and_its_handlings(self, letters: DeadLetters) -> None:
+    async def test_one_that_is_there_already_keeps_its_state_and_its_history(
+        self, letters: DeadLetters
+    ) -> None:
         await letters.add([letter := a_letter()])
         await letters.record(letter, a_history_entry())
         await letters.add([letter])
-        assert await letters.get("log/1") == a_letter(state="replayed", history=(a_history_entry(),), attempts=2)
+        assert await letters.get("log/1") == a_letter(
+            state="replayed", history=(a_history_entry(),), attempts=2
+        )
 
     @pytest.mark.parametrize(
         "odd",
@@ -674,13 +767,17 @@ class DeadLettersContract(Contract):
         ],
         ids=range(12),
     )
-    async def test_whatever_arrived_is_kept_as_it_was(self, letters: DeadLetters, odd: dict[str, object]) -> None:
+    async def test_whatever_arrived_is_kept_as_it_was(
+        self, letters: DeadLetters, odd: dict[str, object]
+    ) -> None:
         letter: DeadLetter = a_letter(**odd)
         await letters.add([letter])
         assert await letters.get(letter.position) == letter
         assert list(await letters.page(DeadLetterFilter(), 10)) == [letter.listed()]
 
-    async def test_a_page_shows_letters_by_position_from_behind_a_given_one(self, letters: DeadLetters) -> None:
+    async def test_a_page_shows_letters_by_position_from_behind_a_given_one(
+        self, letters: DeadLetters
+    ) -> None:
         kept = [a_letter(position=f"log/{number}") for number in "13579"]
         await letters.add(kept[::-1])
         kept = [each.listed() for each in kept]
@@ -688,14 +785,20 @@ class DeadLettersContract(Contract):
         assert list(await letters.page(DeadLetterFilter(), 2, "log/3")) == kept[2:4]
         assert list(await letters.page(DeadLetterFilter(), 10, "log/4")) == kept[2:]
 
-    async def test_a_page_shows_the_letters_that_meet_every_condition_that_is_set(self, letters: DeadLetters) -> None:
-        shapes = list(product(("waiting", "replayed", "discarded"), ("one", "other"), ("an appointment", "another")))
+    async def test_a_page_shows_the_letters_that_meet_every_condition_that_is_set(
+        self, letters: DeadLetters
+    ) -> None:
+        shapes = list(
+            product(("waiting", "replayed", "discarded"), ("one", "other"), ("an appointment", "another"))
+        )
         kept = [
             a_letter(position=f"log/{number:02}", state=state, group=group, about=about)
             for number, (state, group, about) in enumerate(shapes)
         ]
         await letters.add(kept)
-        for state, group, about in product((None, "waiting", "discarded"), (None, "one"), (None, "another", "nobody")):
+        for state, group, about in product(
+            (None, "waiting", "discarded"), (None, "one"), (None, "another", "nobody")
+        ):
             wanted = DeadLetterFilter(state, group, about)  # type: ignore[arg-type]
             expected = [
                 each.listed()
@@ -703,15 +806,29 @@ class DeadLettersContract(Contract):
                 if state in (None, each.state) and group in (None, each.group) and about in (None, each.about)
             ]
             assert list(await letters.page(wanted, 20)) == expected, wanted
-            assert list(await letters.page(wanted, 2, "log/03")) == [each for each in expected if each.position > "log/03"][:2]
+            assert (
+                list(await letters.page(wanted, 2, "log/03"))
+                == [each for each in expected if each.position > "log/03"][:2]
+            )
 
     async def test_a_page_shows_the_letters_of_certain_messages(self, letters: DeadLetters) -> None:
-        kept = [a_letter(position=f"log/{number}", about=str(number % 2), message_id=f"id {number % 3}") for number in range(6)]
+        kept = [
+            a_letter(position=f"log/{number}", about=str(number % 2), message_id=f"id {number % 3}")
+            for number in range(6)
+        ]
         await letters.add(kept)
         of_two = DeadLetterFilter(message_ids=("id 0", "id 2", "nobody's"))
-        assert [each.position for each in await letters.page(of_two, 10)] == ["log/0", "log/2", "log/3", "log/5"]
+        assert [each.position for each in await letters.page(of_two, 10)] == [
+            "log/0",
+            "log/2",
+            "log/3",
+            "log/5",
+        ]
         assert [each.position for each in await letters.page(of_two, 2, "log/2")] == ["log/3", "log/5"]
-        assert [each.position for each in await letters.page(replace(of_two, about="1"), 10)] == ["log/3", "log/5"]
+        assert [each.position for each in await letters.page(replace(of_two, about="1"), 10)] == [
+            "log/3",
+            "log/5",
+        ]
         assert list(await letters.page(DeadLetterFilter(message_ids=()), 10)) == []
 
     async def test_a_letter_is_found_by_its_position(self, letters: DeadLetters) -> None:
@@ -726,15 +843,24 @@ class DeadLettersContract(Contract):
             await letters.record(a_letter(), a_history_entry())
         assert list(await letters.page(DeadLetterFilter(), 10)) == []
 
-    async def test_every_group_is_shown_by_name_with_its_counts_one_of_its_reasons_and_its_first_and_last_sight(
+    async def test_a_group_shows_its_counts_a_reason_and_its_first_and_last_sight(
         self, letters: DeadLetters
     ) -> None:
         later = TWO_O_CLOCK + timedelta(hours=1)
         assert list(await letters.groups()) == []
         await letters.add([
             a_letter(position="log/1", group="b", reason="price 2", first_seen=TWO_O_CLOCK, last_seen=later),
-            a_letter(position="log/2", group="b", reason="price 1", first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK),
-            a_letter(position="log/3", group="b", reason="price 3", state="replayed", first_seen=TWO_O_CLOCK, last_seen=TWO_O_CLOCK),
+            a_letter(
+                position="log/2", group="b", reason="price 1", first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK
+            ),
+            a_letter(
+                position="log/3",
+                group="b",
+                reason="price 3",
+                state="replayed",
+                first_seen=TWO_O_CLOCK,
+                last_seen=TWO_O_CLOCK,
+            ),
             a_letter(position="log/4", group="a", reason="no type", state="discarded"),
         ])  # fmt: skip
         first, second = await letters.groups()
@@ -761,9 +887,13 @@ class DeadLettersContract(Contract):
             ("discarded", "failed again", "discarded"),
         ],
     )
-    async def test_a_handling_is_noted_with_the_state_that_follows(self, letters: DeadLetters, before: str, event: str, state: str) -> None:
+    async def test_a_handling_is_noted_with_the_state_that_follows(
+        self, letters: DeadLetters, before: str, event: str, state: str
+    ) -> None:
         await letters.add([letter := a_letter(state=before)])
-        await letters.record(letter, entry := a_history_entry(event=event, by="b\x00b 'quoted'", note="\N{PILE OF POO}"))
+        await letters.record(
+            letter, entry := a_history_entry(event=event, by="b\x00b 'quoted'", note="\N{PILE OF POO}")
+        )
         assert await letters.get("log/1") == a_letter(state=state, history=(entry,))
         assert [each.position for each in await letters.page(DeadLetterFilter(state=state), 10)] == ["log/1"]  # type: ignore[arg-type]
         (group,) = await letters.groups()
@@ -777,7 +907,7 @@ class DeadLettersContract(Contract):
             letter = await letters.get("log/1")
         assert list(letter.history) == entries
 
-    async def test_one_that_was_handled_since_it_was_read_is_a_conflict_and_that_handling_stands(self, letters: DeadLetters) -> None:
+    async def test_an_entry_over_another_since_it_was_read_is_a_conflict(self, letters: DeadLetters) -> None:
         await letters.add([letter := a_letter()])
         await letters.record(letter, first := a_history_entry(event="failed again"))
         with pytest.raises(Conflict, match="log/1"):
@@ -796,7 +926,9 @@ class DeadLettersContract(Contract):
         await letters.add([letter := a_letter()])
         await letters.add([letter])
         await letters.record(letter, a_history_entry())
-        assert await letters.get("log/1") == a_letter(attempts=2, state="replayed", history=(a_history_entry(),))
+        assert await letters.get("log/1") == a_letter(
+            attempts=2, state="replayed", history=(a_history_entry(),)
+        )
 
     async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:
         self.only_if(not self.always_answers, "it always answers")

@@ -15,8 +15,12 @@ from clinic.domain.messaging.ports import Outbox, Publisher, Subscription
 
 T = TypeVar("T")
 
-MANY = settings(max_examples=12, stateful_step_count=40, deadline=None, print_blob=True, report_multiple_bugs=False)
-"""Histories in memory or on a local disk: others at each run, except where CI is set: there Hypothesis repeats the same ones."""
+MANY = settings(
+    max_examples=12, stateful_step_count=40, deadline=None, print_blob=True, report_multiple_bugs=False
+)
+"""Histories in memory or on a local disk: others at each run, except where CI is set: there Hypothesis
+repeats the same ones.
+"""
 FEW = settings(MANY, max_examples=10, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 """Histories on a server, where the search for the shortest one that fails would take minutes."""
 

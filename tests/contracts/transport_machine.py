@@ -1,4 +1,6 @@
-"""Any history of a transport, beside a model: what was published under each key, and how much of it each group acknowledged."""
+"""Any history of a transport, beside a model: what was published under each key, and how much of it each
+group acknowledged.
+"""
 
 import asyncio
 from collections import Counter, defaultdict
@@ -25,7 +27,9 @@ batches = st.lists(st.sampled_from(KEYS), min_size=1, max_size=5)
 class TransportMachine(Machine):
     """Its model is `log` and `acknowledged`. Both groups are there from the beginning."""
 
-    def __init__(self, suite: Contract, opened: Callable[[Path], AbstractAsyncContextManager[Ends]], where: Path) -> None:
+    def __init__(
+        self, suite: Contract, opened: Callable[[Path], AbstractAsyncContextManager[Ends]], where: Path
+    ) -> None:
         super().__init__(suite, where)
         self.transport = Openable(partial(opened, self.where))
         self.subscriptions = {group: Openable(partial(self._subscribed, group)) for group in GROUPS}
@@ -78,7 +82,9 @@ class TransportMachine(Machine):
             begin = self.acknowledged[group][key]
             assert came == self.log[key][begin : begin + len(came)]
         again = {each.origin.position for each in batch}
-        assert {each.origin.position for each in self.received[group]} <= again, "what was not acknowledged does not come again"
+        assert {each.origin.position for each in self.received[group]} <= again, (
+            "what was not acknowledged does not come again"
+        )
         self.received[group] = batch
 
     def _left(self, group: str) -> int:

@@ -1,4 +1,6 @@
-"""What every transport must do. Each test's name is a sentence of a port's docstring, or what follows from one."""
+"""What every transport must do. Each test's name is a sentence of a port's docstring, or what follows from
+one.
+"""
 
 import asyncio
 from collections import defaultdict
@@ -74,7 +76,9 @@ class TransportContract(Contract):
         answers = await ends.publisher.publish([a_message() for _ in range(3)])
         async with ends.subscribe("group") as subscription:
             found = await self.collected(subscription, 3)
-        assert {each.message.id: each.origin.position for each in found} == {answer.message.id: answer.position for answer in answers}
+        assert {each.message.id: each.origin.position for each in found} == {
+            answer.message.id: answer.position for answer in answers
+        }
 
     async def test_a_delivery_says_when_it_was_published_and_received(self, ends: Ends) -> None:
         await ends.publisher.publish([a_message()])
@@ -100,11 +104,15 @@ class TransportContract(Contract):
             await ends.publisher.publish([message])
             assert ids(await waiting) == [message.id]
 
-    async def test_what_was_published_before_the_first_subscription_opens_is_received(self, ends: Ends) -> None:
+    async def test_what_was_published_before_the_first_subscription_opens_is_received(
+        self, ends: Ends
+    ) -> None:
         messages = [a_message() for _ in range(3)]
         await ends.publisher.publish(messages)
         async with ends.subscribe("group") as subscription:
-            assert sorted(ids(await self.collected(subscription, 3))) == sorted(message.id for message in messages)
+            assert sorted(ids(await self.collected(subscription, 3))) == sorted(
+                message.id for message in messages
+            )
 
     async def test_a_batch_that_was_not_acknowledged_comes_again(self, ends: Ends) -> None:
         await ends.publisher.publish([a_message() for _ in range(3)])
@@ -113,7 +121,9 @@ class TransportContract(Contract):
             again = await self.soon(subscription.receive())
         assert positions(found) <= positions(again)
 
-    async def test_what_a_dead_member_did_not_acknowledge_comes_again_with_the_same_positions(self, ends: Ends) -> None:
+    async def test_what_a_dead_member_did_not_acknowledge_comes_again_with_the_same_positions(
+        self, ends: Ends
+    ) -> None:
         await ends.publisher.publish([a_message() for _ in range(3)])
         async with ends.subscribe("group") as subscription:
             found = await self.soon(subscription.receive())
@@ -137,7 +147,9 @@ class TransportContract(Contract):
         await ends.publisher.publish(messages)
         for group in ("one", "other"):
             async with ends.subscribe(group) as subscription:
-                assert sorted(ids(await self.collected(subscription, 3))) == sorted(message.id for message in messages)
+                assert sorted(ids(await self.collected(subscription, 3))) == sorted(
+                    message.id for message in messages
+                )
 
     async def test_cancelling_the_wait_loses_nothing(self, ends: Ends) -> None:
         message = a_message()
@@ -166,13 +178,18 @@ class TransportContract(Contract):
         ],
         ids=["usual", "milliseconds", "no time", "no data", "binary", "letters", "missing"],
     )
-    async def test_every_attribute_of_a_message_arrives_as_it_was(self, ends: Ends, odd: dict[str, object]) -> None:
+    async def test_every_attribute_of_a_message_arrives_as_it_was(
+        self, ends: Ends, odd: dict[str, object]
+    ) -> None:
         message = a_message(**odd)
         await ends.publisher.publish([message])
         async with ends.subscribe("group") as subscription:
             (found,) = await self.collected(subscription, 1)
         assert found.message == message
-        assert (found.value or None, found.key or None) == (message.data or None, message.key.encode() or None)
+        assert (found.value or None, found.key or None) == (
+            message.data or None,
+            message.key.encode() or None,
+        )
 
     async def test_a_large_message_arrives_whole(self, ends: Ends) -> None:
         message = a_message(data=(bytes(range(256)) * (self.largest // 256 + 1))[: self.largest])
@@ -181,14 +198,18 @@ class TransportContract(Contract):
             found = await self.collected(subscription, 2)
         assert message in [each.message for each in found]
 
-    async def test_a_batch_is_refused_where_one_of_its_messages_can_never_be_published(self, ends: Ends) -> None:
+    async def test_a_batch_is_refused_where_one_of_its_messages_can_never_be_published(
+        self, ends: Ends
+    ) -> None:
         self.only_if(self.unpublishable is not None, "everything can be published")
         assert self.unpublishable
         with pytest.raises(Refused):
             await self.soon(ends.publisher.publish([a_message(), self.unpublishable]))
         await self.soon(ends.publisher.publish([a_message()]))
 
-    async def test_every_call_raises_unavailable_when_the_other_side_does_not_answer(self, where: Path) -> None:
+    async def test_every_call_raises_unavailable_when_the_other_side_does_not_answer(
+        self, where: Path
+    ) -> None:
         self.only_if(not self.always_answers, "it always answers")
         async with self.unanswering(where) as ends, ends.subscribe("group") as subscription:
             for call in (

@@ -21,7 +21,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     if report.failed:
         for process in item.stash.get(RUNNING, []):
             logs = {"output": process.printed, "log": process.complained}
-            report.sections += [(f"{kind} of {process.name}", text[-SHOWN:]) for kind, text in logs.items() if text]
+            report.sections += [
+                (f"{kind} of {process.name}", text[-SHOWN:]) for kind, text in logs.items() if text
+            ]
     return report
 
 
@@ -45,7 +47,9 @@ def pair(processes: list[Process], tmp_path: Path) -> Pair:
 
 @pytest.fixture
 def command(processes: list[Process], pair: Pair) -> Callable[..., Service]:
-    """The `clinic` command with the pair's settings; a test starts it. Its url is the appointment service's."""
+    """The `clinic` command with the pair's settings; a test starts it. Its url is the appointment
+    service's.
+    """
 
     def make(*arguments: str, name: str = "clinic", **settings: str) -> Service:
         environment = pair.environment | settings

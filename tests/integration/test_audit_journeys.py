@@ -52,7 +52,12 @@ class Stack:
 
 def remove_from_sqlite(pair: Pair, appointment_id: str) -> None:
     with closing(sqlite3.connect(pair.data / "financial.db", timeout=5)) as connection, connection:
-        assert connection.execute("DELETE FROM charges WHERE appointment_id = ?", (UUID(appointment_id).bytes,)).rowcount == 1
+        assert (
+            connection.execute(
+                "DELETE FROM charges WHERE appointment_id = ?", (UUID(appointment_id).bytes,)
+            ).rowcount
+            == 1
+        )
 
 
 def remove_from_mongo(pair: Pair, appointment_id: str) -> None:
@@ -70,7 +75,9 @@ def stack(request: pytest.FixtureRequest, processes: list[Process], tmp_path: Pa
     return Stack(on_real_servers(tmp_path, processes, mongo, kafka), processes, remove_from_mongo)
 
 
-async def test_a_charge_that_was_removed_by_hand_is_found_and_restored_beside_the_services(stack: Stack, http: httpx.AsyncClient) -> None:
+async def test_a_charge_that_was_removed_by_hand_is_found_and_restored_beside_the_services(
+    stack: Stack, http: httpx.AsyncClient
+) -> None:
     await stack.pair.started()
     told = {each["id"]: each for each in await finish_many(http, stack.pair, 20)}
     await charged(http, stack.pair, set(told))
@@ -79,17 +86,29 @@ async def test_a_charge_that_was_removed_by_hand_is_found_and_restored_beside_th
     stack.remove_charge(removed)
 
     async def is_found() -> list[Any]:
-        return (await stack.audit("--grace", "0"))[1]  # its end is cut to the second: for that long it is in flight
+        return (await stack.audit("--grace", "0"))[
+            1
+        ]  # its end is cut to the second: for that long it is in flight
 
     (found,) = await eventually(is_found)
-    assert (found["kind"], found["appointment_id"], found["expected"]) == ("missing", removed, due(told[removed]))
+    assert (found["kind"], found["appointment_id"], found["expected"]) == (
+        "missing",
+        removed,
+        due(told[removed]),
+    )
     code, (mended,), summary = await stack.audit("--grace", "0", "--repair", "--wait", "30")
     assert (code, mended["outcome"], mended["charged"]) == (0, "charged", due(told[removed]))
     assert (summary["missing"], summary["remaining"]) == (1, 0)
-    assert await stack.audit("--grace", "0") == (0, [], {**summary, "missing": 0, "charged": 0, "compared": 20})
+    assert await stack.audit("--grace", "0") == (
+        0,
+        [],
+        {**summary, "missing": 0, "charged": 0, "compared": 20},
+    )
 
 
-async def test_an_audit_beside_a_busy_clinic_raises_no_false_alarm(stack: Stack, http: httpx.AsyncClient) -> None:
+async def test_an_audit_beside_a_busy_clinic_raises_no_false_alarm(
+    stack: Stack, http: httpx.AsyncClient
+) -> None:
     await stack.pair.started()
     history = History()
     await charged(http, stack.pair, {(await finish(http, stack.pair))["id"]})
@@ -102,7 +121,9 @@ async def test_an_audit_beside_a_busy_clinic_raises_no_false_alarm(stack: Stack,
     assert len(history.finished) > 100
 
 
-async def test_a_repair_beside_a_busy_clinic_mends_what_was_removed_and_nothing_else(stack: Stack, http: httpx.AsyncClient) -> None:
+async def test_a_repair_beside_a_busy_clinic_mends_what_was_removed_and_nothing_else(
+    stack: Stack, http: httpx.AsyncClient
+) -> None:
     await stack.pair.started()
     told = {each["id"]: each for each in await finish_many(http, stack.pair, 30)}
     await charged(http, stack.pair, set(told))
@@ -118,10 +139,15 @@ async def test_a_repair_beside_a_busy_clinic_mends_what_was_removed_and_nothing_
         await eventually(all_are_found, within=60)
         code, mended, _ = await stack.audit("--grace", GRACE, "--repair", "--wait", "30")
 
-    assert (code, {each["appointment_id"]: each["charged"] for each in mended}) == (0, {each: due(told[each]) for each in removed})
+    assert (code, {each["appointment_id"]: each["charged"] for each in mended}) == (
+        0,
+        {each: due(told[each]) for each in removed},
+    )
 
 
-async def test_without_the_financial_service_the_trace_and_a_repair_say_what_is_waited_for(stack: Stack, http: httpx.AsyncClient) -> None:
+async def test_without_the_financial_service_the_trace_and_a_repair_say_what_is_waited_for(
+    stack: Stack, http: httpx.AsyncClient
+) -> None:
     await stack.pair.started()
     assert await stack.pair.financial.stopped() == 0
     waiting = (await finish(http, stack.pair))["id"]

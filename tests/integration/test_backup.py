@@ -37,10 +37,13 @@ async def test_what_is_in_a_backup_taken_under_load_is_charged_exactly_once(
 
     await restored.started()
 
-    # Nobody told this history of any; and what was finished while the copies were taken may be charged in a later one.
+    # Nobody told this history of any; and what was finished while the copies were taken may be charged in a
+    # later one.
     assert (await breaches(http, restored, History())).keys() == {"unfounded"}
     assert len(await finished_ids(http, restored)) >= 200
-    audit = Process("audit", (*PROGRAM, "audit", "--grace", "0", "--json"), restored.environment, restored.folder)
+    audit = Process(
+        "audit", (*PROGRAM, "audit", "--grace", "0", "--json"), restored.environment, restored.folder
+    )
     processes.append(audit)
     audit.start()
     await audit.ended(within=60)

@@ -1,4 +1,6 @@
-"""The compose file, run for real: its images are built, its services found over their published ports, one of them killed."""
+"""The compose file, run for real: its images are built, its services found over their published ports, one of
+them killed.
+"""
 
 import os
 import random
@@ -24,7 +26,9 @@ SHOWN = 50
 
 
 class Deployment:
-    """The compose file as a project of its own, on host ports that are free here; everything else is as it stands."""
+    """The compose file as a project of its own, on host ports that are free here; everything else is as it
+    stands.
+    """
 
     def __init__(self, folder: Path) -> None:
         text = (ROOT / "compose.yaml").read_text()
@@ -35,7 +39,15 @@ class Deployment:
         file = folder / "compose.yaml"
         file.write_text(text)
         command = ["docker", "compose"] if succeeds("docker", "compose", "version") else ["docker-compose"]
-        self._compose = [*command, "--file", str(file), "--project-directory", str(ROOT), "--project-name", f"clinic-{uuid4().hex}"]
+        self._compose = [
+            *command,
+            "--file",
+            str(file),
+            "--project-directory",
+            str(ROOT),
+            "--project-name",
+            f"clinic-{uuid4().hex}",
+        ]
 
     def compose(self, *arguments: str, within: int = DONE_WITHIN) -> str:
         return run(*self._compose, *arguments, within=within)
@@ -48,13 +60,18 @@ def run(*command: str, within: int = DONE_WITHIN) -> str:
     """What it wrote to standard output. Where it fails, what it complained of is shown."""
     # Without buildx there is only the classic builder.
     builder = {} if succeeds("docker", "buildx", "version") else {"DOCKER_BUILDKIT": "0"}
-    done = subprocess.run(command, env=os.environ | builder, capture_output=True, text=True, timeout=within, check=False)
+    done = subprocess.run(
+        command, env=os.environ | builder, capture_output=True, text=True, timeout=within, check=False
+    )
     assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
     return done.stdout
 
 
 def succeeds(*command: str) -> bool:
-    return shutil.which(command[0]) is not None and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    return (
+        shutil.which(command[0]) is not None
+        and subprocess.run(command, capture_output=True, check=False).returncode == 0
+    )
 
 
 def free_range(size: int) -> int:
@@ -106,12 +123,16 @@ def finished(url: str) -> Json:
 
 
 def assert_charged(url: str, appointment: Json) -> None:
-    answer = httpx.get(f"{url}/{appointment['id']}/", headers={"Prefer": "wait=30"}, timeout=40, trust_env=False)
+    answer = httpx.get(
+        f"{url}/{appointment['id']}/", headers={"Prefer": "wait=30"}, timeout=40, trust_env=False
+    )
     assert read(answer.raise_for_status())["total_price"] == due(appointment)
 
 
 @pytest.mark.timeout(480)
-def test_the_whole_system_charges_survives_a_killed_container_scales_and_keeps_its_data(deployment: Deployment) -> None:
+def test_the_whole_system_charges_survives_a_killed_container_scales_and_keeps_its_data(
+    deployment: Deployment,
+) -> None:
     deployment.compose("up", "--build", "--detach", *SERVICES, within=BUILT_WITHIN)
     (appointment,), (financial,) = (deployment.containers(service) for service in SERVICES)
     appointments, charges = ready(appointment, 8000), ready(financial, 8001)
@@ -129,7 +150,9 @@ def test_the_whole_system_charges_survives_a_killed_container_scales_and_keeps_i
     for each in [ready(instance, 8001) for instance in instances]:
         assert_charged(each, finished(appointments))
 
-    until(lambda: all(is_healthy(each) for each in (appointment, *instances)), "the health of every container")
+    until(
+        lambda: all(is_healthy(each) for each in (appointment, *instances)), "the health of every container"
+    )
 
     deployment.compose("down")
     deployment.compose("up", "--detach", *SERVICES)

@@ -1,4 +1,6 @@
-"""The connection to MongoDB is cut after the server has applied a write: nobody is told what is not so, and nothing is lost."""
+"""The connection to MongoDB is cut after the server has applied a write: nobody is told what is not so, and
+nothing is lost.
+"""
 
 import asyncio
 import random
@@ -20,7 +22,9 @@ Document = dict[str, Any]
 INSERT, UPSERT, PULL = b"\x02insert\x00", b"\x08upsert\x00\x01", b"$pull\x00"
 """How a new appointment or charge, a saved appointment, and a confirmation look on the way to MongoDB."""
 CUTS = {"mongo_standalone": 1, "mongo_replica_set": 2}
-"""How often a write is cut until the driver gives up: it asks a replica set once more, which then knows what it has done."""
+"""How often a write is cut until the driver gives up: it asks a replica set once more, which then knows what
+it has done.
+"""
 
 
 @pytest.fixture(params=CUTS)
@@ -55,7 +59,11 @@ def documents(pair: Pair, mongo: str) -> Iterator[pymongo.collection.Collection[
 
 
 async def test_a_finish_whose_answer_was_lost_is_503_and_then_the_first_end_and_one_charge(
-    pair: Pair, proxy: Proxy, cuts: int, documents: pymongo.collection.Collection[Document], http: httpx.AsyncClient
+    pair: Pair,
+    proxy: Proxy,
+    cuts: int,
+    documents: pymongo.collection.Collection[Document],
+    http: httpx.AsyncClient,
 ) -> None:
     appointment_id = await start(http, pair)
     path = f"{pair.appointment.url}/{appointment_id}/"
@@ -99,7 +107,9 @@ async def test_a_start_whose_answer_was_lost_is_503_and_kept_at_most_once(
     assert found["end_date"] is None
 
 
-async def test_a_charge_whose_answer_was_lost_is_there_once(pair: Pair, proxy: Proxy, cuts: int, http: httpx.AsyncClient) -> None:
+async def test_a_charge_whose_answer_was_lost_is_there_once(
+    pair: Pair, proxy: Proxy, cuts: int, http: httpx.AsyncClient
+) -> None:
     appointment_id = await start(http, pair)
     with proxied(proxy.url) as to_charges:
         assert await pair.financial.stopped() == 0
@@ -120,7 +130,11 @@ async def test_a_charge_whose_answer_was_lost_is_there_once(pair: Pair, proxy: P
 
 
 async def test_a_confirmation_whose_answer_was_lost_ends_with_an_empty_outbox_and_one_charge(
-    pair: Pair, proxy: Proxy, cuts: int, documents: pymongo.collection.Collection[Document], http: httpx.AsyncClient
+    pair: Pair,
+    proxy: Proxy,
+    cuts: int,
+    documents: pymongo.collection.Collection[Document],
+    http: httpx.AsyncClient,
 ) -> None:
     appointment_id = await start(http, pair)
 
@@ -137,7 +151,9 @@ async def test_a_confirmation_whose_answer_was_lost_ends_with_an_empty_outbox_an
     assert len((await kept(http, pair.appointment.url, pair.financial.url)).charges) == 1
 
 
-async def test_under_load_no_cut_makes_a_false_promise(pair: Pair, proxy: Proxy, http: httpx.AsyncClient) -> None:
+async def test_under_load_no_cut_makes_a_false_promise(
+    pair: Pair, proxy: Proxy, http: httpx.AsyncClient
+) -> None:
     history, enough = History(), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for number in range(6):

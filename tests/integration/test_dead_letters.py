@@ -31,7 +31,9 @@ UNKNOWN = "clinic.appointment.finished.v2"
 COUNT = 60
 
 
-async def clinic(pair: Pair, processes: list[Process], *words: str, name: str = "clinic") -> tuple[int, list[Json]]:
+async def clinic(
+    pair: Pair, processes: list[Process], *words: str, name: str = "clinic"
+) -> tuple[int, list[Json]]:
     """The exit code of the command, and each document that it wrote."""
     process = Process(name, (*PROGRAM, "dead-letters", *words, "--json"), pair.environment, pair.folder)
     processes.append(process)
@@ -58,13 +60,20 @@ async def test_what_was_set_aside_is_found_replayed_and_discarded_beside_the_run
 
     code, outcomes = await clinic(pair, processes, "replay", "--group", group["group"], "--by", "anna")
     assert (code, [each["outcome"] for each in outcomes]) == (3, ["failed again"] * 2)
-    assert (await clinic(pair, processes, "discard", published[0].position, "--reason", "a test", "--by", "bob"))[0] == 0
+    assert (
+        await clinic(pair, processes, "discard", published[0].position, "--reason", "a test", "--by", "bob")
+    )[0] == 0
 
     http.headers["Authorization"] = f"Bearer {TOKEN}"
     url = f"{pair.financial.url}/dead-letters"
     shown = (await http.get(f"{url}/{published[0].position}")).json()
-    assert [(each["event"], each["by"]) for each in shown["history"]] == [("failed again", "anna"), ("discarded", "bob")]
-    assert [each["position"] for each in (await http.get(f"{url}/?state=waiting")).json()["items"]] == [published[2].position]
+    assert [(each["event"], each["by"]) for each in shown["history"]] == [
+        ("failed again", "anna"),
+        ("discarded", "bob"),
+    ]
+    assert [each["position"] for each in (await http.get(f"{url}/?state=waiting")).json()["items"]] == [
+        published[2].position
+    ]
     answer = await http.post(f"{url}/discard/", json={"by": "carol", "all": True, "reason": "a test"})
     assert [each["outcome"] for each in answer.json()["items"]] == ["discarded"]
     assert (await clinic(pair, processes, "list"))[1][0]["items"] == []
@@ -85,11 +94,17 @@ async def test_two_replays_while_the_same_messages_arrive_again_charge_each_appo
     on_servers: Pair, processes: list[Process], http: httpx.AsyncClient
 ) -> None:
     pair, messages = on_servers, [to_message(an_event()) for _ in range(COUNT)]
-    positions = write(pair.environment["CLINIC_KAFKA_BOOTSTRAP_SERVERS"], pair.environment["CLINIC_KAFKA_TOPIC"], messages)
-    await set_aside_before(pair, [_letter(message, position) for message, position in zip(messages, positions, strict=True)])
+    positions = write(
+        pair.environment["CLINIC_KAFKA_BOOTSTRAP_SERVERS"], pair.environment["CLINIC_KAFKA_TOPIC"], messages
+    )
+    await set_aside_before(
+        pair, [_letter(message, position) for message, position in zip(messages, positions, strict=True)]
+    )
 
     pair.financial.start()
-    at_once = [clinic(pair, processes, "replay", "--all", "--by", name, name=name) for name in ("anna", "bob")]
+    at_once = [
+        clinic(pair, processes, "replay", "--all", "--by", name, name=name) for name in ("anna", "bob")
+    ]
     replays = await asyncio.gather(*at_once)
     await pair.financial.ready()
 
@@ -99,20 +114,28 @@ async def test_two_replays_while_the_same_messages_arrive_again_charge_each_appo
 
     await eventually(all_have_arrived, within=60)
     charges = (await kept(http, pair.financial.url, pair.financial.url)).charges
-    assert sorted(each["appointment_id"] for each in charges) == sorted(message.subject for message in messages)
+    assert sorted(each["appointment_id"] for each in charges) == sorted(
+        message.subject for message in messages
+    )
     assert {str(each["total_price"]) for each in charges} == {"400.00"}
     assert await telemetry(http, pair.financial, "differs from its charge") == 0
     assert [code for code, _ in replays] == [0, 0]
     await _are_replayed_once(http, pair, positions, [each for _, outcomes in replays for each in outcomes])
 
 
-async def _are_replayed_once(http: httpx.AsyncClient, pair: Pair, positions: list[str], outcomes: list[Json]) -> None:
+async def _are_replayed_once(
+    http: httpx.AsyncClient, pair: Pair, positions: list[str], outcomes: list[Json]
+) -> None:
     """Each letter was noted by one of them; the other never found it waiting, or was told who was quicker."""
-    noted = Counter(each["position"] for each in outcomes if each["outcome"] in {"charged", "already charged"})
+    noted = Counter(
+        each["position"] for each in outcomes if each["outcome"] in {"charged", "already charged"}
+    )
     assert noted == Counter(positions)
     assert {each["outcome"] for each in outcomes} <= {"charged", "already charged", "handled already"}
     for position in positions:
-        answer = await http.get(f"{pair.financial.url}/dead-letters/{position}", headers={"Authorization": f"Bearer {TOKEN}"})
+        answer = await http.get(
+            f"{pair.financial.url}/dead-letters/{position}", headers={"Authorization": f"Bearer {TOKEN}"}
+        )
         shown: Any = answer.raise_for_status().json()
         assert (shown["state"], [each["event"] for each in shown["history"]]) == ("replayed", ["replayed"])
 
@@ -127,14 +150,24 @@ def write(kafka: str, topic: str, messages: list[Message]) -> list[str]:
         positions[record.key() or b""] = f"{record.topic()}/{record.partition()}/{record.offset()}"
 
     for each in messages:
-        producer.produce(topic, key=each.key.encode(), value=each.data, headers=[*cloudevents.headers(each)], on_delivery=delivered)
+        producer.produce(
+            topic,
+            key=each.key.encode(),
+            value=each.data,
+            headers=[*cloudevents.headers(each)],
+            on_delivery=delivered,
+        )
     assert producer.flush(30) == 0
     return [positions[each.key.encode()] for each in messages]
 
 
 async def set_aside_before(pair: Pair, letters: list[DeadLetter]) -> None:
     """An older version could not read them."""
-    database = MongoDatabase(pair.environment["CLINIC_MONGO_URL"], pair.environment["CLINIC_MONGO_DATABASE"] + "_financial", timeout=5)
+    database = MongoDatabase(
+        pair.environment["CLINIC_MONGO_URL"],
+        pair.environment["CLINIC_MONGO_DATABASE"] + "_financial",
+        timeout=5,
+    )
     async with opened(MongoDeadLetters(database)) as store:
         await store.add(letters)
 

@@ -36,17 +36,23 @@ async def test_two_hundred_finishes_while_the_financial_service_is_down_are_two_
     pair: Pair, http: httpx.AsyncClient
 ) -> None:
     await pair.appointment.started()
-    told = [each for _ in range(10) for each in await asyncio.gather(*(finished(http, pair) for _ in range(20)))]
+    told = [
+        each for _ in range(10) for each in await asyncio.gather(*(finished(http, pair) for _ in range(20)))
+    ]
 
     await pair.financial.started()
     await asyncio.gather(*(charge(http, pair, each["id"]) for each in told))
 
     found = await kept(http, pair.appointment.url, pair.financial.url)
-    assert {each["appointment_id"]: each["total_price"] for each in found.charges} == {each["id"]: due(each) for each in told}
+    assert {each["appointment_id"]: each["total_price"] for each in found.charges} == {
+        each["id"]: due(each) for each in told
+    }
     assert len(found.charges) == 200
 
 
-async def test_a_finish_is_charged_though_its_service_was_killed_right_after_the_answer(pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_a_finish_is_charged_though_its_service_was_killed_right_after_the_answer(
+    pair: Pair, http: httpx.AsyncClient
+) -> None:
     await pair.started()
     for _ in range(3):
         appointment = await finished(http, pair)
@@ -80,7 +86,9 @@ async def test_a_service_that_froze_goes_on_where_it_was(pair: Pair, http: httpx
     assert [await charge(http, pair, each["id"]) for each in told] == [due(each) for each in told]
 
 
-async def test_finishing_fifty_times_at_once_is_one_end_and_one_charge(pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_finishing_fifty_times_at_once_is_one_end_and_one_charge(
+    pair: Pair, http: httpx.AsyncClient
+) -> None:
     await pair.started()
     path = f"{pair.appointment.url}/{await started(http, pair)}/"
 
@@ -94,19 +102,27 @@ async def test_finishing_fifty_times_at_once_is_one_end_and_one_charge(pair: Pai
 
 async def _published(http: httpx.AsyncClient, pair: Pair) -> int:
     metrics = (await http.get(f"{pair.appointment.url}/metrics")).text
-    (line,) = (line for line in metrics.splitlines() if line.startswith('clinic_events_total{event="published"}'))
+    (line,) = (
+        line for line in metrics.splitlines() if line.startswith('clinic_events_total{event="published"}')
+    )
     return int(float(line.split()[-1]))
 
 
-async def test_clients_that_leave_in_the_middle_of_a_request_harm_nobody(pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_clients_that_leave_in_the_middle_of_a_request_harm_nobody(
+    pair: Pair, http: httpx.AsyncClient
+) -> None:
     await pair.started()
     appointment_id = await started(http, pair)
     body = json.dumps(people()).encode()
-    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    fields = f"Host: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    head = f"POST / HTTP/1.1\r\n{fields}\r\n\r\n".encode()
     for service, sent in (
         (pair.appointment, head + body[:20]),
         (pair.appointment, head + body),
-        (pair.appointment, f"POST /{appointment_id}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()),
+        (
+            pair.appointment,
+            f"POST /{appointment_id}/ HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode(),
+        ),
         (pair.financial, f"GET /{uuid4()}/ HTTP/1.1\r\nHost: x\r\nPrefer: wait=30\r\n\r\n".encode()),
         (pair.financial, b"\x00\xff nonsense\r\n\r\n"),
     ):
@@ -119,7 +135,9 @@ async def test_clients_that_leave_in_the_middle_of_a_request_harm_nobody(pair: P
     assert await charge(http, pair, appointment_id) == due(again)
 
 
-async def test_both_in_one_process_need_no_file(command: Callable[..., Service], pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_both_in_one_process_need_no_file(
+    command: Callable[..., Service], pair: Pair, http: httpx.AsyncClient
+) -> None:
     both = command("run", "--in-process", CLINIC_STORE="memory", CLINIC_TRANSPORT="memory")
     await both.started()
 
@@ -130,7 +148,9 @@ async def test_both_in_one_process_need_no_file(command: Callable[..., Service],
     assert await both.stopped() == 0
 
 
-async def test_an_event_log_that_was_replaced_loses_no_later_charge(pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_an_event_log_that_was_replaced_loses_no_later_charge(
+    pair: Pair, http: httpx.AsyncClient
+) -> None:
     await pair.started()
     for _ in range(5):
         before = await finished(http, pair)
@@ -145,12 +165,18 @@ async def test_an_event_log_that_was_replaced_loses_no_later_charge(pair: Pair, 
     assert await charge(http, pair, after["id"]) == due(after)
 
 
-async def test_a_service_says_while_nobody_takes_its_facts_that_requests_are_answered(pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_a_service_says_while_nobody_takes_its_facts_that_requests_are_answered(
+    pair: Pair, http: httpx.AsyncClient
+) -> None:
     await pair.appointment.started()
     appointment = await finished(http, pair)
 
     async def published() -> bool:
-        return (await http.get(f"{pair.appointment.url}/health/ready")).json().get("oldest_unpublished_seconds") is None
+        return (await http.get(f"{pair.appointment.url}/health/ready")).json().get(
+            "oldest_unpublished_seconds"
+        ) is None
 
     await eventually(published)
-    assert (await http.get(f"{pair.appointment.url}/{appointment['id']}/")).json()["end_date"] == appointment["end_date"]
+    assert (await http.get(f"{pair.appointment.url}/{appointment['id']}/")).json()["end_date"] == appointment[
+        "end_date"
+    ]

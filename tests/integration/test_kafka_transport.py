@@ -44,7 +44,13 @@ class TestKafkaTransport(TransportContract):
 
     def topic(self, where: Path, group: str) -> KafkaConfig:
         return KafkaConfig(
-            servers=self.servers, topic=where.name, group=group, partitions=3, replication=1, protocol=self.protocol, options={}
+            servers=self.servers,
+            topic=where.name,
+            group=group,
+            partitions=3,
+            replication=1,
+            protocol=self.protocol,
+            options={},
         )
 
     @asynccontextmanager
@@ -81,13 +87,18 @@ class TestKafkaTransport(TransportContract):
 def its(kafka: str) -> KafkaConfig:
     """A topic and a group of this test's own."""
     name = f"test-{uuid4().hex}"
-    return KafkaConfig(servers=kafka, topic=name, group=name, partitions=1, replication=1, protocol="classic", options={})
+    return KafkaConfig(
+        servers=kafka, topic=name, group=name, partitions=1, replication=1, protocol="classic", options={}
+    )
 
 
 async def test_a_member_that_was_fenced_gets_a_new_client_and_goes_on(its: KafkaConfig) -> None:
     its = replace(its, options={"group.instance.id": "one and the same"})
     fenced, other = (KafkaSubscription(its, now, Noticed()) for _ in range(2))
-    async with opened(KafkaPublisher(replace(its, options={}), LEASE, Noticed())) as publisher, opened(fenced):
+    async with (
+        opened(KafkaPublisher(replace(its, options={}), LEASE, Noticed())) as publisher,
+        opened(fenced),
+    ):
         await publisher.publish([a_message()])
         await fenced.acknowledge(await fenced.receive())
         async with opened(other):
@@ -122,7 +133,7 @@ async def test_a_time_beyond_all_dates_is_the_last_one(its: KafkaConfig) -> None
     assert delivery.origin.published_at.year == 9999
 
 
-async def test_an_acknowledgement_that_a_stopped_broker_does_not_answer_is_unavailable_and_closing_does_not_wait_for_it(
+async def test_acknowledging_to_a_stopped_broker_is_unavailable_and_closing_does_not_wait(
     its: KafkaConfig,
 ) -> None:
     with own_kafka() as broker:
@@ -152,7 +163,11 @@ async def test_silence_of_the_broker_is_told_though_nothing_is_to_be_received(it
 @pytest.mark.parametrize("kind", [KafkaPublisher, KafkaSubscription])
 async def test_options_that_would_break_a_promise_are_refused_by_name(its: KafkaConfig, kind: Any) -> None:
     broken = replace(its, options={"acks": "1", "auto.offset.reset": "latest"})
-    subject = KafkaPublisher(broken, LEASE, Noticed()) if kind is KafkaPublisher else KafkaSubscription(broken, now, Noticed())
+    subject = (
+        KafkaPublisher(broken, LEASE, Noticed())
+        if kind is KafkaPublisher
+        else KafkaSubscription(broken, now, Noticed())
+    )
     with pytest.raises(Misconfigured, match=r"acks|auto\.offset\.reset"):
         async with opened(subject):
             await subject.receive() if isinstance(subject, KafkaSubscription) else None
@@ -172,7 +187,9 @@ async def test_a_rebalance_while_a_batch_is_held_neither_loses_a_message_nor_sta
         await publisher.publish(messages)
         held = await first.receive()
         async with opened(second):
-            taken_over = await second.receive()  # not before the first has let go of some partitions, with the batch in its hands
+            taken_over = (
+                await second.receive()
+            )  # not before the first has let go of some partitions, with the batch in its hands
             await first.acknowledge(held)
             await second.acknowledge(taken_over)
             seen = {each.message.id for each in (*held, *taken_over)}

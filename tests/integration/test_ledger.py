@@ -16,7 +16,11 @@ def appointment(appointment_id: str, **different: object) -> Json:
 
 def charge(appointment_id: str, **different: object) -> Json:
     total = {"appointment_id": appointment_id, "total_price": Decimal("400.00")}
-    return total | {name: value for name, value in appointment(appointment_id).items() if name != "id"} | different
+    return (
+        total
+        | {name: value for name, value in appointment(appointment_id).items() if name != "id"}
+        | different
+    )
 
 
 def told() -> History:
@@ -43,7 +47,11 @@ def test_it_finds_nothing_where_what_was_told_is_what_is_kept() -> None:
 def test_a_finish_whose_answer_was_lost_may_be_done_or_not(is_done: bool) -> None:
     history = told()
     history.perhaps_finished.add(TWO)
-    kept = found([appointment(ONE), appointment(TWO)], charge(ONE), charge(TWO)) if is_done else found(AS_TOLD, charge(ONE))
+    kept = (
+        found([appointment(ONE), appointment(TWO)], charge(ONE), charge(TWO))
+        if is_done
+        else found(AS_TOLD, charge(ONE))
+    )
 
     assert not judge(history, kept, {}).breaches
 
@@ -58,7 +66,10 @@ def test_a_finish_whose_answer_was_lost_may_be_done_or_not(is_done: bool) -> Non
         (found(AS_TOLD, charge(ONE), charge(TWO)), {"unfounded": {TWO}}),
         (found([appointment(ONE), appointment(TWO)], charge(ONE), charge(TWO)), {"unfounded": {TWO}}),
         (found([appointment(ONE)], charge(ONE)), {"lost": {TWO}}),
-        (found([*AS_TOLD[1:], appointment(ONE, start_date="2020-12-01 13:00:01")], charge(ONE)), {"changed": {ONE}, "wrong": {ONE}}),
+        (
+            found([*AS_TOLD[1:], appointment(ONE, start_date="2020-12-01 13:00:01")], charge(ONE)),
+            {"changed": {ONE}, "wrong": {ONE}},
+        ),
     ],
 )
 def test_it_names_each_breach(kept: Kept, breaches: dict[str, set[str]]) -> None:
@@ -76,7 +87,9 @@ def test_a_total_that_is_shown_otherwise_than_listed_is_wrong() -> None:
         lambda history: history.saw_charge(ONE, Decimal("200.00")),
     ],
 )
-def test_what_changes_while_it_is_watched_is_a_breach_though_it_changes_back(change: Callable[[History], None]) -> None:
+def test_what_changes_while_it_is_watched_is_a_breach_though_it_changes_back(
+    change: Callable[[History], None],
+) -> None:
     history = told()
     change(history)
 
@@ -102,4 +115,6 @@ def test_what_is_due_is_every_hour_that_has_begun(end: str, total: str) -> None:
     ],
 )
 def test_each_policy_has_its_price_and_half_a_cent_is_rounded_up(pricing: str, end: str, total: str) -> None:
-    assert due(appointment(ONE, price=Decimal("133.33"), end_date=f"2020-12-01 {end}"), pricing) == Decimal(total)
+    assert due(appointment(ONE, price=Decimal("133.33"), end_date=f"2020-12-01 {end}"), pricing) == Decimal(
+        total
+    )

@@ -19,21 +19,30 @@ async def test_the_body_of_a_client_that_leaves_is_never_written(
 
     for _ in range(5):
         service.hear_half(head + b'{"physician_id": "a-secret')
-    await asyncio.gather(*(http.post(f"{service.url}/", json={"patient_id": "a-secret", "hush": "a-secret"}) for _ in range(5)))
+    await asyncio.gather(
+        *(http.post(f"{service.url}/", json={"patient_id": "a-secret", "hush": "a-secret"}) for _ in range(5))
+    )
 
     assert await service.stopped() == 0
     assert "a-secret" not in service.complained
 
 
-async def test_each_step_of_an_appointment_is_one_line_with_its_id(pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_each_step_of_an_appointment_is_one_line_with_its_id(
+    pair: Pair, http: httpx.AsyncClient
+) -> None:
     await pair.started()
-    started = (await http.post(f"{pair.appointment.url}/", json={"physician_id": PERSON, "patient_id": PERSON})).json()
+    started = (
+        await http.post(f"{pair.appointment.url}/", json={"physician_id": PERSON, "patient_id": PERSON})
+    ).json()
     await http.post(f"{pair.appointment.url}/{started['id']}/")
     await http.get(f"{pair.financial.url}/{started['id']}/", headers={"Prefer": "wait=10"})
 
     async def both_told() -> bool:
         logs = pair.appointment.complained, pair.financial.complained
-        return all(re.search(rf"{what}.*{started['id']}", log) for what, log in zip(("published", "charged"), logs, strict=True))
+        return all(
+            re.search(rf"{what}.*{started['id']}", log)
+            for what, log in zip(("published", "charged"), logs, strict=True)
+        )
 
     await eventually(both_told)
     assert PERSON not in pair.appointment.complained + pair.financial.complained

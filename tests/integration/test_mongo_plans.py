@@ -1,4 +1,6 @@
-"""No list over HTTP and no work of the outbox reads a whole collection, or sorts what it has found: the server's profiler says so."""
+"""No list over HTTP and no work of the outbox reads a whole collection, or sorts what it has found: the
+server's profiler says so.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -96,7 +98,9 @@ async def process(url: str, name: str) -> AsyncIterator[MongoAppointments]:
 
 async def added(store: MongoAppointments, count: int) -> list[Appointment]:
     made = [
-        an_appointment(physician_id=somebody(BUSY_PHYSICIAN, number), patient_id=somebody(LOYAL_PATIENT, number // 2))
+        an_appointment(
+            physician_id=somebody(BUSY_PHYSICIAN, number), patient_id=somebody(LOYAL_PATIENT, number // 2)
+        )
         for number in range(count)
     ]
     await asyncio.gather(*(store.add(each) for each in made))
@@ -105,7 +109,12 @@ async def added(store: MongoAppointments, count: int) -> list[Appointment]:
 
 async def finished(store: MongoAppointments, some: list[Appointment]) -> None:
     """Each with a fact that nobody has published yet."""
-    await asyncio.gather(*(store.save(replace(each, end=TWO_O_CLOCK), a_message(subject=str(each.id), key=str(each.id))) for each in some))
+    await asyncio.gather(
+        *(
+            store.save(replace(each, end=TWO_O_CLOCK), a_message(subject=str(each.id), key=str(each.id)))
+            for each in some
+        )
+    )
 
 
 async def published(store: MongoAppointments, count: int) -> None:
@@ -126,19 +135,27 @@ async def appointments(mongo_standalone: str, name: str) -> AsyncIterator[MongoA
         yield store
 
 
-async def test_every_list_of_appointments_comes_in_the_order_of_an_index(appointments: MongoAppointments, profiler: Profiler) -> None:
+async def test_every_list_of_appointments_comes_in_the_order_of_an_index(
+    appointments: MongoAppointments, profiler: Profiler
+) -> None:
     (middle,) = (await appointments.page(appointment.AppointmentFilter(), HISTORY // 2))[-1:]
-    shapes = list(product((None, BUSY_PHYSICIAN), (None, LOYAL_PATIENT), (None, True, False), (None, middle.id)))
+    shapes = list(
+        product((None, BUSY_PHYSICIAN), (None, LOYAL_PATIENT), (None, True, False), (None, middle.id))
+    )
 
     with profiler.watching("appointments") as plans:
         for physician, patient, is_finished, after in shapes:
-            await appointments.page(appointment.AppointmentFilter(physician, patient, is_finished), PAGE, after)
+            await appointments.page(
+                appointment.AppointmentFilter(physician, patient, is_finished), PAGE, after
+            )
 
     assert dear(plans) == []
     assert len(plans) >= len(shapes) == 24
 
 
-async def test_every_list_of_charges_comes_in_the_order_of_an_index(mongo_standalone: str, name: str, profiler: Profiler) -> None:
+async def test_every_list_of_charges_comes_in_the_order_of_an_index(
+    mongo_standalone: str, name: str, profiler: Profiler
+) -> None:
     charges = MongoCharges(MongoDatabase(mongo_standalone, name, timeout=5))
     await charges.open()
     try:
@@ -151,7 +168,9 @@ async def test_every_list_of_charges_comes_in_the_order_of_an_index(mongo_standa
 
         with profiler.watching("charges") as plans:
             for physician, patient, charged_from, charged_to, after in shapes:
-                await charges.page(financial.ChargeFilter(physician, patient, charged_from, charged_to), PAGE, after)
+                await charges.page(
+                    financial.ChargeFilter(physician, patient, charged_from, charged_to), PAGE, after
+                )
     finally:
         await charges.close()
 
@@ -159,12 +178,21 @@ async def test_every_list_of_charges_comes_in_the_order_of_an_index(mongo_standa
     assert len(plans) >= len(shapes) == 32
 
 
-async def test_every_list_of_dead_letters_comes_in_the_order_of_an_index(mongo_standalone: str, name: str, profiler: Profiler) -> None:
+async def test_every_list_of_dead_letters_comes_in_the_order_of_an_index(
+    mongo_standalone: str, name: str, profiler: Profiler
+) -> None:
     letters = MongoDeadLetters(MongoDatabase(mongo_standalone, name, timeout=5))
     await letters.open()
     try:
         await letters.add([_letter(number) for number in range(HISTORY)])
-        shapes = list(product((None, "waiting", "discarded"), (None, "group-1"), (None, "about-1"), ("", f"log/{HISTORY // 2:04}")))
+        shapes = list(
+            product(
+                (None, "waiting", "discarded"),
+                (None, "group-1"),
+                (None, "about-1"),
+                ("", f"log/{HISTORY // 2:04}"),
+            )
+        )
 
         with profiler.watching("dead_letters") as plans:
             for state, group, about, after in shapes:
@@ -196,10 +224,14 @@ async def test_the_groups_of_dead_letters_are_counted_without_reading_a_letter(
 
 def _letter(number: int) -> DeadLetter:
     state: LetterState = "waiting" if number % 2 else "replayed"
-    return a_letter(position=f"log/{number:04}", state=state, group=f"group-{number % 3}", about=f"about-{number % 5}")
+    return a_letter(
+        position=f"log/{number:04}", state=state, group=f"group-{number % 3}", about=f"about-{number % 5}"
+    )
 
 
-async def test_the_charges_of_an_audit_come_in_the_order_of_their_ids(mongo_standalone: str, name: str, profiler: Profiler) -> None:
+async def test_the_charges_of_an_audit_come_in_the_order_of_their_ids(
+    mongo_standalone: str, name: str, profiler: Profiler
+) -> None:
     charges = MongoCharges(MongoDatabase(mongo_standalone, name, timeout=5))
     await charges.open()
     try:
@@ -214,7 +246,9 @@ async def test_the_charges_of_an_audit_come_in_the_order_of_their_ids(mongo_stan
     assert max(each["docsExamined"] for each in plans) <= PAGE
 
 
-async def test_when_a_fact_was_told_is_found_by_its_appointments_id(appointments: MongoAppointments, profiler: Profiler) -> None:
+async def test_when_a_fact_was_told_is_found_by_its_appointments_id(
+    appointments: MongoAppointments, profiler: Profiler
+) -> None:
     (told,) = await appointments.page(appointment.AppointmentFilter(finished=True), 1)
 
     with profiler.watching("appointments") as plans:
@@ -246,7 +280,9 @@ async def test_what_a_dead_process_left_is_found_without_reading_the_history(
     assert max(each["docsExamined"] for each in plans) <= len(left)
 
 
-async def test_the_age_of_the_oldest_fact_is_told_without_reading_the_history(appointments: MongoAppointments, profiler: Profiler) -> None:
+async def test_the_age_of_the_oldest_fact_is_told_without_reading_the_history(
+    appointments: MongoAppointments, profiler: Profiler
+) -> None:
     await finished(appointments, await added(appointments, 7))
 
     with profiler.watching("appointments") as plans:
@@ -256,7 +292,9 @@ async def test_the_age_of_the_oldest_fact_is_told_without_reading_the_history(ap
     assert max(each["docsExamined"] for each in plans) <= 7
 
 
-async def test_starting_and_finishing_find_an_appointment_by_its_id(appointments: MongoAppointments, profiler: Profiler) -> None:
+async def test_starting_and_finishing_find_an_appointment_by_its_id(
+    appointments: MongoAppointments, profiler: Profiler
+) -> None:
     with profiler.watching("appointments") as plans:
         made = await added(appointments, 5)
         await finished(appointments, [await appointments.get(each.id) for each in made])

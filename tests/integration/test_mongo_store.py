@@ -9,8 +9,27 @@ from uuid import uuid4
 
 import pymongo
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, a_message, an_appointment, now, opened
-from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, finished, hand_over, published, saved
+from builders import (
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    a_charge,
+    a_history_entry,
+    a_letter,
+    a_message,
+    an_appointment,
+    now,
+    opened,
+)
+from contracts.stores import (
+    LONG,
+    AppointmentsContract,
+    ChargesContract,
+    DeadLettersContract,
+    finished,
+    hand_over,
+    published,
+    saved,
+)
 from contracts.subject import FEW
 
 from clinic.adapters import cloudevents
@@ -58,7 +77,9 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
     async def unanswering(self, where: Path) -> AsyncIterator[MongoAppointments]:
         yield MongoAppointments(self.database(where, NOBODY), now, LONG)
 
-    async def test_a_fact_behind_one_in_hand_comes_as_soon_as_that_one_is_confirmed(self, store: MongoAppointments) -> None:
+    async def test_a_fact_behind_one_in_hand_comes_as_soon_as_that_one_is_confirmed(
+        self, store: MongoAppointments
+    ) -> None:
         await store.add(each := an_appointment())
         first, behind = [a_message(subject=str(each.id)) for _ in range(2)]
         await store.save(await store.save(each, first), behind)
@@ -105,16 +126,37 @@ class TestMongoDeadLetters(OnMongo, DeadLettersContract):
         await database.open()
         headers = [list(each) for each in cloudevents.headers(message)]
         seen = {"first_seen": ONE_O_CLOCK, "last_seen": TWO_O_CLOCK}
-        before = {"message_id": "1", "key": b"key", "value": b"{", "length": 1, "sha256": "0", "reason": "byte 5", "attempts": 2, **seen}
-        documents = [{"_id": "log/1", "headers": headers, **before}, {"_id": "log/2", "headers": [], **before}]
+        before = {
+            "message_id": "1",
+            "key": b"key",
+            "value": b"{",
+            "length": 1,
+            "sha256": "0",
+            "reason": "byte 5",
+            "attempts": 2,
+            **seen,
+        }
+        documents = [
+            {"_id": "log/1", "headers": headers, **before},
+            {"_id": "log/2", "headers": [], **before},
+        ]
         for again in (False, True):
             async with self.opened(where) as letters:
                 if not again:
                     await database.collection("dead_letters").insert_many(documents)
                 first, second = await letters.page(DeadLetterFilter(state="waiting"), 10)
                 (group,) = await letters.groups()
-            assert (first.about, first.type, first.reason, first.attempts) == (message.subject, message.type, "byte 5", 2)
-            assert (first.first_seen, first.last_seen, first.published_at) == (ONE_O_CLOCK, TWO_O_CLOCK, ONE_O_CLOCK)
+            assert (first.about, first.type, first.reason, first.attempts) == (
+                message.subject,
+                message.type,
+                "byte 5",
+                2,
+            )
+            assert (first.first_seen, first.last_seen, first.published_at) == (
+                ONE_O_CLOCK,
+                TWO_O_CLOCK,
+                ONE_O_CLOCK,
+            )
             assert (second.about, second.type, second.history) == ("key", "", ())
             assert (group.group, group.waiting) == (first.group, 2)
         await database.close()
@@ -124,7 +166,15 @@ class TestMongoDeadLetters(OnMongo, DeadLettersContract):
         async with self.opened(where) as letters:
             database = self.database(where)
             await database.open()
-            old = {"message_id": "1", "key": b"key", "headers": [], "value": b"{", "length": 1, "sha256": "0", "reason": "byte 5"}
+            old = {
+                "message_id": "1",
+                "key": b"key",
+                "headers": [],
+                "value": b"{",
+                "length": 1,
+                "sha256": "0",
+                "reason": "byte 5",
+            }
             seen = {"attempts": 1, "first_seen": ONE_O_CLOCK, "last_seen": ONE_O_CLOCK}
             await database.collection("dead_letters").insert_one({"_id": "log/1", **old, **seen})
             await database.close()
@@ -135,9 +185,13 @@ class TestMongoDeadLetters(OnMongo, DeadLettersContract):
                 await letters.record(letter, a_history_entry())
             found = await letters.get("log/1")
         assert (found.about, found.attempts) == ("key", 2 if call == "keep" else 1)
-        assert (found.state, found.history) == (("replayed", (a_history_entry(),)) if call == "settle" else ("waiting", ()))
+        assert (found.state, found.history) == (
+            ("replayed", (a_history_entry(),)) if call == "settle" else ("waiting", ())
+        )
 
-    async def test_a_command_that_comes_before_the_service_has_made_its_indexes_finds_all(self, where: Path) -> None:
+    async def test_a_command_that_comes_before_the_service_has_made_its_indexes_finds_all(
+        self, where: Path
+    ) -> None:
         database = self.database(where)
         await database.attach()
         letters = MongoDeadLetters(database)
@@ -159,7 +213,10 @@ def writes_that_are_not_safe(url: str, command: str) -> Iterator[None]:
     """Inside, the server does what it is told, and answers that it cannot say whether that is safe."""
     client: pymongo.MongoClient[dict[str, Any]]
     with pymongo.MongoClient(url) as client:
-        point = {"configureFailPoint": "failCommand", "data": {"failCommands": [command], "writeConcernError": UNSAFE, "appName": "clinic"}}
+        point = {
+            "configureFailPoint": "failCommand",
+            "data": {"failCommands": [command], "writeConcernError": UNSAFE, "appName": "clinic"},
+        }
         client.admin.command({**point, "mode": "alwaysOn"})
         try:
             yield
@@ -167,8 +224,12 @@ def writes_that_are_not_safe(url: str, command: str) -> Iterator[None]:
             client.admin.command({**point, "mode": "off"})
 
 
-async def test_a_write_that_is_not_safe_has_an_unknown_outcome_and_its_facts_are_found_later(mongo_standalone: str) -> None:
-    store = MongoAppointments(MongoDatabase(mongo_standalone, f"test-{uuid4().hex}", timeout=5), now, lease=0.2)
+async def test_a_write_that_is_not_safe_has_an_unknown_outcome_and_its_facts_are_found_later(
+    mongo_standalone: str,
+) -> None:
+    store = MongoAppointments(
+        MongoDatabase(mongo_standalone, f"test-{uuid4().hex}", timeout=5), now, lease=0.2
+    )
     async with opened(store):
         started = an_appointment()
         with writes_that_are_not_safe(mongo_standalone, "insert"), pytest.raises(Unavailable, match="safe"):
@@ -188,7 +249,9 @@ async def test_charges_that_are_not_safe_are_not_said_to_be_kept(mongo_standalon
         assert (await charges.add([charge])).existing == [charge]
 
 
-@pytest.mark.parametrize("url", ["mongodb://user:hunter2", "mongodb://127.0.0.1/?tlsCAFile=hunter2&tls=true", "http://hunter2"])
+@pytest.mark.parametrize(
+    "url", ["mongodb://user:hunter2", "mongodb://127.0.0.1/?tlsCAFile=hunter2&tls=true", "http://hunter2"]
+)
 async def test_an_address_that_is_none_is_named_by_its_setting_and_not_repeated(url: str) -> None:
     with pytest.raises(Misconfigured, match="CLINIC_MONGO_URL") as refused:
         await MongoDatabase(url, "test", timeout=0.3).open()
@@ -196,7 +259,9 @@ async def test_an_address_that_is_none_is_named_by_its_setting_and_not_repeated(
 
 
 async def test_what_was_written_is_read_again_whatever_the_address_asks_for(mongo_replica_set: str) -> None:
-    database = MongoDatabase(f"{mongo_replica_set}&readPreference=secondary", f"test-{uuid4().hex}", timeout=2)
+    database = MongoDatabase(
+        f"{mongo_replica_set}&readPreference=secondary", f"test-{uuid4().hex}", timeout=2
+    )
     async with opened(MongoAppointments(database, now, LONG)) as store:
         started = an_appointment()
         await store.add(started)

@@ -9,7 +9,9 @@ from collections.abc import Callable
 from processes import PROGRAM, Pair, Service
 
 
-async def test_one_port_for_both_in_one_process_is_a_port_in_use(command: Callable[..., Service], pair: Pair) -> None:
+async def test_one_port_for_both_in_one_process_is_a_port_in_use(
+    command: Callable[..., Service], pair: Pair
+) -> None:
     port = pair.environment["CLINIC_APPOINTMENT_PORT"]
     both = command("run", "--in-process", CLINIC_FINANCIAL_PORT=port)
     both.start()
@@ -58,7 +60,13 @@ async def test_who_stops_reading_what_a_command_prints_is_shown_no_traceback(pai
     os.close(reading)
     command = (*PROGRAM, "audit", "--json")
     ended = await asyncio.to_thread(
-        subprocess.run, command, env=os.environ | pair.environment, stdout=writing, stderr=subprocess.PIPE, text=True, check=False
+        subprocess.run,
+        command,
+        env=os.environ | pair.environment,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")

@@ -68,12 +68,19 @@ async def test_a_thousand_finishes_while_the_financial_service_is_down_are_a_tho
 
     found = await kept(http, pair.appointment.url, pair.financial.url)
     assert len(found.charges) == 1000
-    assert {each["appointment_id"]: each["total_price"] for each in found.charges} == {each["id"]: due(each) for each in told}
+    assert {each["appointment_id"]: each["total_price"] for each in found.charges} == {
+        each["id"]: due(each) for each in told
+    }
 
 
 @pytest.mark.parametrize("how", OUTAGES)
 async def test_finishes_are_acknowledged_while_the_broker_is_away_and_charged_when_it_is_back(
-    how: Outage, processes: list[Process], tmp_path: Path, mongo_standalone: str, kafka_of_ours: Server, http: httpx.AsyncClient
+    how: Outage,
+    processes: list[Process],
+    tmp_path: Path,
+    mongo_standalone: str,
+    kafka_of_ours: Server,
+    http: httpx.AsyncClient,
 ) -> None:
     pair = on_real_servers(tmp_path, processes, mongo_standalone, kafka_of_ours.address)
     await pair.started()
@@ -82,7 +89,11 @@ async def test_finishes_are_acknowledged_while_the_broker_is_away_and_charged_wh
 
     async def is_degraded() -> bool:
         found = await readiness(http, pair.appointment)
-        return bool(found["status"] == "degraded" and found["checks"]["relay"] != "ok" and found["checks"]["store"] == "ok")
+        return bool(
+            found["status"] == "degraded"
+            and found["checks"]["relay"] != "ok"
+            and found["checks"]["store"] == "ok"
+        )
 
     async with kafka_of_ours.away(how):
         meanwhile = await finish_many(http, pair, 100)
@@ -99,9 +110,16 @@ async def test_finishes_are_acknowledged_while_the_broker_is_away_and_charged_wh
 
 @pytest.mark.parametrize("how", OUTAGES)
 async def test_without_its_database_a_service_says_so_in_time_and_goes_on_by_itself_when_it_is_back(
-    how: Outage, processes: list[Process], tmp_path: Path, mongo_of_ours: Server, kafka: str, http: httpx.AsyncClient
+    how: Outage,
+    processes: list[Process],
+    tmp_path: Path,
+    mongo_of_ours: Server,
+    kafka: str,
+    http: httpx.AsyncClient,
 ) -> None:
-    pair = on_real_servers(tmp_path, processes, mongo_of_ours.address, kafka, CLINIC_MONGO_TIMEOUT=str(PATIENCE))
+    pair = on_real_servers(
+        tmp_path, processes, mongo_of_ours.address, kafka, CLINIC_MONGO_TIMEOUT=str(PATIENCE)
+    )
     await pair.started()
     unfinished, history = await start(http, pair), History()
     requests = [
@@ -119,14 +137,19 @@ async def test_without_its_database_a_service_says_so_in_time_and_goes_on_by_its
                 asked = monotonic()
                 answer = await http.request(method, url)
                 assert monotonic() - asked < ANSWERED_WITHIN, f"{method} {url}"
-                assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json"), answer.text
+                assert (answer.status_code, answer.headers["content-type"]) == (
+                    503,
+                    "application/problem+json",
+                ), answer.text
                 assert int(answer.headers["retry-after"]) >= 1
                 assert answer.json()["status"] == 503
             for service in pair.services:
                 assert (await readiness(http, service))["status"] == "unready"
         await more_is_acknowledged(history, 50, within=BACK_WITHIN)
 
-    history.started[unfinished] = read(await http.get(f"{pair.appointment.url}/{unfinished}/")) | {"end_date": None}
+    history.started[unfinished] = read(await http.get(f"{pair.appointment.url}/{unfinished}/")) | {
+        "end_date": None
+    }
     history.perhaps_finished.add(unfinished)
     assert await breaches(http, pair, history) == {}
     for service in pair.services:
@@ -135,12 +158,20 @@ async def test_without_its_database_a_service_says_so_in_time_and_goes_on_by_its
 
 
 @pytest.mark.parametrize("protocol", ["classic", "consumer"])
-async def test_of_two_and_three_instances_one_of_each_is_killed_under_load_and_the_others_take_over_within_seconds(
-    processes: list[Process], tmp_path: Path, mongo_replica_set: str, kafka: str, http: httpx.AsyncClient, protocol: str
+async def test_others_take_over_within_seconds_when_an_instance_is_killed_under_load(
+    processes: list[Process],
+    tmp_path: Path,
+    mongo_replica_set: str,
+    kafka: str,
+    http: httpx.AsyncClient,
+    protocol: str,
 ) -> None:
     pair = on_real_servers(tmp_path, processes, mongo_replica_set, kafka, CLINIC_KAFKA_PROTOCOL=protocol)
     appointments = [pair.appointment, another(pair, processes, "appointment", "appointment 2")]
-    financials = [pair.financial, *(another(pair, processes, "financial", f"financial {number}") for number in (2, 3))]
+    financials = [
+        pair.financial,
+        *(another(pair, processes, "financial", f"financial {number}") for number in (2, 3)),
+    ]
     await pair.appointment.started()
     for service in (appointments[1], *financials):
         service.start()
@@ -169,10 +200,22 @@ async def test_of_two_and_three_instances_one_of_each_is_killed_under_load_and_t
 
 
 async def test_an_outage_of_the_database_longer_than_the_poll_interval_expels_nobody(
-    processes: list[Process], tmp_path: Path, mongo_standalone: str, mongo_of_ours: Server, kafka: str, http: httpx.AsyncClient
+    processes: list[Process],
+    tmp_path: Path,
+    mongo_standalone: str,
+    mongo_of_ours: Server,
+    kafka: str,
+    http: httpx.AsyncClient,
 ) -> None:
     options = json.dumps({"max.poll.interval.ms": "6000", "session.timeout.ms": "6000"})
-    pair = on_real_servers(tmp_path, processes, mongo_standalone, kafka, CLINIC_MONGO_TIMEOUT=str(PATIENCE), CLINIC_KAFKA_OPTIONS=options)
+    pair = on_real_servers(
+        tmp_path,
+        processes,
+        mongo_standalone,
+        kafka,
+        CLINIC_MONGO_TIMEOUT=str(PATIENCE),
+        CLINIC_KAFKA_OPTIONS=options,
+    )
     pair.financial.environment["CLINIC_MONGO_URL"] = mongo_of_ours.address
     await pair.started()
     before = await finish(http, pair)

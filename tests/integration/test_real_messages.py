@@ -1,4 +1,6 @@
-"""What strangers write to the topic, and what they read from it. They know CloudEvents 1.0, and nothing of this code."""
+"""What strangers write to the topic, and what they read from it. They know CloudEvents 1.0, and nothing of
+this code.
+"""
 
 import asyncio
 import base64
@@ -59,7 +61,12 @@ class Written:
 
 def attributes(type_: str | None = FINISHED_V1) -> Headers:
     type_bytes = None if type_ is None else type_.encode()
-    return [("ce_specversion", b"1.0"), ("ce_id", str(uuid4()).encode()), ("ce_source", b"a/stranger"), ("ce_type", type_bytes)]
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(uuid4()).encode()),
+        ("ce_source", b"a/stranger"),
+        ("ce_type", type_bytes),
+    ]
 
 
 def binary(told: Json | None = None, headers: Headers | None = None) -> Written:
@@ -74,9 +81,13 @@ def structured(told: Json, data: Mapping[str, Any]) -> Written:
 
 
 def write(kafka: str, topic: str, *all_of_it: Written) -> None:
-    producer = Producer({"bootstrap.servers": kafka, "message.max.bytes": LARGEST, "enable.idempotence": True})
+    producer = Producer(
+        {"bootstrap.servers": kafka, "message.max.bytes": LARGEST, "enable.idempotence": True}
+    )
     for each in all_of_it:
-        producer.produce(topic, key=each.key, value=each.value, headers=[*each.headers], on_delivery=each.delivered)
+        producer.produce(
+            topic, key=each.key, value=each.value, headers=[*each.headers], on_delivery=each.delivered
+        )
     assert producer.flush(20) == 0
     assert all(each.position for each in all_of_it)
 
@@ -100,7 +111,9 @@ def topic(pair: Pair) -> str:
 def dead_letters(pair: Pair) -> dict[str, Json]:
     client: pymongo.MongoClient[Json]
     with pymongo.MongoClient(pair.environment["CLINIC_MONGO_URL"]) as client:
-        database: pymongo.database.Database[Json] = client[pair.environment["CLINIC_MONGO_DATABASE"] + "_financial"]
+        database: pymongo.database.Database[Json] = client[
+            pair.environment["CLINIC_MONGO_DATABASE"] + "_financial"
+        ]
         return {each["_id"]: each for each in database["dead_letters"].find()}
 
 
@@ -113,10 +126,16 @@ def unreadable() -> dict[str, Written]:
         ),
         "the message names no event type": Written(noise, key=b"\xff\xfe"),
         "the message names no event type ": binary(headers=attributes(None)),
-        "the message names no event type  ": Written(b"{", [("content-type", b"application/cloudevents+json")]),
+        "the message names no event type  ": Written(
+            b"{", [("content-type", b"application/cloudevents+json")]
+        ),
         "clinic.appointment.finished.v1 with data that cannot be read": Written(noise, attributes()),
-        "clinic.appointment.finished.v1 with data that cannot be read ": Written(b"\x00" * (3 * MIB), attributes()),
-        "clinic.appointment.finished.v1 with data that cannot be read  ": binary(finished_event(price="a lot")),
+        "clinic.appointment.finished.v1 with data that cannot be read ": Written(
+            b"\x00" * (3 * MIB), attributes()
+        ),
+        "clinic.appointment.finished.v1 with data that cannot be read  ": binary(
+            finished_event(price="a lot")
+        ),
         "the appointment ends": binary(finished_event(end="2020-12-01T12:00:00Z")),
     }
 
@@ -140,7 +159,13 @@ def readable() -> list[Written]:
     )
     encoded = base64.b64encode(json.dumps(other).encode()).decode()
     late, early = finished_event(start="2020-12-01T16:00:00Z", end="2020-12-01T17:00:00Z"), finished_event()
-    twice_said: Headers = [("ce_type", b"something.else"), *attributes(), ("traceparent", None), ("traceparent", b"1"), ("ce_time", None)]
+    twice_said: Headers = [
+        ("ce_type", b"something.else"),
+        *attributes(),
+        ("traceparent", None),
+        ("traceparent", b"1"),
+        ("ce_time", None),
+    ]
     return [
         binary(),
         Written(thrice.value, thrice.headers, thrice.key, thrice.finished_event),
@@ -163,18 +188,27 @@ async def test_what_cannot_be_read_is_set_aside_what_is_none_of_ours_is_skipped_
     await pair.financial.started()
     bad, other, good = unreadable(), skipped(), readable()
     mixed = [each for group in zip(good, [*bad.values(), *other, binary()], strict=True) for each in group]
-    told = {each.finished_event["appointment_id"]: each.finished_event for each in (*good, mixed[-1]) if each.finished_event}
+    told = {
+        each.finished_event["appointment_id"]: each.finished_event
+        for each in (*good, mixed[-1])
+        if each.finished_event
+    }
 
     write(kafka, topic, *mixed)
     await _charged(http, pair, set(told))
 
     async def all_is_counted() -> bool:
-        seen = [await telemetry(http, pair.financial, what) for what in ("skipped", "dead-lettered", "already charged")]
+        seen = [
+            await telemetry(http, pair.financial, what)
+            for what in ("skipped", "dead-lettered", "already charged")
+        ]
         return seen == [len(other), len(bad), 2]
 
     await eventually(all_is_counted)
     charges = await _charges(http, pair)
-    assert {each["appointment_id"]: each["total_price"] for each in charges} == {id_: _due(each) for id_, each in told.items()}
+    assert {each["appointment_id"]: each["total_price"] for each in charges} == {
+        id_: _due(each) for id_, each in told.items()
+    }
     assert len(charges) == len(told)
     letters = dead_letters(pair)
     assert letters.keys() == {each.position for each in bad.values()}
@@ -208,12 +242,16 @@ def by_hand(kafka: str) -> dict[str, Any]:
     return {"bootstrap_servers": kafka, "client_id": "a stranger"}
 
 
-async def test_a_stranger_reads_our_event(pair: Pair, topic: str, by_hand: dict[str, Any], http: httpx.AsyncClient) -> None:
+async def test_a_stranger_reads_our_event(
+    pair: Pair, topic: str, by_hand: dict[str, Any], http: httpx.AsyncClient
+) -> None:
     await pair.started()
     appointment = await finish(http, pair)
     await charged(http, pair, {appointment["id"]})
 
-    with closing(KafkaConsumer(topic, auto_offset_reset="earliest", consumer_timeout_ms=20_000, **by_hand)) as consumer:
+    with closing(
+        KafkaConsumer(topic, auto_offset_reset="earliest", consumer_timeout_ms=20_000, **by_hand)
+    ) as consumer:
         record = await asyncio.to_thread(next, consumer)
 
     start, end = (appointment[name].replace(" ", "T") + "Z" for name in ("start_date", "end_date"))
@@ -243,7 +281,9 @@ async def test_what_a_stranger_writes_with_a_client_of_another_make_is_charged(
     await pair.started()
     told = finished_event()
     with closing(KafkaProducer(**by_hand)) as producer:
-        sent = producer.send(topic, json.dumps(told).encode(), key=told["appointment_id"].encode(), headers=attributes())
+        sent = producer.send(
+            topic, json.dumps(told).encode(), key=told["appointment_id"].encode(), headers=attributes()
+        )
         await asyncio.to_thread(sent.get, 20)
 
     await _charged(http, pair, {told["appointment_id"]})

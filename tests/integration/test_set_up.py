@@ -1,4 +1,6 @@
-"""What a service finds out about its servers when it starts: a topic that is weaker than it should be, or another shard key."""
+"""What a service finds out about its servers when it starts: a topic that is weaker than it should be, or
+another shard key.
+"""
 
 from uuid import uuid4
 
@@ -20,14 +22,18 @@ Document = dict[str, object]
 
 LEASE = 3.0
 AN_ANSWER = slice(21, None)
-"""Where the document stands in an answer of MongoDB's protocol, behind the header, the flags and the kind of its section."""
+"""Where the document stands in an answer of MongoDB's protocol, behind the header, the flags and the kind of
+its section.
+"""
 
 
 @pytest.fixture
 def its(kafka: str) -> KafkaConfig:
     """A topic that is not there yet."""
     name = f"test-{uuid4().hex}"
-    return KafkaConfig(servers=kafka, topic=name, group=name, partitions=3, replication=1, protocol="classic", options={})
+    return KafkaConfig(
+        servers=kafka, topic=name, group=name, partitions=3, replication=1, protocol="classic", options={}
+    )
 
 
 def make(its: KafkaConfig, topic: NewTopic) -> None:
@@ -43,7 +49,9 @@ async def opened_and_closed(its: KafkaConfig) -> Noticed:
     return noticed
 
 
-async def test_a_missing_topic_is_made_with_its_partitions_and_keeps_everything_for_ever(its: KafkaConfig) -> None:
+async def test_a_missing_topic_is_made_with_its_partitions_and_keeps_everything_for_ever(
+    its: KafkaConfig,
+) -> None:
     assert await opened_and_closed(its) == []
 
     admin = AdminClient({"bootstrap.servers": its.servers})
@@ -66,8 +74,15 @@ async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its:
     assert details["wanted"] == {"retention.ms": "-1"}
 
 
-async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_and_a_stronger_one_is_not(its: KafkaConfig) -> None:
-    compacted = NewTopic(its.topic, 1, 1, config={"cleanup.policy": "compact", "retention.ms": "-1", "min.insync.replicas": "3"})
+async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_and_a_stronger_one_is_not(
+    its: KafkaConfig,
+) -> None:
+    compacted = NewTopic(
+        its.topic,
+        1,
+        1,
+        config={"cleanup.policy": "compact", "retention.ms": "-1", "min.insync.replicas": "3"},
+    )
     make(its, compacted)
 
     ((_, details),) = await opened_and_closed(replace(its, replication=3))
@@ -78,7 +93,9 @@ async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_an
 async def test_a_topic_that_cannot_be_made_stops_the_start_with_what_to_do(its: KafkaConfig) -> None:
     beyond_this_cluster = replace(its, replication=3)
 
-    with pytest.raises(Misconfigured, match=r"make it with 3 partitions, replication 3 .*min\.insync\.replicas.*or allow") as refused:
+    with pytest.raises(
+        Misconfigured, match=r"make it with 3 partitions, replication 3 .*min\.insync\.replicas.*or allow"
+    ) as refused:
         await opened_and_closed(beyond_this_cluster)
 
     assert its.topic in str(refused.value)
@@ -94,7 +111,9 @@ def as_a_router(answer: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("key", [{"physician_id": 1}, {"_id": 1}])
-async def test_another_shard_key_stops_the_start_with_what_to_do(mongo_standalone: str, key: dict[str, object]) -> None:
+async def test_another_shard_key_stops_the_start_with_what_to_do(
+    mongo_standalone: str, key: dict[str, object]
+) -> None:
     name = f"test-{uuid4().hex}"
     client: pymongo.MongoClient[Document]
     with pymongo.MongoClient(mongo_standalone) as client, proxied(mongo_standalone) as router:
@@ -103,7 +122,9 @@ async def test_another_shard_key_stops_the_start_with_what_to_do(mongo_standalon
         router.edit = as_a_router
         charges = MongoCharges(MongoDatabase(router.url, name, timeout=5))
         try:
-            with pytest.raises(Misconfigured, match=rf"sh\.shardCollection\(\"{name}\.charges\", {{_id: \"hashed\"}}\)"):
+            with pytest.raises(
+                Misconfigured, match=rf"sh\.shardCollection\(\"{name}\.charges\", {{_id: \"hashed\"}}\)"
+            ):
                 await charges.open()
             sharded.update_one({"_id": f"{name}.charges"}, {"$set": {"key": {"_id": "hashed"}}})
             await charges.open()

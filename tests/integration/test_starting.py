@@ -28,7 +28,9 @@ async def complaint(process: Process) -> str:
 
 
 @pytest.mark.parametrize("service", ["appointment", "financial"])
-async def test_a_port_in_use_is_named_with_what_to_set(command: Callable[..., Service], service: str, taken_port: int) -> None:
+async def test_a_port_in_use_is_named_with_what_to_set(
+    command: Callable[..., Service], service: str, taken_port: int
+) -> None:
     variable = f"CLINIC_{service.upper()}_PORT"
 
     line = await complaint(command("run", service, **{variable: str(taken_port)}))
@@ -37,7 +39,9 @@ async def test_a_port_in_use_is_named_with_what_to_set(command: Callable[..., Se
     assert variable in line
 
 
-async def test_a_port_in_use_ends_the_other_service_too(command: Callable[..., Service], pair: Pair, taken_port: int) -> None:
+async def test_a_port_in_use_ends_the_other_service_too(
+    command: Callable[..., Service], pair: Pair, taken_port: int
+) -> None:
     both = command("run", CLINIC_FINANCIAL_PORT=str(taken_port))
     both.start()
 
@@ -50,13 +54,17 @@ async def test_a_port_in_use_ends_the_other_service_too(command: Callable[..., S
 
 
 @pytest.mark.parametrize("service", ["appointment", "financial"])
-async def test_a_second_service_on_the_same_folder_says_so(command: Callable[..., Service], pair: Pair, service: str) -> None:
+async def test_a_second_service_on_the_same_folder_says_so(
+    command: Callable[..., Service], pair: Pair, service: str
+) -> None:
     first = command("run", service, name="first")
     first.url = getattr(pair, service).url
     await first.started()
     (port,) = free_ports(1)
 
-    line = await complaint(command("run", service, name="second", **{f"CLINIC_{service.upper()}_PORT": str(port)}))
+    line = await complaint(
+        command("run", service, name="second", **{f"CLINIC_{service.upper()}_PORT": str(port)})
+    )
 
     assert str(pair.data) in line
     assert "another process" in line
@@ -76,7 +84,9 @@ async def test_a_second_service_on_the_same_folder_says_so(command: Callable[...
         ("CLINIC_APPOINTMENT_HOST", "nowhere.invalid"),
     ],
 )
-async def test_a_setting_that_cannot_be_used_is_named(command: Callable[..., Service], variable: str, text: str) -> None:
+async def test_a_setting_that_cannot_be_used_is_named(
+    command: Callable[..., Service], variable: str, text: str
+) -> None:
     service = "financial" if "FINANCIAL" in variable else "appointment"
 
     line = await complaint(command("run", service, **{variable: text}))
@@ -98,7 +108,12 @@ async def test_memory_is_refused_where_the_services_are_apart(
 
 @pytest.mark.parametrize(
     ("service", "file"),
-    [("appointment", "appointment.db"), ("appointment", "events.db"), ("financial", "financial.db"), ("financial", "events.financial.db")],
+    [
+        ("appointment", "appointment.db"),
+        ("appointment", "events.db"),
+        ("financial", "financial.db"),
+        ("financial", "events.financial.db"),
+    ],
 )
 async def test_a_file_that_newer_code_has_written_is_refused_and_left_alone(
     command: Callable[..., Service], pair: Pair, service: str, file: str
@@ -142,7 +157,9 @@ async def test_a_file_that_is_no_database_is_named(command: Callable[..., Servic
     assert "appointment.db" in await complaint(command("run", "appointment"))
 
 
-async def test_a_dotenv_file_is_read_and_the_environment_goes_before_it(command: Callable[..., Service], pair: Pair) -> None:
+async def test_a_dotenv_file_is_read_and_the_environment_goes_before_it(
+    command: Callable[..., Service], pair: Pair
+) -> None:
     (pair.folder / ".env").write_text("CLINIC_PRICING=by-mood\n")
 
     assert "CLINIC_PRICING=by-mood" in await complaint(command("run", "appointment"))

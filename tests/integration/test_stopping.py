@@ -21,12 +21,16 @@ from processes import IN_A_TERMINAL, PROGRAM, Pair, Process, Service, eventually
 async def waits(http: httpx.AsyncClient, url: str) -> "asyncio.Task[httpx.Response]":
     """A request that waits for a charge that will not come, heard by the service."""
     waiting = asyncio.create_task(http.get(f"{url}/{uuid4()}/", headers={"Prefer": "wait=30"}))
-    await asyncio.sleep(0.2)  # nothing outside tells that it is heard; not yet heard, its connection would break
+    await asyncio.sleep(
+        0.2
+    )  # nothing outside tells that it is heard; not yet heard, its connection would break
     return waiting
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_what_was_answered_under_load_is_true_after_the_end(pair: Pair, http: httpx.AsyncClient, number: signal.Signals) -> None:
+async def test_what_was_answered_under_load_is_true_after_the_end(
+    pair: Pair, http: httpx.AsyncClient, number: signal.Signals
+) -> None:
     history, enough = History(), asyncio.Event()
     await pair.started()
     urls = pair.appointment.url, pair.financial.url
@@ -50,11 +54,15 @@ async def test_what_was_answered_under_load_is_true_after_the_end(pair: Pair, ht
 
     await eventually(all_charged)
     found = await kept(http, *urls)
-    assert not judge(history, found, await shown_charges(http, pair.financial.url, list(history.started))).breaches
+    assert not judge(
+        history, found, await shown_charges(http, pair.financial.url, list(history.started))
+    ).breaches
     assert "Traceback" not in pair.appointment.complained + pair.financial.complained
 
 
-async def test_a_wait_ends_at_once_with_503_when_the_service_is_asked_to_stop(pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_a_wait_ends_at_once_with_503_when_the_service_is_asked_to_stop(
+    pair: Pair, http: httpx.AsyncClient
+) -> None:
     await pair.financial.started()
     waiting = [await waits(http, pair.financial.url) for _ in range(3)]
 
@@ -130,7 +138,9 @@ async def test_run_prints_where_both_are_and_sigterm_ends_both(both: Service, pa
     assert "Traceback" not in both.complained
 
 
-async def test_a_ctrl_c_that_reaches_the_whole_group_ends_both_gracefully(both: Service, pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_a_ctrl_c_that_reaches_the_whole_group_ends_both_gracefully(
+    both: Service, pair: Pair, http: httpx.AsyncClient
+) -> None:
     waiting = await waits(http, pair.financial.url)
 
     both.send_to_all(signal.SIGINT)
@@ -145,7 +155,9 @@ async def test_a_ctrl_c_that_reaches_the_whole_group_ends_both_gracefully(both: 
 @pytest.fixture
 async def in_a_terminal(processes: list[Process], pair: Pair) -> Process:
     """`clinic run` in the foreground of a terminal, with both services ready."""
-    made = Process("terminal", (sys.executable, "-c", IN_A_TERMINAL, *PROGRAM, "run"), pair.environment, pair.folder)
+    made = Process(
+        "terminal", (sys.executable, "-c", IN_A_TERMINAL, *PROGRAM, "run"), pair.environment, pair.folder
+    )
     processes.append(made)
     made.start(with_keys=True)
     for service in pair.services:
@@ -153,7 +165,9 @@ async def in_a_terminal(processes: list[Process], pair: Pair) -> Process:
     return made
 
 
-async def test_ctrl_c_in_a_terminal_counts_once(in_a_terminal: Process, pair: Pair, http: httpx.AsyncClient) -> None:
+async def test_ctrl_c_in_a_terminal_counts_once(
+    in_a_terminal: Process, pair: Pair, http: httpx.AsyncClient
+) -> None:
     waiting = await waits(http, pair.financial.url)
 
     in_a_terminal.press(b"\x03")
@@ -165,7 +179,9 @@ async def test_ctrl_c_in_a_terminal_counts_once(in_a_terminal: Process, pair: Pa
 
 
 @pytest.mark.parametrize("victim", ["appointment", "financial"])
-async def test_when_one_is_killed_the_other_is_stopped_and_the_command_fails(both: Service, pair: Pair, victim: str) -> None:
+async def test_when_one_is_killed_the_other_is_stopped_and_the_command_fails(
+    both: Service, pair: Pair, victim: str
+) -> None:
     os.kill(children(both.pid)[victim], signal.SIGKILL)
 
     assert await both.ended() == 1
@@ -191,7 +207,9 @@ def half_a_request(url: str) -> Iterator[None]:
     """A request whose body does not come."""
     host, port = url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as half:
-        half.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{")
+        half.sendall(
+            b"POST / HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+        )
         yield
 
 
@@ -224,7 +242,9 @@ async def test_an_end_soon_after_the_start_leaves_nothing_running(
         assert await _nothing_listens(pair)
 
 
-async def test_the_demo_shows_its_steps_and_leaves_nothing_behind(command: Callable[..., Service], tmp_path: Path) -> None:
+async def test_the_demo_shows_its_steps_and_leaves_nothing_behind(
+    command: Callable[..., Service], tmp_path: Path
+) -> None:
     temporary = tmp_path / "temporary"
     temporary.mkdir()
     demo = command("demo", TMPDIR=str(temporary))

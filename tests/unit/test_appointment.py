@@ -17,9 +17,15 @@ ALMOST_A_SECOND = timedelta(microseconds=999_999)
 def test_it_starts_in_whole_seconds_at_its_price() -> None:
     id_, physician, patient = uuid4(), uuid4(), uuid4()
     started = Appointment.started(
-        id=id_, physician_id=physician, patient_id=patient, price=Money("200.00"), now=ONE_O_CLOCK + ALMOST_A_SECOND
+        id=id_,
+        physician_id=physician,
+        patient_id=patient,
+        price=Money("200.00"),
+        now=ONE_O_CLOCK + ALMOST_A_SECOND,
     )
-    assert started == Appointment(id=id_, physician_id=physician, patient_id=patient, price=Money("200.00"), start=ONE_O_CLOCK)
+    assert started == Appointment(
+        id=id_, physician_id=physician, patient_id=patient, price=Money("200.00"), start=ONE_O_CLOCK
+    )
     assert (started.end, started.version) == (None, 1)
 
 
@@ -64,4 +70,6 @@ def test_with_a_clock_that_is_behind_the_end_is_the_start() -> None:
 def test_finishing_changes_nothing_else() -> None:
     started = an_appointment()
     finished, _ = started.finish(TWO_O_CLOCK)
-    assert finished == an_appointment(id=started.id, physician_id=started.physician_id, patient_id=started.patient_id, end=TWO_O_CLOCK)
+    assert finished == an_appointment(
+        id=started.id, physician_id=started.physician_id, patient_id=started.patient_id, end=TWO_O_CLOCK
+    )

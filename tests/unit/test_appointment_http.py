@@ -7,7 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from apps import NIL, NOBODY, PATIENT, PHYSICIAN, Clinic, UnreachableAppointments, problem, settings, wrong_fields
+from apps import (
+    NIL,
+    NOBODY,
+    PATIENT,
+    PHYSICIAN,
+    Clinic,
+    UnreachableAppointments,
+    problem,
+    settings,
+    wrong_fields,
+)
 from builders import ONE_O_CLOCK
 from dependency_injector.providers import Object
 
@@ -58,8 +68,12 @@ async def test_the_moment_of_a_start_is_cut_to_the_whole_second(clinic: Clinic) 
     assert shown.json()["start_date"] == "2020-12-01 13:00:00"
 
 
-@pytest.mark.parametrize(("price", "printed"), [("0", "0.00"), ("99.9", "99.90"), ("9999999999999.99", "9999999999999.99")])
-async def test_a_price_is_a_number_with_two_decimals_whatever_it_is(tmp_path: Path, price: str, printed: str) -> None:
+@pytest.mark.parametrize(
+    ("price", "printed"), [("0", "0.00"), ("99.9", "99.90"), ("9999999999999.99", "9999999999999.99")]
+)
+async def test_a_price_is_a_number_with_two_decimals_whatever_it_is(
+    tmp_path: Path, price: str, printed: str
+) -> None:
     async with Clinic(settings("sqlite", tmp_path, hourly_price=Money(price))).running() as clinic:
         shown = await clinic.appointments.get(f"/{await clinic.start()}/")
     assert shown.text.endswith(f',"price":{printed}}}')
@@ -132,7 +146,9 @@ async def test_a_body_of_a_finish_is_ignored_whatever_it_is(in_memory: Clinic) -
         assert answer.json()["price"] == 200.00
 
 
-async def test_what_a_body_says_beside_the_two_ids_never_becomes_a_part_of_the_appointment(in_memory: Clinic) -> None:
+async def test_what_a_body_says_beside_the_two_ids_never_becomes_a_part_of_the_appointment(
+    in_memory: Clinic,
+) -> None:
     body = {"physician_id": PHYSICIAN, "patient_id": PATIENT, "price": 1, "id": NOBODY}
     answer = await in_memory.appointments.post("/", json=body)
     assert set(wrong_fields(answer)) == {"price", "id"}
@@ -155,7 +171,9 @@ async def test_every_route_answers_with_and_without_its_trailing_slash(clinic: C
     its_id = await clinic.start()
     finished = [await clinic.appointments.post(f"/{its_id}{slash}") for slash in ("", "/")]
     shown = [await clinic.appointments.get(f"/{its_id}{slash}") for slash in ("", "/")]
-    assert {(answer.status_code, answer.content) for answer in finished + shown} == {(200, finished[0].content)}
+    assert {(answer.status_code, answer.content) for answer in finished + shown} == {
+        (200, finished[0].content)
+    }
 
 
 async def test_the_list_is_empty_at_first(clinic: Clinic) -> None:
@@ -183,12 +201,16 @@ async def test_a_page_holds_twenty_where_nobody_says_how_many(clinic: Clinic) ->
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
-async def test_cursors_lead_through_everything_once_in_order_even_as_more_is_started(clinic: Clinic, limit: int) -> None:
+async def test_cursors_lead_through_everything_once_in_order_even_as_more_is_started(
+    clinic: Clinic, limit: int
+) -> None:
     ids = [await clinic.start() for _ in range(7)]
     seen: list[str] = []
     after: str | None = None
     while True:
-        page = (await clinic.appointments.get("/", params={"limit": limit} | ({"after": after} if after else {}))).json()
+        page = (
+            await clinic.appointments.get("/", params={"limit": limit} | ({"after": after} if after else {}))
+        ).json()
         assert 0 < len(page["items"]) <= limit
         seen += [each["id"] for each in page["items"]]
         after = page["next"]
@@ -296,7 +318,9 @@ async def test_a_start_answered_with_503_may_have_started(tmp_path: Path) -> Non
     store.kept_first = True
     clinic.appointment.appointments.override(Object(store))
     async with clinic.running():
-        problem(await clinic.appointments.post("/", json={"physician_id": PHYSICIAN, "patient_id": PATIENT}), 503)
+        problem(
+            await clinic.appointments.post("/", json={"physician_id": PHYSICIAN, "patient_id": PATIENT}), 503
+        )
         store.reachable = True
         assert len(await clinic.all_appointments()) == 1
 
@@ -305,9 +329,13 @@ async def counted(clinic: Clinic) -> dict[str, int]:
     """What both services have counted, by name, once every finish is known to be published."""
     async with asyncio.timeout(10):
         while True:
-            text = (await clinic.appointments.get("/metrics")).text + (await clinic.charges.get("/metrics")).text
+            text = (await clinic.appointments.get("/metrics")).text + (
+                await clinic.charges.get("/metrics")
+            ).text
             rows = re.findall(r'^clinic_events_total\{event="([^"]*)"\} (.*)$', text, re.MULTILINE)
             found = {what: int(float(count)) for what, count in rows}
             if found.get("published", 0) >= found.get("finished", 0):
                 return found
-            await asyncio.sleep(0)  # a request in this process is answered without a pause, and the relay would never go on
+            await asyncio.sleep(
+                0
+            )  # a request in this process is answered without a pause, and the relay would never go on

@@ -23,7 +23,9 @@ def imported(file: Path) -> Iterator[str]:
 
 
 def is_allowed(module: str) -> bool:
-    return module.split(".", maxsplit=1)[0] in {*sys.stdlib_module_names, "msgspec"} or (module + ".").startswith("clinic.domain.")
+    return module.split(".", maxsplit=1)[0] in {*sys.stdlib_module_names, "msgspec"} or (
+        module + "."
+    ).startswith("clinic.domain.")
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(DOMAIN)))
@@ -35,6 +37,8 @@ def test_all_of_the_domain_is_looked_at() -> None:
     assert {"events.py", "model.py", "ports.py", "use_cases.py"} <= {file.name for file in FILES}
 
 
-@pytest.mark.parametrize("module", ["litestar", "clinic.adapters.memory.store", "clinic.domains", ".relative", "clinic"])
+@pytest.mark.parametrize(
+    "module", ["litestar", "clinic.adapters.memory.store", "clinic.domains", ".relative", "clinic"]
+)
 def test_anything_else_would_be_seen(module: str) -> None:
     assert not is_allowed(module)

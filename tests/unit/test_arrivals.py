@@ -73,7 +73,9 @@ async def test_waiting_costs_nothing_while_nobody_waits() -> None:
     before = asyncio.all_tasks()
     with pytest.raises(NotFound):
         await arrivals.wait(uuid4(), 0.01)
-    await asyncio.gather(*asyncio.all_tasks() - before, return_exceptions=True)  # the last look ends by itself
+    await asyncio.gather(
+        *asyncio.all_tasks() - before, return_exceptions=True
+    )  # the last look ends by itself
     asked = len(store.asked)
     arrivals.notify(AddResult([a_charge()], []))
     assert len(store.asked) == asked

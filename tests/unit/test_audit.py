@@ -6,7 +6,16 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from builders import TWO_O_CLOCK, Noticed, StandingClock, a_history_entry, a_letter, an_appointment, an_origin, running
+from builders import (
+    TWO_O_CLOCK,
+    Noticed,
+    StandingClock,
+    a_history_entry,
+    a_letter,
+    an_appointment,
+    an_origin,
+    running,
+)
 from msgspec.structs import replace
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
@@ -34,7 +43,11 @@ class World:
 
     def __init__(self) -> None:
         self.clock = StandingClock(TWO_O_CLOCK)
-        self.appointments, self.charges, self.letters = MemoryAppointments(self.clock, LONG), MemoryCharges(), MemoryDeadLetters()
+        self.appointments, self.charges, self.letters = (
+            MemoryAppointments(self.clock, LONG),
+            MemoryCharges(),
+            MemoryDeadLetters(),
+        )
 
     async def finish(self, **changes: Any) -> Appointment:
         """An appointment from one to two o'clock, whose news is published."""
@@ -56,15 +69,23 @@ class World:
 
     async def charge(self, *appointments: Appointment, policy: str = "hours-begun", **changes: Any) -> None:
         events = [each.finished_event for each in appointments]
-        made = [Charge.for_finished(Received(event, an_origin()), POLICIES[policy], TWO_O_CLOCK) for event in events if event]
+        made = [
+            Charge.for_finished(Received(event, an_origin()), POLICIES[policy], TWO_O_CLOCK)
+            for event in events
+            if event
+        ]
         await self.charges.add([replace(each, **changes) for each in made])
 
     @property
     def finished(self) -> Finished:
         store = self.appointments
-        return Finished(ListFinishedEvents(store), FindFinishedEvent(store, store), RepublishFinished(store, store))
+        return Finished(
+            ListFinishedEvents(store), FindFinishedEvent(store, store), RepublishFinished(store, store)
+        )
 
-    async def audit(self, grace: timedelta = GRACE, *, at_once: bool = False) -> tuple[list[Finding], int, int]:
+    async def audit(
+        self, grace: timedelta = GRACE, *, at_once: bool = False
+    ) -> tuple[list[Finding], int, int]:
         """What is found, how many are compared, and how many of those are in flight."""
         self.clock.moment = TWO_O_CLOCK if at_once else LATER
         audit = AuditCharges(self.charges, self.letters, POLICIES["hours-begun"], self.clock)
@@ -75,7 +96,12 @@ class World:
     async def repair(self, within: float = SHORT) -> list[Repair]:
         """What becomes of everything that an audit finds."""
         findings, _, _ = await self.audit()
-        pairs = [pair async for pair in RepairCharges(self.charges, self.letters)(in_one_stretch(findings), self.finished, within)]
+        pairs = [
+            pair
+            async for pair in RepairCharges(self.charges, self.letters)(
+                in_one_stretch(findings), self.finished, within
+            )
+        ]
         assert [finding for finding, _ in pairs] == findings
         return [repair for _, repair in pairs]
 
@@ -123,9 +149,17 @@ async def test_a_clinic_without_appointments_is_in_order(world: World) -> None:
 async def test_a_finished_appointment_without_a_charge_is_missing(world: World) -> None:
     lost = await world.finish()
     ((finding,), compared, _) = await world.audit()
-    assert (finding.kind, finding.appointment_id, finding.expected, finding.found) == ("missing", lost.id, Money("400.00"), None)
+    assert (finding.kind, finding.appointment_id, finding.expected, finding.found) == (
+        "missing",
+        lost.id,
+        Money("400.00"),
+        None,
+    )
     assert finding.remedy == "republish"
-    assert finding.explanation == "finished 2020-12-01 14:00:00, published 2020-12-01 14:00:00 at log/1, and not charged"
+    assert (
+        finding.explanation
+        == "finished 2020-12-01 14:00:00, published 2020-12-01 14:00:00 at log/1, and not charged"
+    )
     assert compared == 1
 
 
@@ -147,21 +181,36 @@ async def test_a_missing_one_that_a_dead_letter_is_about_is_named_with_the_comma
     await world.letters.add([a_waiting_letter(await world.finish())])
     ((finding,), _, _) = await world.audit()
     assert (finding.kind, finding.remedy) == ("missing", "replay")
-    assert finding.explanation == "dead-lettered: it is beyond all money; `clinic dead-letters replay log/1` tries again"
+    assert (
+        finding.explanation
+        == "dead-lettered: it is beyond all money; `clinic dead-letters replay log/1` tries again"
+    )
 
 
 async def test_a_missing_one_whose_own_news_was_discarded_stays_discarded(world: World) -> None:
     lost = await world.finish()
     assert lost.finished_event
     by_anna = a_history_entry(event="discarded", note="a test")
-    await world.letters.add([a_waiting_letter(lost, message_id=str(lost.finished_event.id), state="discarded", history=(by_anna,))])
+    await world.letters.add(
+        [
+            a_waiting_letter(
+                lost, message_id=str(lost.finished_event.id), state="discarded", history=(by_anna,)
+            )
+        ]
+    )
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "replay"
     assert "discarded by anna: a test" in finding.explanation
 
 
-@pytest.mark.parametrize("changes", [{"message_id": "of another", "state": "discarded"}, {"state": "replayed"}], ids=["another's", "own"])
-async def test_a_letter_that_is_done_with_stands_in_nobodys_way(world: World, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "changes",
+    [{"message_id": "of another", "state": "discarded"}, {"state": "replayed"}],
+    ids=["another's", "own"],
+)
+async def test_a_letter_that_is_done_with_stands_in_nobodys_way(
+    world: World, changes: dict[str, Any]
+) -> None:
     await world.letters.add([a_waiting_letter(await world.finish(), history=(a_history_entry(),), **changes)])
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "republish"
@@ -181,7 +230,10 @@ async def test_a_letter_of_somebody_else_is_named_and_keeps_nothing_from_being_t
 @pytest.mark.parametrize("state", ["waiting", "discarded"])
 async def test_its_own_letter_is_seen_behind_any_number_of_others(world: World, state: str) -> None:
     lost = await world.finish()
-    others = [a_waiting_letter(lost, position=f"log/{number:03}", message_id=f"other {number}", state=state) for number in range(50)]
+    others = [
+        a_waiting_letter(lost, position=f"log/{number:03}", message_id=f"other {number}", state=state)
+        for number in range(50)
+    ]
     own = a_waiting_letter(lost, position="log/9", state=state, history=(a_history_entry(event="discarded"),))
     await world.letters.add([*others, own])
     ((finding,), _, _) = await world.audit()
@@ -189,8 +241,13 @@ async def test_its_own_letter_is_seen_behind_any_number_of_others(world: World, 
     assert "log/9" in finding.explanation
 
 
-@pytest.mark.parametrize("version", ["clinic.appointment.finished", "clinic.appointment.finished.v2", "clinic.appointment.finished.v9"])
-async def test_its_own_news_in_a_version_that_is_not_known_here_waits_for_a_person(world: World, version: str) -> None:
+@pytest.mark.parametrize(
+    "version",
+    ["clinic.appointment.finished", "clinic.appointment.finished.v2", "clinic.appointment.finished.v9"],
+)
+async def test_its_own_news_in_a_version_that_is_not_known_here_waits_for_a_person(
+    world: World, version: str
+) -> None:
     lost = await world.finish()
     await world.letters.add([a_waiting_letter(lost, message_id=str(uuid5(lost.id, version)))])
     ((finding,), _, _) = await world.audit()
@@ -233,7 +290,10 @@ async def test_a_charge_of_an_appointment_that_is_not_finished_or_not_known_is_o
         ({"end": LATER}, "the charge says end 2020-12-01 15:00:00 instead of 2020-12-01 14:00:00"),
         ({"start": TWO_O_CLOCK}, "the charge says start 2020-12-01 14:00:00 instead of 2020-12-01 13:00:00"),
         ({"pricing": "whole-hours"}, "the charge says hours 2 instead of 1, total 400.00 instead of 200.00"),
-        ({"pricing": "by-the-moon"}, "its policy 'by-the-moon' is none of hours-begun, whole-hours, pro-rata"),
+        (
+            {"pricing": "by-the-moon"},
+            "its policy 'by-the-moon' is none of hours-begun, whole-hours, pro-rata",
+        ),
     ],
     ids=["total", "price", "end", "start", "another policy", "an unknown policy"],
 )
@@ -268,12 +328,16 @@ async def test_an_amount_beyond_all_money_is_a_finding_and_no_failure(world: Wor
     assert (finding.kind, finding.expected, finding.found) == ("wrong", None, Money("2.00"))
 
 
-async def test_what_was_finished_or_charged_within_the_grace_is_in_flight_and_only_counted(world: World) -> None:
+async def test_what_was_finished_or_charged_within_the_grace_is_in_flight_and_only_counted(
+    world: World,
+) -> None:
     await world.finish()
     await world.charge(an_appointment(end=TWO_O_CLOCK))
     assert await world.audit(at_once=True) == ([], 2, 2)
     an_hour = timedelta(hours=1)
-    assert [each.kind for each in (await world.audit(an_hour))[0]] == ["orphaned"]  # an end is cut to the second, and may be later
+    assert [each.kind for each in (await world.audit(an_hour))[0]] == [
+        "orphaned"
+    ]  # an end is cut to the second, and may be later
     assert len((await world.audit(an_hour - timedelta(seconds=1)))[0]) == 2
 
 
@@ -310,7 +374,10 @@ async def test_what_is_finished_while_the_audit_reads_is_not_orphaned(world: Wor
 
 async def test_any_ids_in_any_number_are_compared_in_pages(world: World) -> None:
     odd = [UUID(int=number) for number in (0, 1, 1 << 127, (1 << 128) - 1)]
-    many = [an_appointment(end=TWO_O_CLOCK, **({"id": odd[number]} if number < len(odd) else {})) for number in range(2 * PAGE_SIZE + 7)]
+    many = [
+        an_appointment(end=TWO_O_CLOCK, **({"id": odd[number]} if number < len(odd) else {}))
+        for number in range(2 * PAGE_SIZE + 7)
+    ]
     await world.restore(*many)
     left_out = {*odd, many[PAGE_SIZE].id, many[-1].id}
     await world.charge(*(each for each in many if each.id not in left_out))
@@ -321,7 +388,9 @@ async def test_any_ids_in_any_number_are_compared_in_pages(world: World) -> None
 
     assert compared == len(many) + len(orphans)
     assert {each.appointment_id for each in findings if each.kind == "missing"} == left_out
-    assert {each.appointment_id for each in findings if each.kind == "orphaned"} == {each.id for each in orphans}
+    assert {each.appointment_id for each in findings if each.kind == "orphaned"} == {
+        each.id for each in orphans
+    }
     found = [each.appointment_id for each in findings]
     assert found == sorted(found, reverse=True)
 
@@ -388,7 +457,9 @@ async def test_where_nothing_comes_the_next_stretches_are_not_waited_for_either(
         for first in range(0, len(findings), CONCURRENCY):
             yield findings[first : first + CONCURRENCY]
 
-    repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(charges, world.letters)(chunks(), world.finished, SHORT)
+    repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(charges, world.letters)(
+        chunks(), world.finished, SHORT
+    )
     assert [repair.outcome async for _, repair in repaired] == ["republished"] * 3 * CONCURRENCY
     assert charges.waits == CONCURRENCY
 
@@ -422,7 +493,10 @@ async def test_a_repair_whose_news_is_set_aside_says_so(world: World) -> None:
     async with running(set_aside()):
         (repair,) = await world.repair()
     assert repair.outcome == "dead-lettered"
-    assert repair.explanation == "republished, and dead-lettered: it is beyond all money; `clinic dead-letters replay log/1` tries again"
+    assert repair.explanation == (
+        "republished, and dead-lettered: it is beyond all money; "
+        "`clinic dead-letters replay log/1` tries again"
+    )
 
 
 async def test_what_is_gone_when_it_should_be_told_is_left_alone(world: World) -> None:

@@ -20,7 +20,9 @@ ONE, TWO = (an_appointment(id=UUID(int=number)) for number in (1, 2))
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Folder]:
+def folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Folder]:
     with a_folder(tmp_path, monkeypatch, capsys) as folder:
         yield folder
 
@@ -30,7 +32,16 @@ def test_where_all_is_well_it_says_so_in_a_line(folder: Folder) -> None:
     folder.charge(ONE)
     assert folder.command("audit") == "1 compared: 0 missing, 0 orphaned, 0 wrong; 0 in flight\n"
     assert folder.json("audit") == [
-        {"record": "summary", "compared": 1, "in_flight": 0, "missing": 0, "orphaned": 0, "wrong": 0, "charged": 0, "remaining": 0}
+        {
+            "record": "summary",
+            "compared": 1,
+            "in_flight": 0,
+            "missing": 0,
+            "orphaned": 0,
+            "wrong": 0,
+            "charged": 0,
+            "remaining": 0,
+        }
     ]
 
 
@@ -49,7 +60,11 @@ def test_machines_get_a_line_for_each_finding_and_a_summary(folder: Folder) -> N
     folder.charge(ONE, total=Money("0.10"))
     folder.charge(TWO)
     orphaned, wrong, summary = folder.json("audit", code=3)
-    assert (orphaned["record"], orphaned["kind"], orphaned["appointment_id"]) == ("finding", "orphaned", str(TWO.id))
+    assert (orphaned["record"], orphaned["kind"], orphaned["appointment_id"]) == (
+        "finding",
+        "orphaned",
+        str(TWO.id),
+    )
     assert (wrong["kind"], str(wrong["expected"]), str(wrong["found"])) == ("wrong", "400.00", "0.10")
     assert wrong["explanation"] == "the charge says total 0.10 instead of 400.00"
     assert (wrong["remedy"], wrong["outcome"]) == ("a person", None)
@@ -78,9 +93,13 @@ def test_a_repair_changes_no_charge_and_removes_none(folder: Folder) -> None:
     assert folder.run(lambda _, financial: financial.charges().by_appointment(10)) == before
 
 
-def test_a_dead_letter_is_named_with_its_command_and_what_strangers_wrote_is_not_obeyed(folder: Folder) -> None:
+def test_a_dead_letter_is_named_with_its_command_and_what_strangers_wrote_is_not_obeyed(
+    folder: Folder,
+) -> None:
     folder.finish(ONE)
-    letter = a_letter(position="log/1", about=str(ONE.id), message_id=event_ids(ONE.id)[1], reason="bad \x1b[2J [red]news")
+    letter = a_letter(
+        position="log/1", about=str(ONE.id), message_id=event_ids(ONE.id)[1], reason="bad \x1b[2J [red]news"
+    )
     folder.run(lambda _, financial: financial.dead_letters().add([letter]))
     printed = folder.command("audit", "--repair", code=3)
     assert "`clinic dead-letters replay log/1`" in " ".join(printed.split())
@@ -93,18 +112,31 @@ def test_a_dead_letter_is_named_with_its_command_and_what_strangers_wrote_is_not
 def test_the_grace_is_a_matter_of_choice(folder: Folder) -> None:
     folder.finish(ONE)
     assert folder.json("audit", "--grace", "999999999") == [
-        {"record": "summary", "compared": 1, "in_flight": 1, "missing": 0, "orphaned": 0, "wrong": 0, "charged": 0, "remaining": 0}
+        {
+            "record": "summary",
+            "compared": 1,
+            "in_flight": 1,
+            "missing": 0,
+            "orphaned": 0,
+            "wrong": 0,
+            "charged": 0,
+            "remaining": 0,
+        }
     ]
 
 
-@pytest.mark.parametrize("words", [["--grace", "-1"], ["--grace", "soon"], ["--wait", "nan"], ["--wait", "inf"], ["--mend"]])
+@pytest.mark.parametrize(
+    "words", [["--grace", "-1"], ["--grace", "soon"], ["--wait", "nan"], ["--wait", "inf"], ["--mend"]]
+)
 def test_words_that_make_no_sense_end_with_two(folder: Folder, words: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         folder.command("audit", *words)
     assert ended.value.code == 2
 
 
-def test_without_data_it_says_what_to_do(folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_data_it_says_what_to_do(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("CLINIC_DATA_DIR", str(tmp_path / "elsewhere"))
     assert "CLINIC_DATA_DIR" in folder.command("audit", code=1)
     monkeypatch.setenv("CLINIC_STORE", "memory")

@@ -30,7 +30,9 @@ def test_it_tells_what_explains_it() -> None:
     )
 
 
-@pytest.mark.parametrize(("policy", "total"), [("hours-begun", "400.00"), ("whole-hours", "200.00"), ("pro-rata", "200.00")])
+@pytest.mark.parametrize(
+    ("policy", "total"), [("hours-begun", "400.00"), ("whole-hours", "200.00"), ("pro-rata", "200.00")]
+)
 def test_its_policy_is_recorded_with_its_total(policy: str, total: str) -> None:
     charge = Charge.for_finished(received(an_event()), POLICIES[policy], TWO_O_CLOCK)
     assert (charge.pricing, charge.total) == (policy, Money(total))
@@ -38,7 +40,9 @@ def test_its_policy_is_recorded_with_its_total(policy: str, total: str) -> None:
 
 def test_what_costs_more_than_all_money_is_refused() -> None:
     with pytest.raises(Unreadable):
-        Charge.for_finished(received(an_event(price=Money("9999999999999.99"))), POLICIES["hours-begun"], TWO_O_CLOCK)
+        Charge.for_finished(
+            received(an_event(price=Money("9999999999999.99"))), POLICIES["hours-begun"], TWO_O_CLOCK
+        )
 
 
 def test_its_place_is_its_time_and_then_its_appointment() -> None:
@@ -46,11 +50,15 @@ def test_its_place_is_its_time_and_then_its_appointment() -> None:
     assert charge.cursor == ChargeCursor(TWO_O_CLOCK, charge.appointment_id)
 
 
-@pytest.mark.parametrize("change", [{"price": Money("1.00")}, {"start": ONE_O_CLOCK - timedelta(seconds=1)}, {"end": ONE_O_CLOCK}])
+@pytest.mark.parametrize(
+    "change", [{"price": Money("1.00")}, {"start": ONE_O_CLOCK - timedelta(seconds=1)}, {"end": ONE_O_CLOCK}]
+)
 def test_another_price_start_or_end_disagrees(change: dict[str, object]) -> None:
     assert not a_charge().agrees_with(a_charge(**change))
 
 
-@pytest.mark.parametrize("change", [{"total": Money("1.00")}, {"pricing": "pro-rata"}, {"origin": an_origin(position="log/2")}])
+@pytest.mark.parametrize(
+    "change", [{"total": Money("1.00")}, {"pricing": "pro-rata"}, {"origin": an_origin(position="log/2")}]
+)
 def test_what_this_side_decided_is_no_disagreement(change: dict[str, object]) -> None:
     assert a_charge().agrees_with(a_charge(**change))

@@ -13,7 +13,9 @@ from clinic.domain.messaging.messages import Message
 
 
 def structured(**event: object) -> Message:
-    return cloudevents.message(b"key", [("content-type", b"application/cloudevents+json; charset=UTF-8")], json.dumps(event).encode())
+    return cloudevents.message(
+        b"key", [("content-type", b"application/cloudevents+json; charset=UTF-8")], json.dumps(event).encode()
+    )
 
 
 def test_the_attributes_become_headers_of_the_binding() -> None:
@@ -50,7 +52,9 @@ def test_what_was_written_is_read_as_it_was(
 
 
 def test_a_header_that_is_repeated_counts_as_its_last_and_one_that_is_null_as_missing() -> None:
-    found = cloudevents.message(None, [("ce_id", b"1"), ("CE_ID", b"2"), ("ce_type", b"t"), ("ce_type", None)], b"x")
+    found = cloudevents.message(
+        None, [("ce_id", b"1"), ("CE_ID", b"2"), ("ce_type", b"t"), ("ce_type", None)], b"x"
+    )
     assert (found.id, found.type, found.key, found.data) == ("2", "", "", b"x")
 
 
@@ -80,14 +84,18 @@ def test_a_structured_event_may_carry_base64_or_no_data() -> None:
     assert structured(id="1", type="t").data == b""
 
 
-@pytest.mark.parametrize("odd", [{"id": 7}, {"type": None}, {"time": "yesterday"}, {"time": 5}, {"extension": {"a": [1]}}], ids=str)
+@pytest.mark.parametrize(
+    "odd", [{"id": 7}, {"type": None}, {"time": "yesterday"}, {"time": 5}, {"extension": {"a": [1]}}], ids=str
+)
 def test_odd_attributes_count_as_missing(odd: dict[str, object]) -> None:
     (name,) = odd
     assert getattr(structured(**odd), name, "") in ("", None)
 
 
 @pytest.mark.parametrize(
-    "value", [None, b"", b"{", b"[]", b'{"data_base64": "?"}', b'{"type": "\xff"}', b'{"a":' * 100_000], ids=lambda value: repr(value)[:20]
+    "value",
+    [None, b"", b"{", b"[]", b'{"data_base64": "?"}', b'{"type": "\xff"}', b'{"a":' * 100_000],
+    ids=lambda value: repr(value)[:20],
 )
 def test_a_structured_event_that_cannot_be_read_comes_without_a_type_and_whole(value: bytes | None) -> None:
     found = cloudevents.message(None, [("Content-Type", b"application/cloudevents+json")], value)
@@ -104,5 +112,7 @@ def test_a_structured_event_that_cannot_be_read_comes_without_a_type_and_whole(v
     ),
     st.none() | st.binary(),
 )
-def test_nothing_that_arrives_can_break_its_reader(key: bytes | None, headers: list[tuple[str, bytes | None]], value: bytes | None) -> None:
+def test_nothing_that_arrives_can_break_its_reader(
+    key: bytes | None, headers: list[tuple[str, bytes | None]], value: bytes | None
+) -> None:
     assert isinstance(cloudevents.message(key, headers, value), Message)

@@ -32,7 +32,14 @@ from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
 from clinic.domain.messaging.consumer import MAX_VALUE, Consumer
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup, fingerprint
+from clinic.domain.messaging.dead_letters import (
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetters,
+    HistoryEntry,
+    LetterGroup,
+    fingerprint,
+)
 from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Subscription
 from clinic.domain.money import Money
@@ -127,7 +134,9 @@ async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
     assert await world.set_aside() == {}
 
 
-async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_while_the_rest_is_charged() -> None:
+async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_while_the_rest_is_charged() -> (
+    None
+):
     world, messages = World(), [a_message() for _ in range(6)]
     await world.publish(messages[0], UNREADABLE, *messages[1:4], REFUSED, *messages[4:])
     async with running(world.consumer().run()):
@@ -138,7 +147,10 @@ async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_wh
     assert FINISHED_V1 in letters[UNREADABLE.id].reason
     assert "no amount of money" in letters[REFUSED.id].reason
     assert [letters[each].position for each in (UNREADABLE.id, REFUSED.id)] == ["memory/1", "memory/5"]
-    assert [notice["event_id"] for notice in world.telemetry.named("dead-lettered")] == [UNREADABLE.id, REFUSED.id]
+    assert [notice["event_id"] for notice in world.telemetry.named("dead-lettered")] == [
+        UNREADABLE.id,
+        REFUSED.id,
+    ]
 
 
 async def test_a_dead_letter_holds_all_that_came() -> None:
@@ -176,7 +188,10 @@ async def test_a_dead_letter_is_about_its_subject_or_else_its_key_and_not_more_t
     [
         ("'1e9' is no amount of money", "'free' is no amount of money"),
         ('"it\'s" is no amount of money', "'free' is no amount of money"),
-        ("the appointment ends (2020-12-01 12:00:00+00:00) early", "the appointment ends (2021-01-31 07:30:00.5+02:00) early"),
+        (
+            "the appointment ends (2020-12-01 12:00:00+00:00) early",
+            "the appointment ends (2021-01-31 07:30:00.5+02:00) early",
+        ),
         ("JSON is malformed: invalid character (byte 5)", "JSON is malformed: invalid character (byte 1234)"),
         (f"nothing of {uuid4()}", f"nothing of {str(uuid4()).upper()}"),
     ],
@@ -216,7 +231,11 @@ async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_al
     (listed,) = await world.letters.page(DeadLetterFilter(), 10)
     letter = await world.letters.get(listed.position)
     assert MAX_VALUE == 1024 * 1024
-    assert (letter.value, letter.length, letter.sha256) == (value[:-1], len(value), hashlib.sha256(value).hexdigest())
+    assert (letter.value, letter.length, letter.sha256) == (
+        value[:-1],
+        len(value),
+        hashlib.sha256(value).hexdigest(),
+    )
 
 
 async def test_other_events_and_empty_messages_are_skipped_and_counted() -> None:
@@ -241,7 +260,9 @@ async def test_an_unknown_version_is_set_aside_not_skipped() -> None:
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_consumer_that_dies_at_any_step_loses_and_doubles_nothing(step: str, when: Literal["before", "after"]) -> None:
+async def test_a_consumer_that_dies_at_any_step_loses_and_doubles_nothing(
+    step: str, when: Literal["before", "after"]
+) -> None:
     world, messages = World(), [a_message() for _ in range(3)]
     await world.publish(messages[0], UNREADABLE, *messages[1:])
     with pytest.raises(Died):
@@ -285,7 +306,9 @@ async def test_a_letter_that_arrives_again_gains_attempts_and_keeps_its_first_si
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", STEPS)
-async def test_bad_weather_at_any_step_is_waited_out_and_makes_no_dead_letters(step: str, when: Literal["before", "after"]) -> None:
+async def test_bad_weather_at_any_step_is_waited_out_and_makes_no_dead_letters(
+    step: str, when: Literal["before", "after"]
+) -> None:
     world, messages = World(), [a_message() for _ in range(3)]
     await world.publish(messages[0], UNREADABLE, *messages[1:])
     consumer = world.consumer(Fault(step, when, Unavailable("storm"), times=7))
@@ -366,5 +389,7 @@ def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Ta
         await world.charge(told)
 
     subscription = MemorySubscription(world.log, "financial", now)
-    consumer = Consumer(subscription, from_message, handle, world.letters, world.clock, world.pause, world.telemetry)
+    consumer = Consumer(
+        subscription, from_message, handle, world.letters, world.clock, world.pause, world.telemetry
+    )
     return asyncio.create_task(consumer.run())

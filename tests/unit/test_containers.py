@@ -68,7 +68,9 @@ async def test_a_service_opens_exactly_the_files_of_its_own(
     for kind, expected in zip((AppointmentContainer, FinancialContainer), files, strict=True):
         folder = tmp_path / kind.__name__
         opened = [
-            each for each in kind(settings=Settings(store=store, transport=transport, data_dir=folder)).resources() if each is not None
+            each
+            for each in kind(settings=Settings(store=store, transport=transport, data_dir=folder)).resources()
+            if each is not None
         ]
         for each in opened:
             await each.open()

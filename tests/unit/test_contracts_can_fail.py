@@ -1,4 +1,6 @@
-"""A suite that nothing can fail proves nothing: each adapter that breaks a promise is caught by the promise's own test."""
+"""A suite that nothing can fail proves nothing: each adapter that breaks a promise is caught by the promise's
+own test.
+"""
 
 import os
 import re
@@ -26,8 +28,8 @@ CAUGHT_BY = {
     "Overwrites": "test_the_first_charge_stays_for_ever",
     "NeverWakes": "test_a_charge_wakes_all_who_wait_for_it_and_nobody_else",
     "ForgetsTheFirstSight": "test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts",
-    "WaitsAnewWhenItArrivesAgain": "test_one_that_is_there_already_keeps_its_state_and_its_handlings",
-    "SettlesOverAnother": "test_one_that_was_handled_since_it_was_read_is_a_conflict_and_that_handling_stands",
+    "WaitsAnewWhenItArrivesAgain": "test_one_that_is_there_already_keeps_its_state_and_its_history",
+    "RecordsOverAnother": "test_an_entry_over_another_since_it_was_read_is_a_conflict",
     "Doubles": "test_what_was_published_arrives_once_where_nothing_goes_wrong",
     "Drops": "test_what_was_published_before_the_first_subscription_opens_is_received",
     "Reorders": "test_messages_of_one_key_arrive_in_order",
@@ -45,22 +47,33 @@ def failures() -> dict[str, str]:
     tests = [f"{BROKEN}::Test{adapter}::{test}" for adapter, test in caught]
     command = [sys.executable, "-m", "pytest", "-rf", "--tb=no", "-p", "no:cacheprovider", *tests]
     wide = os.environ | {"COLUMNS": "1000"}  # a narrow report cuts the reasons off
-    report = subprocess.run(command, cwd=BROKEN.parents[2], env=wide, capture_output=True, text=True, check=False).stdout
-    return {f"{name}.{test}": reason for name, test, reason in re.findall(r"FAILED \S+::Test(\w+)::(\w+) - (.*)", report)}
+    report = subprocess.run(
+        command, cwd=BROKEN.parents[2], env=wide, capture_output=True, text=True, check=False
+    ).stdout
+    return {
+        f"{name}.{test}": reason
+        for name, test, reason in re.findall(r"FAILED \S+::Test(\w+)::(\w+) - (.*)", report)
+    }
 
 
 @pytest.mark.parametrize(("adapter", "test"), CAUGHT_BY.items(), ids=CAUGHT_BY)
-def test_each_broken_promise_is_caught_by_its_own_test(failures: dict[str, str], adapter: str, test: str) -> None:
+def test_each_broken_promise_is_caught_by_its_own_test(
+    failures: dict[str, str], adapter: str, test: str
+) -> None:
     assert_caught(failures[f"{adapter}.{test}"])
 
 
 @pytest.mark.parametrize("adapter", sorted(CAUGHT_BY))
-def test_each_broken_promise_is_caught_by_a_history_that_goes_another_way(failures: dict[str, str], adapter: str) -> None:
+def test_each_broken_promise_is_caught_by_a_history_that_goes_another_way(
+    failures: dict[str, str], adapter: str
+) -> None:
     assert_caught(failures[f"{adapter}.{HISTORIES}"])
 
 
 def assert_caught(reason: str) -> None:
-    assert re.match("AssertionError|assert |TimeoutError|Failed: DID NOT RAISE|clinic.domain.errors.NotFound", reason), reason
+    assert re.match(
+        "AssertionError|assert |TimeoutError|Failed: DID NOT RAISE|clinic.domain.errors.NotFound", reason
+    ), reason
 
 
 def test_every_broken_adapter_is_tried() -> None:

@@ -29,14 +29,27 @@ SCHEMAS = Path(__file__).parent / "schemas"
 
 def of_message(message: Message, position: str, **changes: Any) -> DeadLetter:
     value = message.data or b""
-    carried = {"key": message.key.encode(), "headers": tuple(cloudevents.headers(message)), "value": value, "length": len(value)}
-    return replace(a_letter(position=position, about=message.subject, type=message.type), **(carried | changes))
+    carried = {
+        "key": message.key.encode(),
+        "headers": tuple(cloudevents.headers(message)),
+        "value": value,
+        "length": len(value),
+    }
+    return replace(
+        a_letter(position=position, about=message.subject, type=message.type), **(carried | changes)
+    )
 
 
 GOOD = to_message(an_event())
 MENDED = of_message(GOOD, "log/1", group="mended", attempts=3, last_seen=TWO_O_CLOCK)
 BAD = of_message(GOOD, "log/2", group="bad", value=b"{", length=1, reason="data that cannot be read")
-DONE = of_message(GOOD, "log/3", group="mended", state="discarded", history=(a_history_entry(event="discarded", by="bob", note="a test"),))
+DONE = of_message(
+    GOOD,
+    "log/3",
+    group="mended",
+    state="discarded",
+    history=(a_history_entry(event="discarded", by="bob", note="a test"),),
+)
 
 
 class Folder:
@@ -48,7 +61,9 @@ class Folder:
 
     def run(self, work: Callable[[SqliteDeadLetters, SqliteCharges], Awaitable[Any]]) -> Any:
         async def opened_for_it() -> Any:
-            file = SqliteFile(self._path / "financial.db", CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)
+            file = SqliteFile(
+                self._path / "financial.db", CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING
+            )
             async with opened(file):
                 return await work(SqliteDeadLetters(file), SqliteCharges(file))
 
@@ -73,13 +88,21 @@ class Folder:
         return list(self.run(whole))
 
     def totals(self) -> list[str]:
-        return [str(charge.total) for charge in self.run(lambda _, charges: charges.page(ChargeFilter(), 100))]
+        return [
+            str(charge.total) for charge in self.run(lambda _, charges: charges.page(ChargeFilter(), 100))
+        ]
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Folder]:
+def folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Folder]:
     monkeypatch.chdir(tmp_path)
-    for name, value in {"CLINIC_DATA_DIR": str(tmp_path / "data"), "LOGNAME": "carol", "COLUMNS": "80"}.items():
+    for name, value in {
+        "CLINIC_DATA_DIR": str(tmp_path / "data"),
+        "LOGNAME": "carol",
+        "COLUMNS": "80",
+    }.items():
         monkeypatch.setenv(name, value)
     configured = structlog.get_config()
     yield Folder(tmp_path / "data", capsys)
@@ -132,7 +155,10 @@ def test_the_list_goes_on_behind_its_limit(folder: Folder) -> None:
 
 
 def test_of_many_groups_the_largest_are_shown_and_the_others_counted(folder: Folder) -> None:
-    many = [a_letter(position=f"log/many/{number:03}", group=f"g{number:03}", state="discarded") for number in range(150)]
+    many = [
+        a_letter(position=f"log/many/{number:03}", group=f"g{number:03}", state="discarded")
+        for number in range(150)
+    ]
     folder.run(lambda letters, _: letters.add(many))
     (listed,) = folder.json("list", "--groups")
     assert (len(listed["groups"]), listed["more_groups"]) == (100, 52)
@@ -145,14 +171,30 @@ def test_of_many_groups_the_largest_are_shown_and_the_others_counted(folder: Fol
 
 def test_one_is_shown_with_its_message_and_who_did_what(folder: Folder) -> None:
     printed = folder.command("show", "log/3")
-    for part in ("log/3", "discarded", GOOD.subject, "it cannot be read", f"ce_type: {GOOD.type}", '"200.00"', "discarded by bob: a test"):
+    for part in (
+        "log/3",
+        "discarded",
+        GOOD.subject,
+        "it cannot be read",
+        f"ce_type: {GOOD.type}",
+        '"200.00"',
+        "discarded by bob: a test",
+    ):
         assert part in printed
     (shown,) = folder.json("show", "log/3")
-    assert shown["value"] == {"encoding": "text", "content": (GOOD.data or b"").decode(), "length": DONE.length, "cut": False}
-    assert {"name": "ce_type", "value": {"encoding": "text", "content": GOOD.type, "length": len(GOOD.type), "cut": False}} in shown[
-        "headers"
+    assert shown["value"] == {
+        "encoding": "text",
+        "content": (GOOD.data or b"").decode(),
+        "length": DONE.length,
+        "cut": False,
+    }
+    assert {
+        "name": "ce_type",
+        "value": {"encoding": "text", "content": GOOD.type, "length": len(GOOD.type), "cut": False},
+    } in shown["headers"]
+    assert shown["history"] == [
+        {"event": "discarded", "by": "bob", "at": "2020-12-01 14:00:00", "note": "a test"}
     ]
-    assert shown["history"] == [{"event": "discarded", "by": "bob", "at": "2020-12-01 14:00:00", "note": "a test"}]
 
 
 @pytest.mark.parametrize(
@@ -162,13 +204,20 @@ def test_one_is_shown_with_its_message_and_who_did_what(folder: Folder) -> None:
         (b"", {"encoding": "text", "content": "", "length": 0, "cut": False}),
         (b"\x00\xff", {"encoding": "hex", "content": "00ff", "length": 2, "cut": False}),
         (b"x" * 5000, {"encoding": "text", "content": "x" * 4096, "length": 5000, "cut": True}),
-        (b"x" + "ü".encode() * 4000, {"encoding": "text", "content": "x" + "ü" * 2047, "length": 8001, "cut": True}),
+        (
+            b"x" + "ü".encode() * 4000,
+            {"encoding": "text", "content": "x" + "ü" * 2047, "length": 8001, "cut": True},
+        ),
         (b"\xff" * 5000, {"encoding": "hex", "content": "ff" * 4096, "length": 5000, "cut": True}),
     ],
     ids=["none", "empty", "binary", "large", "large, cut inside a character", "large and binary"],
 )
-def test_a_value_is_shown_as_text_or_else_in_hexadecimal_digits_and_cut(folder: Folder, value: bytes | None, shown: object) -> None:
-    folder.run(lambda letters, _: letters.add([a_letter(position="log/9", value=value, length=len(value or b""))]))
+def test_a_value_is_shown_as_text_or_else_in_hexadecimal_digits_and_cut(
+    folder: Folder, value: bytes | None, shown: object
+) -> None:
+    folder.run(
+        lambda letters, _: letters.add([a_letter(position="log/9", value=value, length=len(value or b""))])
+    )
     assert folder.json("show", "log/9")[0]["value"] == shown
     assert len(folder.command("show", "log/9")) < 5000
 
@@ -185,18 +234,34 @@ def test_of_very_many_headers_the_first_are_shown_and_the_others_counted(folder:
 def test_what_strangers_wrote_is_never_obeyed_by_the_terminal(folder: Folder) -> None:
     evil = "\x1b]0;title\x07[bold]\r\n\u202e"
     headers = ((evil, evil.encode()),)
-    strange = a_letter(position="log/9", about=evil, type=evil, reason=evil, headers=headers, value=evil.encode(), key=evil.encode())
+    strange = a_letter(
+        position="log/9",
+        about=evil,
+        type=evil,
+        reason=evil,
+        headers=headers,
+        value=evil.encode(),
+        key=evil.encode(),
+    )
     folder.run(lambda letters, _: letters.add([strange]))
-    for printed in (folder.command("list"), folder.command("show", "log/9"), folder.command("replay", "log/9", "--by", evil, code=3)):
+    for printed in (
+        folder.command("list"),
+        folder.command("show", "log/9"),
+        folder.command("replay", "log/9", "--by", evil, code=3),
+    ):
         assert not {"\x1b", "\x07", "\r", "\u202e"} & set(printed)
         assert "\\x1b]0;title" in printed
     assert "[bold]" in folder.command("show", "log/9")
 
 
-def test_a_replay_tells_what_became_of_each_and_ends_with_three_where_one_failed_again(folder: Folder) -> None:
+def test_a_replay_tells_what_became_of_each_and_ends_with_three_where_one_failed_again(
+    folder: Folder,
+) -> None:
     printed = folder.command("replay", "--all", code=3).splitlines()
     assert printed[0] == f"log/1  {GOOD.subject}  charged 400.00"
-    assert printed[1].startswith(f"log/2  {GOOD.subject}  failed again: clinic.appointment.finished.v1 with data that cannot be read")
+    assert printed[1].startswith(
+        f"log/2  {GOOD.subject}  failed again: clinic.appointment.finished.v1 with data that cannot be read"
+    )
     assert printed[2:] == ["1 charged, 1 failed again."]
     assert folder.totals() == ["400.00"]
     assert [(each.state, [handling.by for handling in each.history]) for each in folder.kept()] == [
@@ -208,8 +273,16 @@ def test_a_replay_tells_what_became_of_each_and_ends_with_three_where_one_failed
 
 def test_a_replay_of_one_or_a_group_is_told_to_machines_line_by_line(folder: Folder) -> None:
     (one,) = folder.json("replay", "log/3", "--by", "dora")
-    assert one == {"position": "log/3", "about": GOOD.subject, "outcome": "charged", "note": "400.00", "sentence": "charged 400.00"}
-    assert [each["sentence"] for each in folder.json("replay", "--group", "mended")] == ["already charged 400.00"]
+    assert one == {
+        "position": "log/3",
+        "about": GOOD.subject,
+        "outcome": "charged",
+        "note": "400.00",
+        "sentence": "charged 400.00",
+    }
+    assert [each["sentence"] for each in folder.json("replay", "--group", "mended")] == [
+        "already charged 400.00"
+    ]
     assert folder.json("replay", "--group", "mended") == []
     assert "no dead letter waits" in folder.command("replay", "--group", "mended").lower()
     assert [each.history[-1].by for each in folder.kept() if each.history] == ["carol", "dora"]
@@ -225,11 +298,20 @@ def test_a_dry_run_says_so_and_changes_nothing(folder: Folder) -> None:
 
 
 def test_discarding_notes_the_reason_and_keeps_all(folder: Folder) -> None:
-    assert "1 discarded" in folder.command("discard", "--group", "bad", "--reason", "sent by a test", "--by", "dora")
-    assert [each["sentence"] for each in folder.json("discard", "log/2", "--reason", "again")] == ["handled already: discarded by dora"]
+    assert "1 discarded" in folder.command(
+        "discard", "--group", "bad", "--reason", "sent by a test", "--by", "dora"
+    )
+    assert [each["sentence"] for each in folder.json("discard", "log/2", "--reason", "again")] == [
+        "handled already: discarded by dora"
+    ]
     (_, letter, _) = folder.kept()
     (handling,) = letter.history
-    assert (letter.state, handling.event, handling.by, handling.note) == ("discarded", "discarded", "dora", "sent by a test")
+    assert (letter.state, handling.event, handling.by, handling.note) == (
+        "discarded",
+        "discarded",
+        "dora",
+        "sent by a test",
+    )
     assert letter.value == BAD.value
 
 
@@ -269,7 +351,9 @@ def test_words_that_make_no_sense_end_with_two(folder: Folder, words: list[str])
         (["replay", "log/1", "--by", " "], ["say who"]),
     ],
 )
-def test_what_cannot_be_done_is_one_line_that_says_what_to_do(folder: Folder, words: list[str], said: list[str]) -> None:
+def test_what_cannot_be_done_is_one_line_that_says_what_to_do(
+    folder: Folder, words: list[str], said: list[str]
+) -> None:
     before = folder.kept()
     line = folder.command(*words, code=1)
     assert line.startswith("clinic: ")
@@ -278,7 +362,9 @@ def test_what_cannot_be_done_is_one_line_that_says_what_to_do(folder: Folder, wo
     assert folder.kept() == before
 
 
-def test_without_data_the_command_says_what_to_do(folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_data_the_command_says_what_to_do(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("CLINIC_DATA_DIR", str(tmp_path / "elsewhere"))
     assert "CLINIC_DATA_DIR" in folder.command("list", code=1)
     monkeypatch.setenv("CLINIC_STORE", "memory")
@@ -296,7 +382,11 @@ def test_who_has_no_login_name_is_asked_for_one(folder: Folder, monkeypatch: pyt
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [("dead-letters-list", LetterList), ("dead-letters-show", DeadLetterDetails), ("dead-letters-replay", OutcomeResponse)],
+    [
+        ("dead-letters-list", LetterList),
+        ("dead-letters-show", DeadLetterDetails),
+        ("dead-letters-replay", OutcomeResponse),
+    ],
 )
 def test_the_shapes_for_machines_are_as_they_were(name: str, shape: type[msgspec.Struct]) -> None:
     assert msgspec.json.schema(shape) == json.loads((SCHEMAS / f"{name}.json").read_text())

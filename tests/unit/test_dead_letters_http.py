@@ -29,14 +29,24 @@ GOOD = to_message(an_event())
 
 def of_message(message: Message, position: str, **changes: Any) -> DeadLetter:
     value = message.data or b""
-    carried = {"key": message.key.encode(), "headers": tuple(cloudevents.headers(message)), "value": value, "length": len(value)}
-    return replace(a_letter(position=position, about=message.subject, type=message.type), **(carried | changes))
+    carried = {
+        "key": message.key.encode(),
+        "headers": tuple(cloudevents.headers(message)),
+        "value": value,
+        "length": len(value),
+    }
+    return replace(
+        a_letter(position=position, about=message.subject, type=message.type), **(carried | changes)
+    )
 
 
 MENDED = of_message(GOOD, "topic/0/1", group="mended", attempts=3)
 BAD = of_message(GOOD, "topic/0/2", group="bad", value=b"{", length=1, reason="data that cannot be read")
 DONE = a_letter(
-    position="topic/0/3", group="bad", state="discarded", history=(a_history_entry(event="discarded", by="bob", note="a test"),)
+    position="topic/0/3",
+    group="bad",
+    state="discarded",
+    history=(a_history_entry(event="discarded", by="bob", note="a test"),),
 )
 REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/dead-letters/", None),
@@ -73,7 +83,9 @@ def positions(items: list[Any]) -> list[str]:
 
 
 @pytest.mark.parametrize(("method", "path", "body"), REQUESTS)
-async def test_without_a_token_in_the_settings_there_are_no_such_paths(tmp_path: Path, method: str, path: str, body: Any) -> None:
+async def test_without_a_token_in_the_settings_there_are_no_such_paths(
+    tmp_path: Path, method: str, path: str, body: Any
+) -> None:
     async with Clinic(settings("memory", tmp_path)).running() as clinic:
         for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": f"Bearer {TOKEN}"}):
             answer = await clinic.charges.request(method, path, json=body, headers=headers)
@@ -97,7 +109,9 @@ async def test_without_a_token_in_the_settings_there_are_no_such_paths(tmp_path:
         "Bearer é",
     ],
 )
-async def test_without_the_right_token_every_path_is_a_401_that_says_what_is_wanted(clinic: Clinic, given: str | None) -> None:
+async def test_without_the_right_token_every_path_is_a_401_that_says_what_is_wanted(
+    clinic: Clinic, given: str | None
+) -> None:
     del clinic.charges.headers["Authorization"]
     headers = {} if given is None else {"Authorization": given.encode()}
     for method, path, body in REQUESTS:
@@ -150,8 +164,13 @@ async def test_the_list_can_be_filtered(clinic: Clinic) -> None:
         f"about={GOOD.subject}": ["topic/0/1", "topic/0/2"],
         "about=%00": [],
     }.items():
-        assert positions((await clinic.charges.get(f"/dead-letters/?{query}")).json()["items"]) == wanted, query
-    assert "waiting, replayed, discarded" in wrong_fields(await clinic.charges.get("/dead-letters/?state=lost"))["state"]
+        assert positions((await clinic.charges.get(f"/dead-letters/?{query}")).json()["items"]) == wanted, (
+            query
+        )
+    assert (
+        "waiting, replayed, discarded"
+        in wrong_fields(await clinic.charges.get("/dead-letters/?state=lost"))["state"]
+    )
     assert set(wrong_fields(await clinic.charges.get("/dead-letters/?limit=0"))) == {"limit"}
     assert set(wrong_fields(await clinic.charges.get("/dead-letters/?after=x"))) == {"after"}
 
@@ -166,7 +185,9 @@ async def test_the_groups_are_shown_with_their_counts(clinic: Clinic) -> None:
 
 async def test_one_is_shown_whole_by_its_position_with_and_without_a_trailing_slash(clinic: Clinic) -> None:
     shown = (await clinic.charges.get("/dead-letters/topic/0/3")).json()
-    assert shown["history"] == [{"event": "discarded", "by": "bob", "at": "2020-12-01 14:00:00", "note": "a test"}]
+    assert shown["history"] == [
+        {"event": "discarded", "by": "bob", "at": "2020-12-01 14:00:00", "note": "a test"}
+    ]
     assert shown["value"] == {"encoding": "text", "content": "?", "length": 1, "cut": False}
     assert (await clinic.charges.get("/dead-letters/topic/0/3/")).json() == shown
     assert (await clinic.charges.get("/dead-letters/topic%2F0%2F3")).json() == shown
@@ -175,7 +196,9 @@ async def test_one_is_shown_whole_by_its_position_with_and_without_a_trailing_sl
 
 async def test_large_letters_are_cut_and_say_how_large_they_are(clinic: Clinic) -> None:
     headers = tuple((f"header {number}", b"x" * 2**16) for number in range(200))
-    large = a_letter(position="topic/0/9", value=b"\xff" * 2**20, length=2**22, headers=headers, reason="r" * 2**20)
+    large = a_letter(
+        position="topic/0/9", value=b"\xff" * 2**20, length=2**22, headers=headers, reason="r" * 2**20
+    )
     await clinic.financial.dead_letters().add([large])
     answer = await clinic.charges.get("/dead-letters/topic/0/9")
     shown = answer.json()
@@ -192,7 +215,10 @@ async def test_a_replay_charges_once_and_keeps_who_did_it(clinic: Clinic) -> Non
         assert (answer["next"], answer["remaining"], answer["dry_run"]) == (None, 0, False)
     assert (await clinic.charged(GOOD.subject)).text.endswith('"total_price":400.00}')
     letter = await kept(clinic, "topic/0/1")
-    assert (letter.state, [(each.event, each.by) for each in letter.history]) == ("replayed", [("replayed", "anna")] * 2)
+    assert (letter.state, [(each.event, each.by) for each in letter.history]) == (
+        "replayed",
+        [("replayed", "anna")] * 2,
+    )
     metrics = (await clinic.charges.get("/metrics")).text
     assert 'clinic_events_total{event="replayed"} 2.0' in metrics
 
@@ -210,7 +236,12 @@ async def test_discarding_keeps_the_letter_the_reason_and_who_gave_it(clinic: Cl
     assert ([each["outcome"] for each in answer["items"]], answer["remaining"]) == (["discarded"], 0)
     letter = await kept(clinic, "topic/0/2")
     (handling,) = letter.history
-    assert (letter.state, letter.value, handling.by, handling.note) == ("discarded", b"{", "anna", "sent by a test")
+    assert (letter.state, letter.value, handling.by, handling.note) == (
+        "discarded",
+        b"{",
+        "anna",
+        "sent by a test",
+    )
     again = await handle(clinic, "discard", position="topic/0/2", reason="again")
     assert [each["sentence"] for each in again["items"]] == ["handled already: discarded by anna"]
 
@@ -226,7 +257,10 @@ async def test_a_request_handles_a_bounded_number_and_its_answers_lead_through_a
     more = [a_letter(position=f"topic/1/{number:03}", group="many") for number in range(BATCH_SIZE + 1)]
     await clinic.financial.dead_letters().add(more)
     first = await handle(clinic, "replay", group="many")
-    assert (len(first["items"]), first["remaining"]) == (BATCH_SIZE, BATCH_SIZE + 1)  # all of them failed again
+    assert (len(first["items"]), first["remaining"]) == (
+        BATCH_SIZE,
+        BATCH_SIZE + 1,
+    )  # all of them failed again
     second = await handle(clinic, "replay", group="many", after=first["next"])
     assert (len(second["items"]), second["next"]) == (1, None)
     assert positions(first["items"] + second["items"]) == [each.position for each in more]
@@ -274,12 +308,18 @@ async def test_each_field_says_what_would_be_right(clinic: Clinic) -> None:
 async def test_a_position_or_a_group_that_there_is_not_is_a_404_that_names_it(clinic: Clinic) -> None:
     for choice in ({"position": "topic/0/9"}, {"group": "none"}):
         for what, more in (("replay", {}), ("discard", {"reason": "a test"})):
-            answer = await clinic.charges.post(f"/dead-letters/{what}/", json={"by": "anna", **choice, **more})
+            answer = await clinic.charges.post(
+                f"/dead-letters/{what}/", json={"by": "anna", **choice, **more}
+            )
             assert next(iter(choice.values())) in problem(answer, 404)["detail"]
 
 
 async def test_a_wrong_method_is_a_405(clinic: Clinic) -> None:
-    for method, path in (("DELETE", "/dead-letters/topic/0/1"), ("DELETE", "/dead-letters/"), ("PUT", "/dead-letters/replay/")):
+    for method, path in (
+        ("DELETE", "/dead-letters/topic/0/1"),
+        ("DELETE", "/dead-letters/"),
+        ("PUT", "/dead-letters/replay/"),
+    ):
         problem(await clinic.charges.request(method, path), 405)
 
 
@@ -288,7 +328,9 @@ async def test_a_store_that_does_not_answer_is_a_503_that_says_when_to_ask_again
     clinic.financial.dead_letters.override(Object(UnreachableDeadLetters()))
     async with clinic.running():
         for method, path, body in REQUESTS[:-1]:
-            answer = await clinic.charges.request(method, path, json=body, headers={"Authorization": f"Bearer {TOKEN}"})
+            answer = await clinic.charges.request(
+                method, path, json=body, headers={"Authorization": f"Bearer {TOKEN}"}
+            )
             assert "do not answer" in problem(answer, 503)["detail"]
             assert int(answer.headers["retry-after"]) > 0
 
@@ -302,11 +344,14 @@ async def test_the_token_is_never_logged(tmp_path: Path, monkeypatch: pytest.Mon
             await clinic.financial.dead_letters().add([MENDED])
             headers = {"Authorization": f"Bearer {TOKEN}"}
             answers: list[httpx.Response] = [
-                await clinic.charges.request(method, path, json=body, headers=headers) for method, path, body in REQUESTS
+                await clinic.charges.request(method, path, json=body, headers=headers)
+                for method, path, body in REQUESTS
             ]
     finally:
         structlog.configure(**before)
     lines = [json.loads(line) for line in written.getvalue().splitlines()]
-    assert [(line["by"], line["position"]) for line in lines if line["event"] == "replayed"] == [("anna", "topic/0/1")]
+    assert [(line["by"], line["position"]) for line in lines if line["event"] == "replayed"] == [
+        ("anna", "topic/0/1")
+    ]
     assert TOKEN not in written.getvalue()
     assert not [answer for answer in answers if TOKEN in answer.text]

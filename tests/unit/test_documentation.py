@@ -1,4 +1,6 @@
-"""The pages that explain the services work with no internet: all that they load is served by the service itself."""
+"""The pages that explain the services work with no internet: all that they load is served by the service
+itself.
+"""
 
 from collections.abc import AsyncIterator
 from html.parser import HTMLParser
@@ -33,7 +35,9 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("path", ["/docs", "/docs/", "/redoc", "/redoc/"])
-async def test_a_page_loads_nothing_from_elsewhere_and_all_it_loads_is_there(clinic: Clinic, path: str) -> None:
+async def test_a_page_loads_nothing_from_elsewhere_and_all_it_loads_is_there(
+    clinic: Clinic, path: str
+) -> None:
     for client in (clinic.appointments, clinic.charges):
         answer = await client.get(path)
         assert answer.status_code == 200
@@ -46,11 +50,16 @@ async def test_a_page_loads_nothing_from_elsewhere_and_all_it_loads_is_there(cli
             assert loaded.status_code == 200, address
             assert len(loaded.content) > 500
             kind = loaded.headers["content-type"]
-            assert ("javascript" in kind) if tag == "script" else kind.startswith(("text/css", "image/")), (address, kind)
+            assert ("javascript" in kind) if tag == "script" else kind.startswith(("text/css", "image/")), (
+                address,
+                kind,
+            )
 
 
 @pytest.mark.parametrize(("path", "starts"), [("/docs", "SwaggerUIBundle("), ("/redoc", "Redoc.init(")])
-async def test_each_page_starts_its_viewer_on_the_services_own_document(clinic: Clinic, path: str, starts: str) -> None:
+async def test_each_page_starts_its_viewer_on_the_services_own_document(
+    clinic: Clinic, path: str, starts: str
+) -> None:
     for client, title in ((clinic.appointments, "Appointments"), (clinic.charges, "Charges")):
         page = Page((await client.get(path)).text)
         assert starts in page.scripts

@@ -60,7 +60,9 @@ async def test_adding_the_very_same_charge_again_does_not_call_it_new() -> None:
     assert (await charges.add([charge])).new == []
 
 
-async def test_a_lease_that_ran_out_on_a_fact_that_is_gone_does_not_keep_claim_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_lease_that_ran_out_on_a_fact_that_is_gone_does_not_keep_claim_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     time, looks, messages = [1000.0], [0], [a_message()]
     monkeypatch.setattr("clinic.adapters.leases.monotonic", lambda: time[0])
 
@@ -109,7 +111,11 @@ async def test_save_keeps_the_new_state_or_does_not_answer_that_it_did(tmp_path:
 
 
 async def test_a_file_that_is_being_closed_does_not_answer(tmp_path: Path) -> None:
-    file, begun, go_on = SqliteFile(tmp_path / "notes.db", "CREATE TABLE notes (note TEXT)"), threading.Event(), threading.Event()
+    file, begun, go_on = (
+        SqliteFile(tmp_path / "notes.db", "CREATE TABLE notes (note TEXT)"),
+        threading.Event(),
+        threading.Event(),
+    )
 
     def slow(_: sqlite3.Connection) -> None:
         begun.set()

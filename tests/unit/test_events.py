@@ -64,7 +64,9 @@ def test_its_id_is_the_same_whenever_it_is_told() -> None:
 @given(
     st.uuids(),
     st.integers(0, LIMIT - 1).map(Money.of_cents),
-    st.datetimes(datetime(1, 1, 2), datetime(9999, 1, 1)).map(lambda each: each.replace(microsecond=0, tzinfo=ONE_O_CLOCK.tzinfo)),  # noqa: DTZ001 — hypothesis wants them naive
+    st.datetimes(datetime(1, 1, 2), datetime(9999, 1, 1)).map(  # noqa: DTZ001 — Hypothesis takes naive bounds
+        lambda each: each.replace(microsecond=0, tzinfo=ONE_O_CLOCK.tzinfo)
+    ),
     st.integers(0, 10**7),
 )
 def test_whatever_is_sealed_is_read_as_it_was(id_: UUID, price: Money, start: datetime, seconds: int) -> None:
@@ -72,7 +74,10 @@ def test_whatever_is_sealed_is_read_as_it_was(id_: UUID, price: Money, start: da
     assert from_message(to_message(event)) == event
 
 
-@pytest.mark.parametrize("type_", [FINISHED, FINISHED + ".v2", FINISHED + ".v10", FINISHED + ".V1", FINISHED + ".", FINISHED_V1 + ".1"])
+@pytest.mark.parametrize(
+    "type_",
+    [FINISHED, FINISHED + ".v2", FINISHED + ".v10", FINISHED + ".V1", FINISHED + ".", FINISHED_V1 + ".1"],
+)
 def test_an_unknown_version_cannot_be_read(type_: str) -> None:
     with pytest.raises(Unreadable, match="version"):
         from_message(replace(GOLDEN, type=type_))
@@ -139,7 +144,17 @@ def test_a_price_may_be_a_number_and_times_may_be_of_any_zone_and_finer_than_sec
 
 @pytest.mark.parametrize(
     "data",
-    [b"{", b"null", b"[]", b'"x"', b"\xff", b'{"appointment_id": "\xff"}', b"[" * 100_000, b'{"a":' * 100_000, b"\x00" * 10],
+    [
+        b"{",
+        b"null",
+        b"[]",
+        b'"x"',
+        b"\xff",
+        b'{"appointment_id": "\xff"}',
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\x00" * 10,
+    ],
     ids=repr,
 )
 def test_data_that_is_no_such_object_is_unreadable(data: bytes) -> None:

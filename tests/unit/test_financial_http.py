@@ -23,7 +23,9 @@ async def clinic(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 class WatchedCharges(MemoryCharges):
-    """Tells how long each request wants to wait, and when somebody does. Its seconds are as short as one likes."""
+    """Tells how long each request wants to wait, and when somebody does. Its seconds are as short as one
+    likes.
+    """
 
     def __init__(self, second: float = 1) -> None:
         super().__init__()
@@ -73,7 +75,9 @@ async def test_from_one_to_two_oclock_at_200_is_400_in_exactly_the_documented_by
 
 
 async def test_the_total_is_exact_where_a_float_would_not_be(tmp_path: Path) -> None:
-    async with Clinic(settings("sqlite", tmp_path, pricing="pro-rata", hourly_price=Money("0.29"))).running() as clinic:
+    async with Clinic(
+        settings("sqlite", tmp_path, pricing="pro-rata", hourly_price=Money("0.29"))
+    ).running() as clinic:
         its_id = await clinic.start()
         clinic.clock.move(hours=3)
         await clinic.finish(its_id)
@@ -81,11 +85,19 @@ async def test_the_total_is_exact_where_a_float_would_not_be(tmp_path: Path) -> 
     assert answer.text.endswith('"total_price":0.87}')
 
 
-async def test_the_price_of_the_start_is_charged_and_the_policy_of_the_setting_is_used(tmp_path: Path) -> None:
-    async with Clinic(settings("memory", tmp_path, pricing="whole-hours", hourly_price=Money("10.00"))).running() as clinic:
+async def test_the_price_of_the_start_is_charged_and_the_policy_of_the_setting_is_used(
+    tmp_path: Path,
+) -> None:
+    async with Clinic(
+        settings("memory", tmp_path, pricing="whole-hours", hourly_price=Money("10.00"))
+    ).running() as clinic:
         its_id = await an_hour(clinic)
         (charge,) = exactly(await clinic.charges.get("/"))["items"]
-    assert (charge["appointment_id"], charge["pricing"], charge["total_price"]) == (its_id, "whole-hours", Decimal("10.00"))
+    assert (charge["appointment_id"], charge["pricing"], charge["total_price"]) == (
+        its_id,
+        "whole-hours",
+        Decimal("10.00"),
+    )
 
 
 async def test_there_is_no_charge_before_the_appointment_is_finished(clinic: Clinic) -> None:
@@ -140,7 +152,9 @@ async def test_a_client_that_prefers_to_wait_gets_as_long_as_it_says_and_is_told
 
 
 @pytest.mark.parametrize("prefer", ["wait=0", 'wait="0"', "wait=00"])
-async def test_to_wait_for_zero_seconds_is_not_to_wait(waiting: Clinic, watched: WatchedCharges, prefer: str) -> None:
+async def test_to_wait_for_zero_seconds_is_not_to_wait(
+    waiting: Clinic, watched: WatchedCharges, prefer: str
+) -> None:
     answer = await waiting.charges.get(f"/{NOBODY}/", headers={"Prefer": prefer})
     problem(answer, 404)
     assert answer.headers["preference-applied"] == "wait=0"
@@ -148,7 +162,20 @@ async def test_to_wait_for_zero_seconds_is_not_to_wait(waiting: Clinic, watched:
 
 
 async def test_a_preference_that_cannot_be_read_is_ignored(waiting: Clinic, watched: WatchedCharges) -> None:
-    for prefer in (b"", b",", b";", b"=", b"wait", b"wait=", b"wait=-1", b"wait=1.5", b"wait=soon", b"wait=\xb2", b"wait=1 2", b"waits=5"):
+    for prefer in (
+        b"",
+        b",",
+        b";",
+        b"=",
+        b"wait",
+        b"wait=",
+        b"wait=-1",
+        b"wait=1.5",
+        b"wait=soon",
+        b"wait=\xb2",
+        b"wait=1 2",
+        b"waits=5",
+    ):
         answer = await waiting.charges.get(f"/{NOBODY}/", headers=[(b"Prefer", prefer)])
         problem(answer, 404)
         assert "preference-applied" not in answer.headers, prefer
@@ -164,7 +191,9 @@ async def test_when_the_time_is_over_the_answer_is_404_and_says_how_long_it_was(
     assert answer.headers["preference-applied"] == "wait=30"
 
 
-async def test_who_waits_is_answered_when_the_charge_arrives(waiting: Clinic, watched: WatchedCharges) -> None:
+async def test_who_waits_is_answered_when_the_charge_arrives(
+    waiting: Clinic, watched: WatchedCharges
+) -> None:
     its_id = await waiting.start()
     asking = asyncio.create_task(waiting.charged(its_id))
     await watched.wait_for_waiters(1)
@@ -176,7 +205,9 @@ async def test_who_waits_is_answered_when_the_charge_arrives(waiting: Clinic, wa
     assert answer.text == f'{{"appointment_id":"{its_id}","total_price":400.00}}'
 
 
-async def test_many_who_wait_for_many_charges_each_get_their_own(waiting: Clinic, watched: WatchedCharges) -> None:
+async def test_many_who_wait_for_many_charges_each_get_their_own(
+    waiting: Clinic, watched: WatchedCharges
+) -> None:
     ids = [await waiting.start() for _ in range(10)]
     asking = [asyncio.create_task(waiting.charged(its_id)) for its_id in ids * 10]
     await watched.wait_for_waiters(100)
@@ -187,7 +218,9 @@ async def test_many_who_wait_for_many_charges_each_get_their_own(waiting: Clinic
     assert [answer.json()["appointment_id"] for answer in answers] == ids * 10
 
 
-async def test_when_the_service_stops_all_who_wait_are_answered_503(waiting: Clinic, watched: WatchedCharges) -> None:
+async def test_when_the_service_stops_all_who_wait_are_answered_503(
+    waiting: Clinic, watched: WatchedCharges
+) -> None:
     asking = [asyncio.create_task(waiting.charged(str(uuid4()))) for _ in range(20)]
     await watched.wait_for_waiters(20)
     waiting.accounting_life.stop()
@@ -201,7 +234,9 @@ async def test_who_comes_to_wait_while_the_service_stops_is_answered_503_too(wai
     problem(await waiting.charged(NOBODY), 503)
 
 
-async def test_beyond_the_most_that_may_wait_one_is_told_to_come_again(waiting: Clinic, watched: WatchedCharges) -> None:
+async def test_beyond_the_most_that_may_wait_one_is_told_to_come_again(
+    waiting: Clinic, watched: WatchedCharges
+) -> None:
     crowd = [asyncio.create_task(watched.wait_for(UUID(NOBODY), 30)) for _ in range(MAX_WAITERS)]
     await watched.wait_for_waiters(MAX_WAITERS)
     answer = await waiting.charged(NOBODY)
@@ -219,8 +254,9 @@ async def test_the_list_explains_each_charge(clinic: Clinic) -> None:
     its_id = await an_hour(clinic)
     answer = await clinic.charges.get("/")
     assert answer.text == (
-        f'{{"items":[{{"appointment_id":"{its_id}","total_price":400.00,"price":200.00,"hours":2.0,"pricing":"hours-begun",'
-        '"start_date":"2020-12-01 13:00:00","end_date":"2020-12-01 14:00:00","charged_at":"2020-12-01 14:00:00"}],"next":null}'
+        f'{{"items":[{{"appointment_id":"{its_id}","total_price":400.00,"price":200.00,"hours":2.0,'
+        '"pricing":"hours-begun","start_date":"2020-12-01 13:00:00","end_date":"2020-12-01 14:00:00",'
+        '"charged_at":"2020-12-01 14:00:00"}],"next":null}'
     )
 
 
@@ -268,7 +304,8 @@ async def test_the_list_can_be_filtered_by_each_condition_and_by_all_together(cl
         "charged_from=2020-12-01T15:00:00Z&charged_to=2020-12-01T16:00:00Z": [b],
         "charged_from=2020-12-01T17:00:00%2B02:00&charged_to=2020-12-01T10:30:00-05:00": [b],
         "charged_from=2020-12-01 16:00:01": [],
-        f"physician_id={PHYSICIAN}&patient_id={NOBODY}&charged_from=2020-12-01 14:00:00&charged_to=2020-12-02 00:00:00": [b],
+        f"physician_id={PHYSICIAN}&patient_id={NOBODY}&charged_from=2020-12-01 14:00:00"
+        "&charged_to=2020-12-02 00:00:00": [b],
     }.items():
         listed = (await clinic.charges.get(f"/?{query}")).json()
         assert ([each["appointment_id"] for each in listed["items"]], listed["next"]) == (wanted, None), query
@@ -298,7 +335,12 @@ async def test_a_query_that_cannot_be_read_is_a_400_that_names_each_field(clinic
         "charged_to=2020-13-01 13:00:00": {"charged_to"},
         "charged_from=0001-01-01T00:00:00%2B14:00": {"charged_from"},
         "charged_to=9999-12-31T23:59:59-14:00": {"charged_to"},
-        "charged_from=x&charged_to=y&limit=0&physician_id=z": {"charged_from", "charged_to", "limit", "physician_id"},
+        "charged_from=x&charged_to=y&limit=0&physician_id=z": {
+            "charged_from",
+            "charged_to",
+            "limit",
+            "physician_id",
+        },
     }.items():
         assert set(wrong_fields(await clinic.charges.get(f"/?{query}"))) == fields, query
 
@@ -306,7 +348,9 @@ async def test_a_query_that_cannot_be_read_is_a_400_that_names_each_field(clinic
 @pytest.mark.parametrize("query", ["charged_from=0001-01-01 00:00:00", "charged_to=9999-12-31 23:59:59"])
 async def test_the_first_and_the_last_of_all_dates_can_be_asked_for(clinic: Clinic, query: str) -> None:
     its_id = await an_hour(clinic)
-    assert [each["appointment_id"] for each in (await clinic.charges.get(f"/?{query}")).json()["items"]] == [its_id]
+    assert [each["appointment_id"] for each in (await clinic.charges.get(f"/?{query}")).json()["items"]] == [
+        its_id
+    ]
 
 
 async def test_what_was_answered_before_a_restart_is_answered_after_it(tmp_path: Path) -> None:

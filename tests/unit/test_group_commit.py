@@ -83,10 +83,15 @@ async def test_what_was_called_for_is_written_even_where_every_caller_is_cancell
 
 
 @pytest.mark.parametrize("error", [Unavailable("who knows"), ZeroDivisionError()], ids=repr)
-async def test_a_write_that_fails_is_unknown_for_all_of_its_group_and_the_next_goes_on(error: Exception) -> None:
+async def test_a_write_that_fails_is_unknown_for_all_of_its_group_and_the_next_goes_on(
+    error: Exception,
+) -> None:
     writer = Writer(failing=error)
     writer.go_on.set()
     commit = GroupCommit(writer)
-    assert await asyncio.gather(*(commit(number) for number in (0, 2)), return_exceptions=True) == [error, error]
+    assert await asyncio.gather(*(commit(number) for number in (0, 2)), return_exceptions=True) == [
+        error,
+        error,
+    ]
     writer.failing = None
     assert await commit(4) == 8

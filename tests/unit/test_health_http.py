@@ -41,10 +41,15 @@ async def test_both_services_are_alive_and_ready_with_and_without_the_slash(clin
         for slash in ("", "/"):
             assert (await client.get(f"/health/live{slash}")).json() == {"status": "alive"}
             ready = await client.get(f"/health/ready{slash}")
-            assert (ready.status_code, ready.json()) == (200, {"status": "ready", "checks": {"store": "ok", loop: "ok"}})
+            assert (ready.status_code, ready.json()) == (
+                200,
+                {"status": "ready", "checks": {"store": "ok", loop: "ok"}},
+            )
 
 
-async def test_while_the_transport_is_away_the_service_is_degraded_and_finishes_are_answered(tmp_path: Path) -> None:
+async def test_while_the_transport_is_away_the_service_is_degraded_and_finishes_are_answered(
+    tmp_path: Path,
+) -> None:
     clinic = Clinic(settings("memory", tmp_path))
     closed = Closed(clinic, Unavailable("the transport does not answer"))
     clinic.appointment.publisher.override(Object(closed))
@@ -90,7 +95,10 @@ async def test_without_its_store_a_service_is_alive_but_not_ready(tmp_path: Path
     clinic.appointment.appointments.override(Object(UnreachableAppointments(clinic.clock, 3.0)))
     clinic.financial.charges.override(Object(UnreachableCharges()))
     async with clinic.running():
-        for client, store in ((clinic.appointments, "the appointments do not answer"), (clinic.charges, "the charges do not answer")):
+        for client, store in (
+            (clinic.appointments, "the appointments do not answer"),
+            (clinic.charges, "the charges do not answer"),
+        ):
             ready = await client.get("/health/ready")
             assert (ready.status_code, ready.json()["status"]) == (503, "unready")
             assert ready.json()["checks"]["store"] == store
@@ -138,4 +146,6 @@ async def test_metrics_count_what_has_happened(clinic: Clinic) -> None:
             answer = await client.get(f"/metrics{slash}")
             assert answer.status_code == 200
             assert answer.headers["content-type"].startswith("text/plain")
-            assert re.findall(rf'^clinic_events_total{{event="{what}"}} (.*)$', answer.text, re.MULTILINE) == ["3.0"]
+            assert re.findall(
+                rf'^clinic_events_total{{event="{what}"}} (.*)$', answer.text, re.MULTILINE
+            ) == ["3.0"]

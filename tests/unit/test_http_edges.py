@@ -41,7 +41,9 @@ def test_a_setting_beyond_all_exponents_is_one_line() -> None:
 
 @pytest.mark.parametrize("technology", ["memory", "sqlite"])
 async def test_a_cursor_without_a_zone_is_refused(tmp_path: Path, technology: str) -> None:
-    async with Clinic(settings("sqlite" if technology == "sqlite" else "memory", tmp_path)).running() as clinic:
+    async with Clinic(
+        settings("sqlite" if technology == "sqlite" else "memory", tmp_path)
+    ).running() as clinic:
         its_id = await clinic.start()
         await clinic.finish(its_id)
         await clinic.charged(its_id)

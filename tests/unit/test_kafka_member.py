@@ -39,6 +39,11 @@ class NamedInNoText:
 def test_a_header_whose_name_is_no_text_makes_a_dead_letter_and_stops_nobody() -> None:
     wait_for = delivery(cast("Record", NamedInNoText()), ONE_O_CLOCK)
 
-    assert (wait_for.origin.position, wait_for.key, wait_for.headers, wait_for.value) == ("topic/0/7", b"key", (), b"{}")
+    assert (wait_for.origin.position, wait_for.key, wait_for.headers, wait_for.value) == (
+        "topic/0/7",
+        b"key",
+        (),
+        b"{}",
+    )
     with pytest.raises(Unreadable, match="names no event type"):
         events.from_message(wait_for.message)

@@ -22,10 +22,14 @@ class Outbox:
         return self.messages[:limit]
 
 
-async def test_the_oldest_are_handed_over_first_and_held_until_their_lease_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_are_handed_over_first_and_held_until_their_lease_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     outbox, leases = Outbox(3, monkeypatch), Leases(3600)
     first = await leases.claim(outbox.unpublished, 2)
-    assert [(each.message, each.expires_at) for each in first] == [(message, 4600) for message in outbox.messages[:2]]
+    assert [(each.message, each.expires_at) for each in first] == [
+        (message, 4600) for message in outbox.messages[:2]
+    ]
     assert [each.message for each in await leases.claim(outbox.unpublished, 2)] == outbox.messages[2:]
 
 
@@ -52,7 +56,9 @@ async def test_a_claim_waits_until_it_is_woken(monkeypatch: pytest.MonkeyPatch) 
     assert [each.message for each in await claim] == outbox.messages
 
 
-async def test_what_is_saved_while_the_outbox_is_being_read_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_what_is_saved_while_the_outbox_is_being_read_is_not_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     outbox, leases = Outbox(0, monkeypatch), Leases(3600)
 
     async def unpublished(limit: int) -> Sequence[Message]:
@@ -73,7 +79,9 @@ async def test_the_sweep_finds_what_nobody_woke_for(monkeypatch: pytest.MonkeyPa
     assert [each.message for each in await claim] == outbox.messages
 
 
-async def test_a_fact_that_was_forgotten_and_is_saved_again_is_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_fact_that_was_forgotten_and_is_saved_again_is_handed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     outbox, leases = Outbox(1, monkeypatch), Leases(3600)
     await leases.claim(outbox.unpublished, 1)
     leases.release([outbox.messages[0].id, "unknown"])

@@ -16,7 +16,14 @@ amounts = st.integers(0, LIMIT - 1).map(Money.of_cents)
 
 @pytest.mark.parametrize(
     ("written", "printed"),
-    [("200", "200.00"), ("200.5", "200.50"), ("0.01", "0.01"), ("0", "0.00"), ("2e2", "200.00"), ("9999999999999.99",) * 2],
+    [
+        ("200", "200.00"),
+        ("200.5", "200.50"),
+        ("0.01", "0.01"),
+        ("0", "0.00"),
+        ("2e2", "200.00"),
+        ("9999999999999.99",) * 2,
+    ],
 )
 def test_an_amount_is_printed_with_two_decimals(written: str, printed: str) -> None:
     assert str(Money(written)) == printed
@@ -25,7 +32,22 @@ def test_an_amount_is_printed_with_two_decimals(written: str, printed: str) -> N
 
 @pytest.mark.parametrize(
     "written",
-    ["", "x", "-0.01", "-1", "0.001", "1e-3", "NaN", "sNaN", "Infinity", "-Infinity", "10000000000000.00", "1e20", "1,00", "1" * 5000],
+    [
+        "",
+        "x",
+        "-0.01",
+        "-1",
+        "0.001",
+        "1e-3",
+        "NaN",
+        "sNaN",
+        "Infinity",
+        "-Infinity",
+        "10000000000000.00",
+        "1e20",
+        "1,00",
+        "1" * 5000,
+    ],
 )
 def test_what_is_no_amount_cannot_be_read(written: str) -> None:
     with pytest.raises(Unreadable, match="is no amount of money"):

@@ -23,7 +23,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> Iterator[StringIO]:
 
 
 def test_a_strangers_text_does_not_steer_the_terminal(written: StringIO) -> None:
-    LoggingTelemetry("financial")("dead-lettered", reason="\x1b[2J\x07 gone\nsecond line", appointment_id="ok")
+    LoggingTelemetry("financial")(
+        "dead-lettered", reason="\x1b[2J\x07 gone\nsecond line", appointment_id="ok"
+    )
     line = written.getvalue()
     assert "\x1b" not in line
     assert "\x07" not in line

@@ -9,7 +9,16 @@ from uuid import UUID
 
 import httpx
 import pytest
-from apps import NOBODY, PATIENT, PHYSICIAN, Clinic, UnreachableAppointments, UnreachableCharges, exactly, settings
+from apps import (
+    NOBODY,
+    PATIENT,
+    PHYSICIAN,
+    Clinic,
+    UnreachableAppointments,
+    UnreachableCharges,
+    exactly,
+    settings,
+)
 from builders import a_letter
 from dependency_injector.providers import Object
 
@@ -72,9 +81,13 @@ class Document:
     def describes(self, answer: httpx.Response) -> None:
         """Fails where the answer is not one that the document announces."""
         responses = self.operation(answer.request)["responses"]
-        assert str(answer.status_code) in responses, f"{answer.status_code} is not announced for {answer.request}"
+        assert str(answer.status_code) in responses, (
+            f"{answer.status_code} is not announced for {answer.request}"
+        )
         content = responses[str(answer.status_code)]["content"]
-        assert answer.headers["content-type"] in content, f"{answer.headers['content-type']} is not announced for {answer.request}"
+        assert answer.headers["content-type"] in content, (
+            f"{answer.headers['content-type']} is not announced for {answer.request}"
+        )
         wrong = list(self.wrong(exactly(answer), content[answer.headers["content-type"]]["schema"], "body"))
         assert not wrong, wrong
 
@@ -92,7 +105,10 @@ class Document:
 
     def _type(self, value: Any, said: str | list[str], _: Json, where: str) -> Iterator[str]:
         allowed = [said] if isinstance(said, str) else said
-        if not any(isinstance(value, TYPES[each]) and (each == "boolean" or not isinstance(value, bool)) for each in allowed):
+        if not any(
+            isinstance(value, TYPES[each]) and (each == "boolean" or not isinstance(value, bool))
+            for each in allowed
+        ):
             yield f"{where} is {value!r}, not {said}"
 
     def _enum(self, value: Any, said: list[Any], _: Json, where: str) -> Iterator[str]:
@@ -149,7 +165,10 @@ class Document:
 
 async def documents(clinic: Clinic) -> list[Document]:
     """The appointment service's, and the financial service's."""
-    return [Document((await client.get("/openapi.json")).json()) for client in (clinic.appointments, clinic.charges)]
+    return [
+        Document((await client.get("/openapi.json")).json())
+        for client in (clinic.appointments, clinic.charges)
+    ]
 
 
 async def test_the_validator_sees_what_is_wrong(clinic: Clinic) -> None:
@@ -164,11 +183,21 @@ async def test_the_validator_sees_what_is_wrong(clinic: Clinic) -> None:
     }
     schema = document.component("AppointmentResponse")
     assert list(document.wrong(good, schema, "it")) == []
-    for changes in ({"price": "200.00"}, {"price": Decimal(-1)}, {"price": True}, {"end_date": 5}, {"start_date": None}):
+    for changes in (
+        {"price": "200.00"},
+        {"price": Decimal(-1)},
+        {"price": True},
+        {"end_date": 5},
+        {"start_date": None},
+    ):
         assert len(list(document.wrong(good | changes, schema, "it"))) == 1, changes
     assert list(document.wrong({}, schema, "it"))
     assert list(
-        document.wrong({"x": 1} | dict.fromkeys(["physician_id", "patient_id"], NOBODY), document.component("NewAppointment"), "it")
+        document.wrong(
+            {"x": 1} | dict.fromkeys(["physician_id", "patient_id"], NOBODY),
+            document.component("NewAppointment"),
+            "it",
+        )
     )
 
 
@@ -223,7 +252,11 @@ async def test_every_answer_without_a_store_is_as_described(unreachable: Clinic)
     of_appointments, of_charges = await documents(unreachable)
     for described, call in ((of_appointments, unreachable.appointments), (of_charges, unreachable.charges)):
         for method, path, _ in described.operations():
-            body = {"physician_id": PHYSICIAN, "patient_id": PATIENT} if (method, path) == ("post", "/") else None
+            body = (
+                {"physician_id": PHYSICIAN, "patient_id": PATIENT}
+                if (method, path) == ("post", "/")
+                else None
+            )
             answer = await call.request(method, path.replace("{appointment_id}", NOBODY), json=body)
             described.describes(answer)
             assert answer.status_code == 503 or path == "/health/live", (method, path)
@@ -233,7 +266,11 @@ async def test_every_answer_about_dead_letters_is_as_described(operated: Clinic)
     _, described = await documents(operated)
     call, url = operated.charges, "/dead-letters"
     reason = {"reason": "a test"}
-    unauthorized = [await call.get(f"{url}/"), await call.get(f"{url}/topic/0/0"), await call.post(f"{url}/replay/", json={})]
+    unauthorized = [
+        await call.get(f"{url}/"),
+        await call.get(f"{url}/topic/0/0"),
+        await call.post(f"{url}/replay/", json={}),
+    ]
     call.headers["Authorization"] = f"Bearer {TOKEN}"
     answers = [
         *unauthorized,
@@ -248,7 +285,9 @@ async def test_every_answer_about_dead_letters_is_as_described(operated: Clinic)
         await call.post(f"{url}/replay/", json={"by": "anna", "position": "topic/0/9"}),
         await call.post(f"{url}/replay/", json={"by": "anna"}),
         await call.post(f"{url}/replay/", content=b"{}"),
-        await call.post(f"{url}/replay/", content=b" " * 70_000, headers={"Content-Type": "application/json"}),
+        await call.post(
+            f"{url}/replay/", content=b" " * 70_000, headers={"Content-Type": "application/json"}
+        ),
         await call.post(f"{url}/discard/", json={"by": "anna", "position": "topic/0/0", **reason}),
         await call.post(f"{url}/discard/", json={"by": "anna", "all": True, **reason}),
         await call.post(f"{url}/discard/", json={"by": "anna", "all": True}),
@@ -259,7 +298,9 @@ async def test_every_answer_about_dead_letters_is_as_described(operated: Clinic)
     assert {answer.status_code for answer in answers} == {200, 400, 401, 404, 413, 415}
 
 
-async def test_the_routes_of_an_operator_are_described_where_there_is_a_token_and_say_that_they_want_it(operated: Clinic) -> None:
+async def test_the_routes_of_an_operator_are_described_where_there_is_a_token_and_say_that_they_want_it(
+    operated: Clinic,
+) -> None:
     of_appointments, of_charges = await documents(operated)
     described = {(method, path): it for method, path, it in of_charges.operations() if "dead-letters" in path}
     assert set(described) == {
@@ -274,7 +315,9 @@ async def test_the_routes_of_an_operator_are_described_where_there_is_a_token_an
     for operation in described.values():
         assert operation["security"] == [{name: []}]
         assert "WWW-Authenticate" in operation["responses"]["401"]["headers"]
-    assert [it for _, path, it in of_charges.operations() if "dead-letters" not in path and "security" in it] == []
+    assert [
+        it for _, path, it in of_charges.operations() if "dead-letters" not in path and "security" in it
+    ] == []
     assert "dead-letters" not in str(of_appointments.document)
 
 
@@ -291,7 +334,11 @@ async def test_the_bodies_of_an_operator_are_described_as_strict_as_they_are(ope
         assert (body["additionalProperties"], sorted(body["required"])) == (False, required)
         assert body["properties"]["by"]["minLength"] == 1
         assert list(described.wrong({"by": "", "all": "yes", "who": 1}, body, "it"))
-        assert not list(described.wrong({"by": "anna", "reason": "a test", "all": True}, body | {"additionalProperties": True}, "it"))
+        assert not list(
+            described.wrong(
+                {"by": "anna", "reason": "a test", "all": True}, body | {"additionalProperties": True}, "it"
+            )
+        )
 
 
 async def test_exactly_these_routes_are_described(clinic: Clinic) -> None:
@@ -303,7 +350,10 @@ async def test_exactly_these_routes_are_described(clinic: Clinic) -> None:
         ("get", "/{appointment_id}"),
         ("post", "/{appointment_id}"),
     }
-    assert {(method, path) for method, path, _ in of_charges.operations()} == health | {("get", "/"), ("get", "/{appointment_id}")}
+    assert {(method, path) for method, path, _ in of_charges.operations()} == health | {
+        ("get", "/"),
+        ("get", "/{appointment_id}"),
+    }
 
 
 async def test_exactly_the_parameters_of_the_contract_are_described(clinic: Clinic) -> None:
@@ -330,8 +380,14 @@ async def test_exactly_the_parameters_of_the_contract_are_described(clinic: Clin
 
 async def test_the_bounds_of_a_page_are_described(clinic: Clinic) -> None:
     for described in await documents(clinic):
-        (limit,) = [each for each in described.document["paths"]["/"]["get"]["parameters"] if each["name"] == "limit"]
-        assert (limit["schema"]["minimum"], limit["schema"]["maximum"], limit["schema"]["default"]) == (1, 100, 20)
+        (limit,) = [
+            each for each in described.document["paths"]["/"]["get"]["parameters"] if each["name"] == "limit"
+        ]
+        assert (limit["schema"]["minimum"], limit["schema"]["maximum"], limit["schema"]["default"]) == (
+            1,
+            100,
+            20,
+        )
 
 
 async def test_the_body_of_a_new_appointment_is_described_as_strict_as_it_is(clinic: Clinic) -> None:
@@ -358,7 +414,9 @@ async def test_money_is_a_number(clinic: Clinic) -> None:
         assert money["examples"]
 
 
-async def test_every_kind_of_thing_has_an_example_that_its_own_schema_allows(clinic: Clinic, operated: Clinic) -> None:
+async def test_every_kind_of_thing_has_an_example_that_its_own_schema_allows(
+    clinic: Clinic, operated: Clinic
+) -> None:
     for described in [*await documents(clinic), *await documents(operated)]:
         with_examples = set()
         for name in described.document["components"]["schemas"]:

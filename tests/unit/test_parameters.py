@@ -56,7 +56,10 @@ def test_a_moment_without_a_zone_is_utc_and_none_stays_none() -> None:
 
 @pytest.mark.parametrize(
     "moment",
-    [datetime.min.replace(tzinfo=timezone(timedelta(hours=14))), datetime.max.replace(tzinfo=timezone(timedelta(hours=-14)))],
+    [
+        datetime.min.replace(tzinfo=timezone(timedelta(hours=14))),
+        datetime.max.replace(tzinfo=timezone(timedelta(hours=-14))),
+    ],
 )
 def test_a_moment_beyond_all_dates_names_its_field(moment: datetime) -> None:
     with pytest.raises(Invalid) as told:
@@ -101,7 +104,9 @@ def test_what_is_no_cursor_is_refused_naming_after(shape: type[Any], text: str) 
 
 
 @pytest.mark.parametrize(
-    "value", [None, 7, "x", [], [None, None], [str(SOME_ID)], {"a": 1}, ["2020-01-01T00:00:00Z", "x"], [1, 2, 3]], ids=repr
+    "value",
+    [None, 7, "x", [], [None, None], [str(SOME_ID)], {"a": 1}, ["2020-01-01T00:00:00Z", "x"], [1, 2, 3]],
+    ids=repr,
 )
 @pytest.mark.parametrize("shape", [UUID, ChargeCursor])
 def test_a_cursor_that_holds_something_else_is_refused(shape: type[Any], value: Any) -> None:

@@ -38,7 +38,9 @@ durations = st.integers(0, 10**7).map(lambda seconds: timedelta(seconds=seconds)
 )
 def test_the_documented_examples_at_200_an_hour(policy: str, elapsed: str, total: str) -> None:
     hours, minutes, seconds = map(int, elapsed.split(":"))
-    assert POLICIES[policy].total(Money("200.00"), timedelta(hours=hours, minutes=minutes, seconds=seconds)) == Money(total)
+    assert POLICIES[policy].total(
+        Money("200.00"), timedelta(hours=hours, minutes=minutes, seconds=seconds)
+    ) == Money(total)
 
 
 def test_policies_are_known_by_their_names() -> None:
@@ -53,12 +55,16 @@ def test_it_is_never_below_one_hour(policy: Pricing, price: Money, elapsed: time
 
 
 @given(policies, prices, durations, durations)
-def test_it_never_falls_as_time_grows(policy: Pricing, price: Money, elapsed: timedelta, more: timedelta) -> None:
+def test_it_never_falls_as_time_grows(
+    policy: Pricing, price: Money, elapsed: timedelta, more: timedelta
+) -> None:
     assert policy.total(price, elapsed) <= policy.total(price, elapsed + more)
 
 
 @given(policies, prices, durations)
-def test_it_is_the_exact_product_rounded_half_up_to_cents_once(policy: Pricing, price: Money, elapsed: timedelta) -> None:
+def test_it_is_the_exact_product_rounded_half_up_to_cents_once(
+    policy: Pricing, price: Money, elapsed: timedelta
+) -> None:
     seconds = elapsed // timedelta(seconds=1)
     hours = {
         "hours-begun": Fraction(seconds // 3600 + 1),
@@ -70,8 +76,12 @@ def test_it_is_the_exact_product_rounded_half_up_to_cents_once(policy: Pricing, 
 
 
 @given(prices, durations)
-def test_no_policy_is_dearer_than_hours_begun_or_cheaper_than_whole_hours(price: Money, elapsed: timedelta) -> None:
-    whole, rata, begun = (POLICIES[name].total(price, elapsed) for name in ("whole-hours", "pro-rata", "hours-begun"))
+def test_no_policy_is_dearer_than_hours_begun_or_cheaper_than_whole_hours(
+    price: Money, elapsed: timedelta
+) -> None:
+    whole, rata, begun = (
+        POLICIES[name].total(price, elapsed) for name in ("whole-hours", "pro-rata", "hours-begun")
+    )
     assert whole <= rata <= begun
 
 

@@ -1,4 +1,6 @@
-"""Every error of the contract is a problem document: neither HTML nor a traceback, and no change is half done."""
+"""Every error of the contract is a problem document: neither HTML nor a traceback, and no change is half
+done.
+"""
 
 import io
 import json
@@ -13,7 +15,18 @@ from uuid import UUID
 import httpx
 import pytest
 import structlog
-from apps import NIL, NOBODY, PATIENT, PHYSICIAN, Clinic, UnreachableAppointments, UnreachableCharges, problem, settings, wrong_fields
+from apps import (
+    NIL,
+    NOBODY,
+    PATIENT,
+    PHYSICIAN,
+    Clinic,
+    UnreachableAppointments,
+    UnreachableCharges,
+    problem,
+    settings,
+    wrong_fields,
+)
 from dependency_injector.providers import Object
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
@@ -90,7 +103,10 @@ async def test_every_field_that_is_wrong_is_named_and_no_other(clinic: Clinic) -
         ({"physician_id": A_UUID, "patient_id": A_UUID, "room": 7}, {"room"}),
         ({"physician_id": A_UUID, "patient_id": A_UUID, "": 7}, {""}),
         ({"Physician_id": A_UUID, "patient_id": A_UUID}, {"physician_id", "Physician_id"}),
-        ({"physician_id": "x", "room": 7, "start_date": None}, {"physician_id", "patient_id", "room", "start_date"}),
+        (
+            {"physician_id": "x", "room": 7, "start_date": None},
+            {"physician_id", "patient_id", "room", "start_date"},
+        ),
     ]
     for body, fields in cases:
         named = wrong_fields(await post(clinic, json.dumps(body).encode()))
@@ -113,7 +129,15 @@ async def test_each_field_says_what_is_wrong_and_what_would_be_right(clinic: Cli
 
 @pytest.mark.parametrize(
     "content_type",
-    ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", "application/msgpack", "text/json", ";;=", ""],
+    [
+        "text/plain",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "application/msgpack",
+        "text/json",
+        ";;=",
+        "",
+    ],
 )
 async def test_what_is_not_said_to_be_json_is_a_415(clinic: Clinic, content_type: str) -> None:
     problem(await post(clinic, GOOD, {"Content-Type": content_type}), 415)
@@ -151,12 +175,16 @@ async def test_more_than_64_kib_is_a_413_also_where_its_length_is_not_told(clini
         "/%ff",
     ],
 )
-async def test_an_unknown_path_is_a_404_whatever_the_client_would_like_to_see(clinic: Clinic, path: str) -> None:
+async def test_an_unknown_path_is_a_404_whatever_the_client_would_like_to_see(
+    clinic: Clinic, path: str
+) -> None:
     for client in (clinic.appointments, clinic.charges):
         problem(await client.get(path, headers={"Accept": "text/html"}), 404)
         for method in ("POST", "PUT", "DELETE"):
             answer = await client.request(method, path)
-            problem(answer, 405 if answer.status_code == 405 else 404)  # some have the form of a path that takes other methods
+            problem(
+                answer, 405 if answer.status_code == 405 else 404
+            )  # some have the form of a path that takes other methods
 
 
 async def test_a_wrong_method_is_a_405_that_names_the_right_ones(clinic: Clinic) -> None:
@@ -231,7 +259,9 @@ async def test_an_unforeseen_failure_is_a_500_that_tells_no_secret_and_is_counte
             problem(answer, 500)
             assert "secret" not in answer.text
             assert "RuntimeError" not in answer.text
-        assert 'clinic_events_total{event="unforeseen"} 4.0' in (await clinic.appointments.get("/metrics")).text
+        assert (
+            'clinic_events_total{event="unforeseen"} 4.0' in (await clinic.appointments.get("/metrics")).text
+        )
         assert 'clinic_events_total{event="unforeseen"} 3.0' in (await clinic.charges.get("/metrics")).text
 
 
@@ -264,11 +294,16 @@ async def test_bad_input_is_told_without_asking_the_store(tmp_path: Path) -> Non
         ("application/json; charset=utf-8", GOOD),
         ("APPLICATION/JSON", GOOD),
         ("application/json", b"\r\n\t " + GOOD),
-        ("application/json", json.dumps({"patient_id": PATIENT.upper(), "physician_id": PHYSICIAN.upper()}).encode()),
+        (
+            "application/json",
+            json.dumps({"patient_id": PATIENT.upper(), "physician_id": PHYSICIAN.upper()}).encode(),
+        ),
     ],
     ids=["exactly 64 KiB", "charset", "capitals", "white space", "capitals in ids"],
 )
-async def test_what_is_right_in_an_unusual_way_is_taken(tmp_path: Path, content_type: str, body: bytes) -> None:
+async def test_what_is_right_in_an_unusual_way_is_taken(
+    tmp_path: Path, content_type: str, body: bytes
+) -> None:
     async with Clinic(settings("memory", tmp_path)).running() as clinic:
         answer = await post(clinic, body, {"Content-Type": content_type})
         assert answer.status_code == 201
@@ -276,7 +311,9 @@ async def test_what_is_right_in_an_unusual_way_is_taken(tmp_path: Path, content_
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-async def test_the_log_of_an_unforeseen_failure_shows_no_body(tmp_path: Path, log_format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_log_of_an_unforeseen_failure_shows_no_body(
+    tmp_path: Path, log_format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     written = io.StringIO()
     monkeypatch.setattr(sys, "stderr", written)
     before, level = structlog.get_config(), logging.getLogger("uvicorn.error").level

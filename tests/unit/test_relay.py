@@ -55,9 +55,16 @@ class World:
     """An outbox and a log that outlive each relay between them."""
 
     def __init__(self, lease: float = SHORT) -> None:
-        self.store, self.log, self.telemetry, self.pause = MemoryAppointments(now, lease), MemoryLog(), Noticed(), NoWait()
+        self.store, self.log, self.telemetry, self.pause = (
+            MemoryAppointments(now, lease),
+            MemoryLog(),
+            Noticed(),
+            NoWait(),
+        )
 
-    def relay(self, fault: Fault = NO_FAULT, *, outbox: Outbox | None = None, publisher: Publisher | None = None) -> Relay:
+    def relay(
+        self, fault: Fault = NO_FAULT, *, outbox: Outbox | None = None, publisher: Publisher | None = None
+    ) -> Relay:
         outbox = FragileOutbox(outbox or self.store, fault)
         return Relay(outbox, publisher or FragilePublisher(self.log, fault), self.pause, self.telemetry)
 
@@ -74,13 +81,18 @@ async def test_what_is_saved_is_published_and_confirmed() -> None:
         await world.telemetry.seen("published", 3)
     assert world.wait_for == [message.id for message in messages]
     assert (await world.store.oldest(), relay.problem) == (None, None)
-    expected = [{"event_id": each.id, "appointment_id": each.subject, "position": f"memory/{i}"} for i, each in enumerate(messages)]
+    expected = [
+        {"event_id": each.id, "appointment_id": each.subject, "position": f"memory/{i}"}
+        for i, each in enumerate(messages)
+    ]
     assert world.telemetry.named("published") == expected
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("step", ["claim", "publish", "confirm"])
-async def test_a_relay_that_dies_at_any_step_loses_nothing(step: str, when: Literal["before", "after"]) -> None:
+async def test_a_relay_that_dies_at_any_step_loses_nothing(
+    step: str, when: Literal["before", "after"]
+) -> None:
     world = World()
     messages = [await saved(world.store) for _ in range(3)]
     with pytest.raises(Died):
@@ -149,7 +161,11 @@ async def test_one_that_cannot_be_published_stands_alone_and_the_rest_goes_on() 
     assert relay.problem
     assert messages[4].id in relay.problem
     assert "it is too large" in relay.problem
-    expected = {"event_id": messages[4].id, "appointment_id": messages[4].subject, "reason": "it is too large"}
+    expected = {
+        "event_id": messages[4].id,
+        "appointment_id": messages[4].subject,
+        "reason": "it is too large",
+    }
     assert world.telemetry.named("cannot be published") == [expected]
 
 
@@ -167,7 +183,9 @@ async def test_one_that_could_not_be_published_is_tried_again_after_its_lease() 
     assert world.wait_for == [message.id]
 
 
-async def test_one_that_somebody_else_published_is_no_trouble_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_that_somebody_else_published_is_no_trouble_any_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr("clinic.domain.messaging.relay.RECOVERY_TIMEOUT", 3 * SHORT)
     world = World()
     message = await saved(world.store)
@@ -251,7 +269,9 @@ class Overslept(Outbox):
 async def test_facts_that_it_has_held_longer_than_their_lease_are_dropped() -> None:
     world = World(LONG)
     gone, held, sentinel = a_message(), a_message(), await saved(world.store)
-    outbox = Overslept([ClaimedMessage(gone, expires_at=0), ClaimedMessage(held, expires_at=float("inf"))], world.store)
+    outbox = Overslept(
+        [ClaimedMessage(gone, expires_at=0), ClaimedMessage(held, expires_at=float("inf"))], world.store
+    )
     async with running(world.relay(outbox=outbox).run()):
         await world.telemetry.seen("published", 2)
     assert world.wait_for == [held.id, sentinel.id]
@@ -263,7 +283,9 @@ async def test_a_batch_that_went_stale_in_bad_weather_is_dropped_and_claimed_ane
     weather = Fault("publish", "before", Unavailable("storm"))
 
     async def long_pause(_: float) -> None:
-        await asyncio.sleep(2 * SHORT)  # it lasts longer than the lease: here the time itself is what is tested
+        await asyncio.sleep(
+            2 * SHORT
+        )  # it lasts longer than the lease: here the time itself is what is tested
 
     outbox = Counting(world.store)
     relay = Relay(outbox, FragilePublisher(world.log, weather), long_pause, world.telemetry)

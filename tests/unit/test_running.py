@@ -115,7 +115,9 @@ async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(life:
     diary: list[str] = []
     refusal = Misconfigured("it is served by another process")
     with pytest.raises(Misconfigured):
-        async with life.lifespan([Opened("a", diary), Opened("b", diary, refusal), Opened("c", diary)], for_ever):
+        async with life.lifespan(
+            [Opened("a", diary), Opened("b", diary, refusal), Opened("c", diary)], for_ever
+        ):
             pytest.fail("it must not live")
     assert diary[:2] == ["open a", "open b"]
     assert diary[-1] == "close a"
@@ -185,14 +187,18 @@ async def test_a_relay_that_dies_ends_its_service_with_its_failure(tmp_path: Pat
             await client.get("/health/live")
 
 
-async def test_a_store_that_cannot_be_opened_ends_the_service_with_that_reason(tmp_path: Path, free_port: int) -> None:
+async def test_a_store_that_cannot_be_opened_ends_the_service_with_that_reason(
+    tmp_path: Path, free_port: int
+) -> None:
     async with Clinic(settings("sqlite", tmp_path)).running():
         second = Clinic(settings("sqlite", tmp_path))
         with pytest.raises(Misconfigured, match="served by another process"):
             await serve(a_service(second, free_port))
 
 
-async def test_when_one_service_dies_the_other_in_its_process_ends_too(tmp_path: Path, free_port: int) -> None:
+async def test_when_one_service_dies_the_other_in_its_process_ends_too(
+    tmp_path: Path, free_port: int
+) -> None:
     async with Clinic(settings("sqlite", tmp_path / "taken")).running():
         good, bad = Clinic(settings("memory", tmp_path)), Clinic(settings("sqlite", tmp_path / "taken"))
         with socket.create_server(("127.0.0.1", 0)) as other:
@@ -211,7 +217,9 @@ def test_a_port_in_use_is_one_line_that_names_what_to_set(tmp_path: Path, taken:
 
 
 @pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_the_service_and_nothing_has_failed(tmp_path: Path, free_port: int, ask: signal.Signals) -> None:
+async def test_a_signal_ends_the_service_and_nothing_has_failed(
+    tmp_path: Path, free_port: int, ask: signal.Signals
+) -> None:
     clinic = Clinic(settings("sqlite", tmp_path))
     service = a_service(clinic, free_port)
     running = asyncio.create_task(serve(service))

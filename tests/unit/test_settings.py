@@ -77,7 +77,11 @@ def test_with_no_variable_everything_is_as_the_contract_says() -> None:
 )
 def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, value: object) -> None:
     settings = load({variable: text, "PATH": "/bin", "CLINIC_UNKNOWN": "x"})
-    changed = {field for field in Settings.__struct_fields__ if getattr(settings, field) != getattr(Settings(), field)}
+    changed = {
+        field
+        for field in Settings.__struct_fields__
+        if getattr(settings, field) != getattr(Settings(), field)
+    }
     field = variable.removeprefix(PREFIX).lower()
     assert getattr(settings, field) == value
     assert changed == {field}
@@ -116,7 +120,9 @@ def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, val
         ("CLINIC_LOG_FORMAT", "xml"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variable(variable: str, text: str) -> None:
+def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variable(
+    variable: str, text: str
+) -> None:
     with pytest.raises(Misconfigured) as told:
         load({variable: text})
     assert variable in str(told.value)
@@ -124,7 +130,10 @@ def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variabl
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("text", ["sasl.password=hunter2", '{"sasl.password": ["hunter2"]}', '{"sasl.password": "hunter2"', '["hunter2"]'])
+@pytest.mark.parametrize(
+    "text",
+    ["sasl.password=hunter2", '{"sasl.password": ["hunter2"]}', '{"sasl.password": "hunter2"', '["hunter2"]'],
+)
 def test_options_that_cannot_be_used_are_not_repeated_since_they_may_hold_secrets(text: str) -> None:
     with pytest.raises(Misconfigured, match="CLINIC_KAFKA_OPTIONS") as told:
         load({"CLINIC_KAFKA_OPTIONS": text})

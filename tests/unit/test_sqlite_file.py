@@ -111,7 +111,8 @@ async def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) ->
 async def test_every_commit_is_on_the_disk(tmp_path: Path) -> None:
     async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
         for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2)):
-            found = await file.write(lambda connection, pragma=pragma: connection.execute(f"PRAGMA {pragma}").fetchone())  # type: ignore[misc]
+            query = f"PRAGMA {pragma}"
+            found = await file.write(lambda own, query=query: own.execute(query).fetchone())  # type: ignore[misc]
             assert found == (expected,)
 
 

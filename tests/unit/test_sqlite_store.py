@@ -10,7 +10,15 @@ from typing import ClassVar
 import msgspec
 import pytest
 from builders import a_charge, a_message, an_appointment, now, opened
-from contracts.stores import LONG, AppointmentsContract, ChargesContract, DeadLettersContract, hand_over, published, saved
+from contracts.stores import (
+    LONG,
+    AppointmentsContract,
+    ChargesContract,
+    DeadLettersContract,
+    hand_over,
+    published,
+    saved,
+)
 
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
@@ -19,6 +27,8 @@ from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING
 from clinic.adapters.sqlite.file import SqliteFile, T, Work, connect, moment, transaction
 from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.messaging.dead_letters import DeadLetterFilter
+
+REFILL = "INSERT INTO published VALUES (?,?,?,?,?)"
 
 
 class TestSqliteAppointments(AppointmentsContract):
@@ -71,8 +81,32 @@ async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Pat
     raw = msgspec.msgpack.encode(cloudevents.headers(message))
     rows: list[tuple[object, ...]] = [
         ("log/1", message.id, b"a key", raw, b"{", 1, "0" * 64, "invalid character (byte 5)", 2, 1000, 3000),
-        ("log/2", "", None, msgspec.msgpack.encode([("odd", None)]), None, 0, "0" * 64, "no event type", 1, 2000, 2000),
-        ("log/3", "", b"\xff key", msgspec.msgpack.encode([]), b"?" * 2**20, 2**21, "0" * 64, "invalid character (byte 9)", 1, 2000, 2000),
+        (
+            "log/2",
+            "",
+            None,
+            msgspec.msgpack.encode([("odd", None)]),
+            None,
+            0,
+            "0" * 64,
+            "no event type",
+            1,
+            2000,
+            2000,
+        ),
+        (
+            "log/3",
+            "",
+            b"\xff key",
+            msgspec.msgpack.encode([]),
+            b"?" * 2**20,
+            2**21,
+            "0" * 64,
+            "invalid character (byte 9)",
+            1,
+            2000,
+            2000,
+        ),
     ]
     async with opened(SqliteFile(path, CHARGES + DEAD_LETTERS)) as file:
         await SqliteCharges(file).add([charge := a_charge()])
@@ -83,9 +117,22 @@ async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Pat
         first, second, third = [await letters.get(each.position) for each in waiting]
         groups = await SqliteDeadLetters(file).groups()
         assert await SqliteCharges(file).get(charge.appointment_id) == charge
-    assert (first.about, first.type, first.headers) == (message.subject, message.type, tuple(cloudevents.headers(message)))
-    assert (first.value, first.length, first.attempts, first.reason) == (b"{", 1, 2, "invalid character (byte 5)")
-    assert (first.first_seen, first.last_seen, first.published_at) == (moment(1000), moment(3000), moment(1000))
+    assert (first.about, first.type, first.headers) == (
+        message.subject,
+        message.type,
+        tuple(cloudevents.headers(message)),
+    )
+    assert (first.value, first.length, first.attempts, first.reason) == (
+        b"{",
+        1,
+        2,
+        "invalid character (byte 5)",
+    )
+    assert (first.first_seen, first.last_seen, first.published_at) == (
+        moment(1000),
+        moment(3000),
+        moment(1000),
+    )
     assert (second.about, second.type, second.headers, second.history) == ("", "", (("odd", None),), ())
     assert (third.about, third.value) == ("\N{REPLACEMENT CHARACTER} key", b"?" * 2**20)
     assert sorted(each.waiting for each in groups) == [1, 2]
@@ -97,17 +144,29 @@ async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Pat
     [
         (DeadLetterFilter("waiting"), "dead_letters_in_a_state", "state=? AND position>?"),
         (DeadLetterFilter(group="bad"), "dead_letters_of_a_group", "group=? AND position>?"),
-        (DeadLetterFilter("waiting", "bad"), "dead_letters_in_a_state_of_a_group", "state=? AND group=? AND position>?"),
+        (
+            DeadLetterFilter("waiting", "bad"),
+            "dead_letters_in_a_state_of_a_group",
+            "state=? AND group=? AND position>?",
+        ),
         (DeadLetterFilter(about="one"), "dead_letters_about", "about=? AND position>?"),
-        (DeadLetterFilter("waiting", about="one", message_ids=("1", "2")), "dead_letters_about", "about=? AND position>?"),
+        (
+            DeadLetterFilter("waiting", about="one", message_ids=("1", "2")),
+            "dead_letters_about",
+            "about=? AND position>?",
+        ),
     ],
 )
-async def test_a_list_of_dead_letters_reads_an_index_in_its_order(tmp_path: Path, wanted: DeadLetterFilter, index: str, by: str) -> None:
+async def test_a_list_of_dead_letters_reads_an_index_in_its_order(
+    tmp_path: Path, wanted: DeadLetterFilter, index: str, by: str
+) -> None:
     queries: list[str] = []
     async with opened(letters_file(tmp_path)) as file:
         await file.read(lambda connection: connection.set_trace_callback(queries.append))
         await SqliteDeadLetters(file).page(wanted, 10, "log/1")
-        plan = await file.read(lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall())
+        plan = await file.read(
+            lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {queries[0]}").fetchall()
+        )
     assert [row[3] for row in plan] == [f"SEARCH dead_letters USING INDEX {index} ({by})"]
 
 
@@ -144,7 +203,9 @@ async def test_a_confirm_with_an_unknown_outcome_can_be_repeated(tmp_path: Path)
         assert await store.oldest() is None
 
 
-async def test_a_commit_that_fails_is_unknown_for_the_whole_group_and_keeps_none_of_it(tmp_path: Path) -> None:
+async def test_a_commit_that_fails_is_unknown_for_the_whole_group_and_keeps_none_of_it(
+    tmp_path: Path,
+) -> None:
     async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
         store = SqliteAppointments(file, now, LONG)
         started = [an_appointment() for _ in range(5)]
@@ -201,8 +262,12 @@ async def test_an_outside_writer_gets_its_turn_beside_a_hot_one(tmp_path: Path) 
         await asyncio.to_thread(write_from_outside, path, 20)
         done.set()
         hot = sum(await asyncio.gather(*writers))
-        (rows,) = await file.read(lambda connection: connection.execute("SELECT count(*) FROM appointments").fetchone())
-        (noted,) = await file.read(lambda connection: connection.execute("SELECT count(*) FROM published").fetchone())
+        (rows,) = await file.read(
+            lambda connection: connection.execute("SELECT count(*) FROM appointments").fetchone()
+        )
+        (noted,) = await file.read(
+            lambda connection: connection.execute("SELECT count(*) FROM published").fetchone()
+        )
         assert (rows, noted) == (hot, 20)
         assert hot > 0
 
@@ -211,7 +276,7 @@ def write_from_outside(path: Path, times: int) -> None:
     with closing(connect(path)) as connection:
         for number in range(times):
             row = (str(number), "", 0, 0, "")
-            transaction(connection, lambda own, row=row: own.execute("INSERT INTO published VALUES (?,?,?,?,?)", row))  # type: ignore[misc]
+            transaction(connection, lambda own, row=row: own.execute(REFILL, row))  # type: ignore[misc]
 
 
 async def test_concurrent_saves_share_a_commit(tmp_path: Path) -> None:
@@ -220,6 +285,8 @@ async def test_concurrent_saves_share_a_commit(tmp_path: Path) -> None:
         store = SqliteAppointments(file, now, LONG)
         await file.write(lambda connection: connection.set_trace_callback(commits.append))
         commits.clear()
-        outcomes = await asyncio.gather(*(store.add(an_appointment()) for _ in range(100)), return_exceptions=True)
+        outcomes = await asyncio.gather(
+            *(store.add(an_appointment()) for _ in range(100)), return_exceptions=True
+        )
         assert not any(isinstance(outcome, ClinicError) for outcome in outcomes)
         assert commits.count("COMMIT") < 5

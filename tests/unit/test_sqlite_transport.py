@@ -33,7 +33,9 @@ async def publishing(where: Path) -> AsyncIterator[SqlitePublisher]:
 
 @asynccontextmanager
 async def closed(where: Path, group: str) -> AsyncIterator[SqliteSubscription]:
-    yield SqliteSubscription(where / "events.db", SqliteFile(where / f"events.{group}.db", PLACE), now, asyncio.sleep)
+    yield SqliteSubscription(
+        where / "events.db", SqliteFile(where / f"events.{group}.db", PLACE), now, asyncio.sleep
+    )
 
 
 class TestSqliteTransport(TransportContract):
@@ -98,7 +100,9 @@ async def test_a_log_made_anew_is_read_from_its_beginning(tmp_path: Path) -> Non
         assert [each.message for each in await subscription.receive()] == [message]
 
 
-async def test_a_log_made_anew_beneath_an_open_subscription_is_read_from_its_beginning(tmp_path: Path) -> None:
+async def test_a_log_made_anew_beneath_an_open_subscription_is_read_from_its_beginning(
+    tmp_path: Path,
+) -> None:
     async with subscribed(tmp_path) as subscription:
         async with publishing(tmp_path) as publisher:
             await publisher.publish([a_message() for _ in range(3)])
@@ -123,7 +127,9 @@ async def test_a_log_restored_from_before_a_groups_place_is_read_from_its_beginn
     lose(tmp_path / "events.db")
     (tmp_path / "events.db").write_bytes(older)
     async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
-        await publisher.publish(later := [a_message() for _ in range(5)])  # beyond the old place, before anybody has looked
+        await publisher.publish(
+            later := [a_message() for _ in range(5)]
+        )  # beyond the old place, before anybody has looked
         assert [each.message for each in await take(subscription)] == [first, *later]
         await publisher.publish([last := a_message()])
         assert [each.message for each in await take(subscription)] == [last]
@@ -138,7 +144,11 @@ async def test_nothing_is_pruned_before_the_first_group(tmp_path: Path) -> None:
 
 
 async def test_only_what_every_group_has_behind_it_is_pruned(tmp_path: Path) -> None:
-    async with publishing(tmp_path) as publisher, subscribed(tmp_path, "ahead") as ahead, subscribed(tmp_path, "behind") as behind:
+    async with (
+        publishing(tmp_path) as publisher,
+        subscribed(tmp_path, "ahead") as ahead,
+        subscribed(tmp_path, "behind") as behind,
+    ):
         first, *rest = [a_message() for _ in range(4)]
         await publisher.publish([first])
         await take(behind)
@@ -151,7 +161,11 @@ async def test_only_what_every_group_has_behind_it_is_pruned(tmp_path: Path) -> 
 
 
 async def test_a_group_that_has_acknowledged_nothing_keeps_everything(tmp_path: Path) -> None:
-    async with publishing(tmp_path) as publisher, subscribed(tmp_path, "ahead") as ahead, subscribed(tmp_path, "idle") as idle:
+    async with (
+        publishing(tmp_path) as publisher,
+        subscribed(tmp_path, "ahead") as ahead,
+        subscribed(tmp_path, "idle") as idle,
+    ):
         await publisher.publish([a_message() for _ in range(3)])
         await take(ahead)
         await publisher.prune()

@@ -15,7 +15,12 @@ from clinic.domain.tracing import Step
 
 ABOUT = uuid4()
 LETTER = a_letter(
-    about=str(ABOUT), message_id=event_ids(ABOUT)[1], published_at=ONE_O_CLOCK, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK, attempts=3
+    about=str(ABOUT),
+    message_id=event_ids(ABOUT)[1],
+    published_at=ONE_O_CLOCK,
+    first_seen=ONE_O_CLOCK,
+    last_seen=TWO_O_CLOCK,
+    attempts=3,
 )
 AT_THREE = TWO_O_CLOCK + timedelta(hours=1)
 SET_ASIDE = [
@@ -43,7 +48,10 @@ async def test_a_letter_that_waits_needs_a_person_and_tells_the_command() -> Non
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
     assert trace.steps == SET_ASIDE
     assert trace.waits_for == "a person"
-    assert trace.explanation == "dead-lettered: it cannot be read; `clinic dead-letters replay log/1` tries again"
+    assert (
+        trace.explanation
+        == "dead-lettered: it cannot be read; `clinic dead-letters replay log/1` tries again"
+    )
 
 
 async def test_one_of_several_letters_that_waits_is_enough() -> None:
@@ -53,7 +61,13 @@ async def test_one_of_several_letters_that_waits_is_enough() -> None:
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
     assert trace.waits_for == "a person"
     assert "log/2" in trace.explanation
-    assert [step.event for step in trace.steps] == ["published", "dead-lettered", "published", "dead-lettered", "discarded"]
+    assert [step.event for step in trace.steps] == [
+        "published",
+        "dead-lettered",
+        "published",
+        "dead-lettered",
+        "discarded",
+    ]
 
 
 async def test_what_was_discarded_waits_for_nothing() -> None:
@@ -61,7 +75,10 @@ async def test_what_was_discarded_waits_for_nothing() -> None:
     await letters.add([LETTER])
     await letters.record(LETTER, a_history_entry(event="discarded", note="a test"))
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
-    assert trace.steps == [*SET_ASIDE, Step(event="discarded", at=TWO_O_CLOCK, position="log/1", by="anna", note="a test")]
+    assert trace.steps == [
+        *SET_ASIDE,
+        Step(event="discarded", at=TWO_O_CLOCK, position="log/1", by="anna", note="a test"),
+    ]
     assert trace.waits_for == "nothing"
     assert "discarded by anna: a test; `clinic dead-letters replay log/1`" in trace.explanation
 
@@ -69,7 +86,9 @@ async def test_what_was_discarded_waits_for_nothing() -> None:
 async def test_what_was_replayed_and_charged_shows_both_in_the_order_of_time() -> None:
     charges, letters = MemoryCharges(), MemoryDeadLetters()
     await letters.add([LETTER])
-    await charges.add([a_charge(appointment_id=ABOUT, origin=an_origin(received_at=ONE_O_CLOCK), charged_at=TWO_O_CLOCK)])
+    await charges.add(
+        [a_charge(appointment_id=ABOUT, origin=an_origin(received_at=ONE_O_CLOCK), charged_at=TWO_O_CLOCK)]
+    )
     await letters.record(LETTER, a_history_entry(at=AT_THREE))
     trace = await TraceCharge(charges, letters)(ABOUT)
     assert [step.event for step in trace.steps][-2:] == ["charged", "replayed"]
@@ -96,7 +115,9 @@ async def test_a_letter_of_somebody_else_is_shown_and_is_no_end(state: str) -> N
 
 async def test_its_own_letter_is_found_among_many_others() -> None:
     letters = MemoryDeadLetters()
-    await letters.add([replace(LETTER, position=f"log/1/{number:02}", message_id=str(number)) for number in range(50)])
+    await letters.add(
+        [replace(LETTER, position=f"log/1/{number:02}", message_id=str(number)) for number in range(50)]
+    )
     await letters.add([replace(LETTER, position="log/9")])
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)
     assert trace.waits_for == "a person"

@@ -24,7 +24,9 @@ SOON = TWO_O_CLOCK + timedelta(milliseconds=250)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Folder]:
+def folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Folder]:
     with a_folder(tmp_path, monkeypatch, capsys) as folder:
         yield folder
 
@@ -44,7 +46,11 @@ def test_a_charge_shows_its_whole_way_and_waits_for_nothing(folder: Folder) -> N
     document = traced(folder)
     assert steps(document)[:2] == ["started", "finished"]
     assert sorted(steps(document)[2:]) == ["charged", "published", "received", "saved"]
-    assert (document["waits_for"], document["explanation"], document["unreadable"]) == ("nothing", "charged 400.00", {})
+    assert (document["waits_for"], document["explanation"], document["unreadable"]) == (
+        "nothing",
+        "charged 400.00",
+        {},
+    )
 
 
 def test_it_reads_well_within_eighty_columns(folder: Folder) -> None:
@@ -81,7 +87,14 @@ def test_what_is_published_and_not_charged_waits_to_be_received(folder: Folder) 
 
 def test_what_is_set_aside_waits_for_a_person_and_names_the_command(folder: Folder) -> None:
     folder.finish(ONE)
-    letter = a_letter(about=str(ONE.id), message_id=OWN, published_at=TWO_O_CLOCK, first_seen=SOON, attempts=2, reason="it \x1b[2J")
+    letter = a_letter(
+        about=str(ONE.id),
+        message_id=OWN,
+        published_at=TWO_O_CLOCK,
+        first_seen=SOON,
+        attempts=2,
+        reason="it \x1b[2J",
+    )
     failed = a_history_entry(event="failed again", note="still not")
     folder.run(lambda _, financial: financial.dead_letters().add([letter]))
     folder.run(lambda _, financial: financial.dead_letters().record(letter, failed))
@@ -103,7 +116,11 @@ def test_a_letter_of_somebody_else_hides_nothing_of_what_it_waits_for(folder: Fo
     folder.run(lambda _, financial: financial.dead_letters().add([letter]))
     assert traced(folder)["waits_for"] == "unknown"
     other = an_appointment(id=UUID(int=2))
-    folder.run(lambda _, financial: financial.dead_letters().add([replace(letter, position="log/7", about=str(other.id))]))
+    folder.run(
+        lambda _, financial: financial.dead_letters().add(
+            [replace(letter, position="log/7", about=str(other.id))]
+        )
+    )
     folder.finish(other)
     document = traced(folder, other)
     assert document["waits_for"] == "to be received"
@@ -129,10 +146,18 @@ def test_news_that_was_told_again_later_stands_behind_the_charge(folder: Folder)
 
 
 @pytest.mark.parametrize(("late", "wait"), [(0, 0.0), (0.999, 0.0), (1.2, 1.0), (-0.4, 0.0)])
-def test_beside_whole_seconds_a_wait_is_in_whole_seconds_and_never_negative(folder: Folder, late: float, wait: float) -> None:
+def test_beside_whole_seconds_a_wait_is_in_whole_seconds_and_never_negative(
+    folder: Folder, late: float, wait: float
+) -> None:
     moment = TWO_O_CLOCK + timedelta(seconds=late)
-    folder.run(lambda appointment, _: appointment.appointments().add(an_appointment(id=ONE.id, end=TWO_O_CLOCK)))
-    folder.charge(ONE, origin=an_origin(published_at=moment, received_at=moment), charged_at=moment + timedelta(milliseconds=7))
+    folder.run(
+        lambda appointment, _: appointment.appointments().add(an_appointment(id=ONE.id, end=TWO_O_CLOCK))
+    )
+    folder.charge(
+        ONE,
+        origin=an_origin(published_at=moment, received_at=moment),
+        charged_at=moment + timedelta(milliseconds=7),
+    )
     (_, finished, published, received, charged) = traced(folder)["steps"]
     assert float(finished["waited_seconds"]) == 3600
     assert float(published["waited_seconds"]) == wait

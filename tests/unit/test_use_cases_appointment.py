@@ -77,7 +77,9 @@ async def only_fact(store: MemoryAppointments) -> Message:
 async def test_an_appointment_starts_now_at_the_clinics_price(clock: StandingClock) -> None:
     store, id_, physician, patient = MemoryAppointments(clock, 3), uuid4(), uuid4(), uuid4()
     started = await StartAppointment(store, clock, lambda: id_, Money("123.45"))(physician, patient)
-    assert started == Appointment(id=id_, physician_id=physician, patient_id=patient, price=Money("123.45"), start=ONE_O_CLOCK)
+    assert started == Appointment(
+        id=id_, physician_id=physician, patient_id=patient, price=Money("123.45"), start=ONE_O_CLOCK
+    )
     assert await FindAppointment(store)(id_) == started
     assert await store.oldest() is None
 
@@ -188,8 +190,15 @@ async def test_the_news_of_a_finished_one_is_found_with_how_far_it_was_told(cloc
     store = MemoryAppointments(clock, 3)
     finished, find = await a_finished_one(store), FindFinishedEvent(store, store)
     assert await find(finished.id) == (finished.finished_event, PublicationStatus(ONE_O_CLOCK))
-    await store.confirm([PublishResult(to_message(finished.finished_event), "log/1", TWO_O_CLOCK)] if finished.finished_event else [])
-    assert await find(finished.id) == (finished.finished_event, PublicationStatus(ONE_O_CLOCK, TWO_O_CLOCK, "log/1"))
+    await store.confirm(
+        [PublishResult(to_message(finished.finished_event), "log/1", TWO_O_CLOCK)]
+        if finished.finished_event
+        else []
+    )
+    assert await find(finished.id) == (
+        finished.finished_event,
+        PublicationStatus(ONE_O_CLOCK, TWO_O_CLOCK, "log/1"),
+    )
 
 
 async def test_there_is_no_news_of_what_is_not_finished_or_not_known(clock: StandingClock) -> None:

@@ -1,4 +1,6 @@
-"""What a person does with dead letters, on the memory store and on SQLite: each is charged once at most, and nothing is lost."""
+"""What a person does with dead letters, on the memory store and on SQLite: each is charged once at most, and
+nothing is lost.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -47,7 +49,13 @@ from clinic.domain.financial.ports import ChargeFilter, Charges
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments, Charged, PreviewCharges
 from clinic.domain.messaging.consumer import MAX_VALUE, Consumer
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup
+from clinic.domain.messaging.dead_letters import (
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetters,
+    HistoryEntry,
+    LetterGroup,
+)
 from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Subscription
 from clinic.domain.money import Money
@@ -85,14 +93,29 @@ class Accounting:
 
     @property
     def replaying(self) -> ReplayDeadLetters:
-        return ReplayDeadLetters(self.letters, cloudevents.message, from_message, self.charge, self.preview, self.clock, self.telemetry)
+        return ReplayDeadLetters(
+            self.letters,
+            cloudevents.message,
+            from_message,
+            self.charge,
+            self.preview,
+            self.clock,
+            self.telemetry,
+        )
 
-    async def replay(self, chosen: DeadLetterSelection = ALL, by: str = "anna", *, dry_run: bool = False) -> list[str]:
+    async def replay(
+        self, chosen: DeadLetterSelection = ALL, by: str = "anna", *, dry_run: bool = False
+    ) -> list[str]:
         """The sentence of each outcome."""
         return [each.sentence async for each in self.replaying(chosen, by, dry_run=dry_run)]
 
     async def discard(
-        self, chosen: DeadLetterSelection = ALL, reason: str = "a test", by: str = "bob", *, dry_run: bool = False
+        self,
+        chosen: DeadLetterSelection = ALL,
+        reason: str = "a test",
+        by: str = "bob",
+        *,
+        dry_run: bool = False,
     ) -> list[str]:
         """The sentence of each outcome."""
         return [each.sentence async for each in self.discarding(chosen, reason, by, dry_run=dry_run)]
@@ -101,7 +124,10 @@ class Accounting:
         return list(await self.charges.page(ChargeFilter(), 1000))
 
     async def kept(self) -> list[DeadLetter]:
-        return [await self.letters.get(each.position) for each in await self.letters.page(DeadLetterFilter(), 1000)]
+        return [
+            await self.letters.get(each.position)
+            for each in await self.letters.page(DeadLetterFilter(), 1000)
+        ]
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -109,17 +135,28 @@ async def financial(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     if request.param == "memory":
         yield Accounting(MemoryCharges(), MemoryDeadLetters())
         return
-    async with opened(SqliteFile(tmp_path / "financial.db", CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)) as file:
+    async with opened(
+        SqliteFile(tmp_path / "financial.db", CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)
+    ) as file:
         yield Accounting(SqliteCharges(file), SqliteDeadLetters(file))
 
 
-async def test_what_waits_is_listed_found_and_grouped_with_the_largest_group_first(financial: Accounting) -> None:
+async def test_what_waits_is_listed_found_and_grouped_with_the_largest_group_first(
+    financial: Accounting,
+) -> None:
     letters = [a_letter(position=f"log/{number}", group="many" if number else "few") for number in range(3)]
     await financial.letters.add(letters)
-    assert list(await ListDeadLetters(financial.letters)(DeadLetterFilter("waiting"), 2)) == [each.listed() for each in letters[:2]]
-    assert list(await ListDeadLetters(financial.letters)(DeadLetterFilter(), 2, "log/1")) == [each.listed() for each in letters[2:]]
+    assert list(await ListDeadLetters(financial.letters)(DeadLetterFilter("waiting"), 2)) == [
+        each.listed() for each in letters[:2]
+    ]
+    assert list(await ListDeadLetters(financial.letters)(DeadLetterFilter(), 2, "log/1")) == [
+        each.listed() for each in letters[2:]
+    ]
     assert await FindDeadLetter(financial.letters)("log/1") == letters[1]
-    assert [(each.group, each.waiting) for each in await GroupDeadLetters(financial.letters)()] == [("many", 2), ("few", 1)]
+    assert [(each.group, each.waiting) for each in await GroupDeadLetters(financial.letters)()] == [
+        ("many", 2),
+        ("few", 1),
+    ]
     with pytest.raises(NotFound):
         await FindDeadLetter(financial.letters)("log/9")
 
@@ -129,10 +166,23 @@ async def test_a_replay_after_the_fix_charges_once_and_notes_who_did_it(financia
     await financial.letters.add([a_letter_of(event, attempts=3, first_seen=ONE_O_CLOCK)])
     assert await financial.replay(DeadLetterSelection(position="log/1")) == ["charged 400.00"]
     (charge,), (letter,) = await financial.charged(), await financial.kept()
-    assert (charge.appointment_id, charge.total, charge.charged_at) == (event.appointment_id, Money("400.00"), TWO_O_CLOCK)
-    assert (charge.origin.position, charge.origin.published_at, charge.origin.attempts) == ("log/1", ONE_O_CLOCK, 4)
-    assert (letter.state, letter.history) == ("replayed", (HistoryEntry("replayed", "anna", TWO_O_CLOCK, "charged 400.00"),))
-    assert financial.telemetry.named("replayed") == [{"position": "log/1", "by": "anna", "note": "charged 400.00"}]
+    assert (charge.appointment_id, charge.total, charge.charged_at) == (
+        event.appointment_id,
+        Money("400.00"),
+        TWO_O_CLOCK,
+    )
+    assert (charge.origin.position, charge.origin.published_at, charge.origin.attempts) == (
+        "log/1",
+        ONE_O_CLOCK,
+        4,
+    )
+    assert (letter.state, letter.history) == (
+        "replayed",
+        (HistoryEntry("replayed", "anna", TWO_O_CLOCK, "charged 400.00"),),
+    )
+    assert financial.telemetry.named("replayed") == [
+        {"position": "log/1", "by": "anna", "note": "charged 400.00"}
+    ]
 
 
 async def test_a_replay_of_what_is_charged_changes_no_charge(financial: Accounting) -> None:
@@ -147,11 +197,16 @@ async def test_a_replay_of_what_is_charged_changes_no_charge(financial: Accounti
     assert [(each.event, each.by) for each in letter.history] == [("replayed", "anna"), ("replayed", "bob")]
 
 
-async def test_a_letter_that_says_something_else_than_the_charge_changes_nothing_and_that_is_told(financial: Accounting) -> None:
+async def test_a_letter_that_says_something_else_than_the_charge_changes_nothing_and_that_is_told(
+    financial: Accounting,
+) -> None:
     event = an_event()
     later = replace(event, price=Money("1.00"))
     await financial.letters.add([a_letter_of(event, "log/1"), a_letter_of(later, "log/2")])
-    assert await financial.replay(dry_run=True) == ["charged 400.00", "charged 2.00"]  # each as things are now
+    assert await financial.replay(dry_run=True) == [
+        "charged 400.00",
+        "charged 2.00",
+    ]  # each as things are now
     assert await financial.replay() == ["charged 400.00", "differs from its charge: 400.00"]
     assert [charge.total for charge in await financial.charged()] == [Money("400.00")]
     assert [letter.state for letter in await financial.kept()] == ["replayed", "replayed"]
@@ -167,7 +222,9 @@ async def test_a_letter_that_says_something_else_than_the_charge_changes_nothing
     ],
     ids=["data", "no type", "version", "cut"],
 )
-async def test_what_fails_again_waits_on_with_the_reason(financial: Accounting, changes: dict[str, Any], reason: str) -> None:
+async def test_what_fails_again_waits_on_with_the_reason(
+    financial: Accounting, changes: dict[str, Any], reason: str
+) -> None:
     await financial.letters.add([letter := a_letter_of(an_event(), **changes)])
     for _ in range(2):
         (sentence,) = await financial.replay()
@@ -182,7 +239,9 @@ async def test_what_fails_again_waits_on_with_the_reason(financial: Accounting, 
 
 async def test_what_cannot_be_charged_fails_again_and_the_rest_goes_on(financial: Accounting) -> None:
     beyond = an_event(price=Money("9999999999999.99"))
-    await financial.letters.add([a_letter_of(an_event(), "log/1"), a_letter_of(beyond, "log/2"), a_letter_of(an_event(), "log/3")])
+    await financial.letters.add(
+        [a_letter_of(an_event(), "log/1"), a_letter_of(beyond, "log/2"), a_letter_of(an_event(), "log/3")]
+    )
     sentences = await financial.replay()
     assert [sentences[0], sentences[2]] == ["charged 400.00"] * 2
     assert "no amount of money" in sentences[1]
@@ -193,7 +252,10 @@ async def test_what_is_not_for_accounting_is_replayed_with_nothing_to_charge(fin
     other = "clinic.appointment.moved.v1"
     await financial.letters.add([a_letter_of(an_event(), headers=(("ce_type", other.encode()),), type=other)])
     assert await financial.replay() == [f"nothing to charge: {other} is not for accounting"]
-    assert ([letter.state for letter in await financial.kept()], await financial.charged()) == (["replayed"], [])
+    assert ([letter.state for letter in await financial.kept()], await financial.charged()) == (
+        ["replayed"],
+        [],
+    )
 
 
 async def test_a_dry_run_tells_the_same_and_writes_nothing(financial: Accounting) -> None:
@@ -209,16 +271,24 @@ async def test_a_dry_run_tells_the_same_and_writes_nothing(financial: Accounting
     before, charges, telemetry = await financial.kept(), await financial.charged(), list(financial.telemetry)
     foreseen = await financial.replay(dry_run=True)
     assert await financial.discard(dry_run=True) == ["discarded: a test"] * 5
-    assert (await financial.kept(), await financial.charged(), list(financial.telemetry)) == (before, charges, telemetry)
+    assert (await financial.kept(), await financial.charged(), list(financial.telemetry)) == (
+        before,
+        charges,
+        telemetry,
+    )
     assert await financial.replay() == foreseen
 
 
-async def test_all_are_those_that_wait_however_many_in_the_order_of_their_positions(financial: Accounting) -> None:
+async def test_all_are_those_that_wait_however_many_in_the_order_of_their_positions(
+    financial: Accounting,
+) -> None:
     count = 2 * PAGE_SIZE + 1
     await financial.letters.add([a_letter_of(an_event(), f"log/{number:03}") for number in range(count)])
     assert await financial.discard(DeadLetterSelection(position="log/007")) == ["discarded: a test"]
     outcomes = [each async for each in financial.replaying(ALL, "anna")]
-    assert [each.position for each in outcomes] == [f"log/{number:03}" for number in range(count) if number != 7]
+    assert [each.position for each in outcomes] == [
+        f"log/{number:03}" for number in range(count) if number != 7
+    ]
     assert len(await financial.charged()) == count - 1
     assert await financial.replay() == []
 
@@ -237,11 +307,18 @@ async def test_a_group_is_replayed_or_discarded_without_the_others(financial: Ac
 
 
 @pytest.mark.parametrize("limit", [1, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE])
-async def test_some_at_a_time_lead_through_all_also_where_they_fail_again(financial: Accounting, limit: int) -> None:
+async def test_some_at_a_time_lead_through_all_also_where_they_fail_again(
+    financial: Accounting, limit: int
+) -> None:
     positions = [f"log/{number:03}" for number in range(2 * PAGE_SIZE + 2)]
     await financial.letters.add([a_letter(position=position) for position in positions])
     seen: list[str] = []
-    while some := [each async for each in financial.replaying(DeadLetterSelection(limit=limit, after=seen[-1] if seen else ""), "anna")]:
+    while some := [
+        each
+        async for each in financial.replaying(
+            DeadLetterSelection(limit=limit, after=seen[-1] if seen else ""), "anna"
+        )
+    ]:
         assert len(some) <= limit
         seen += [each.position for each in some]
     assert seen == positions
@@ -250,7 +327,10 @@ async def test_some_at_a_time_lead_through_all_also_where_they_fail_again(financ
 async def test_one_can_be_replayed_whatever_its_state(financial: Accounting) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     assert await financial.discard() == ["discarded: a test"]
-    assert (await financial.replay(), await financial.replay(DeadLetterSelection(position="log/1"))) == ([], ["charged 400.00"])
+    assert (await financial.replay(), await financial.replay(DeadLetterSelection(position="log/1"))) == (
+        [],
+        ["charged 400.00"],
+    )
     (letter,) = await financial.kept()
     assert (letter.state, [each.event for each in letter.history]) == ("replayed", ["discarded", "replayed"])
 
@@ -260,7 +340,9 @@ async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(finan
     assert await financial.discard(reason="sent by a test", by="bob") == ["discarded: sent by a test"]
     handling = HistoryEntry("discarded", "bob", TWO_O_CLOCK, "sent by a test")
     assert await financial.kept() == [replace(letter, state="discarded", history=(handling,))]
-    assert financial.telemetry.named("discarded") == [{"position": "log/1", "by": "bob", "note": "sent by a test"}]
+    assert financial.telemetry.named("discarded") == [
+        {"position": "log/1", "by": "bob", "note": "sent by a test"}
+    ]
 
 
 async def test_what_was_handled_before_is_not_discarded_and_that_is_told(financial: Accounting) -> None:
@@ -268,7 +350,9 @@ async def test_what_was_handled_before_is_not_discarded_and_that_is_told(financi
     await financial.replay()
     before = await financial.kept()
     for dry_run in (True, False):
-        assert await financial.discard(DeadLetterSelection(position="log/1"), dry_run=dry_run) == ["handled already: replayed by anna"]
+        assert await financial.discard(DeadLetterSelection(position="log/1"), dry_run=dry_run) == [
+            "handled already: replayed by anna"
+        ]
     assert await financial.kept() == before
 
 
@@ -282,7 +366,10 @@ async def test_without_a_reason_or_a_name_nothing_is_done(financial: Accounting,
 
 
 async def test_a_position_that_there_is_not_is_not_found(financial: Accounting) -> None:
-    for attempt in (financial.replay(DeadLetterSelection(position="log/1")), financial.discard(DeadLetterSelection(position="log/1"))):
+    for attempt in (
+        financial.replay(DeadLetterSelection(position="log/1")),
+        financial.discard(DeadLetterSelection(position="log/1")),
+    ):
         with pytest.raises(NotFound, match="log/1"):
             await attempt
 
@@ -327,10 +414,14 @@ async def test_a_replay_that_was_charged_and_could_not_be_noted_can_be_repeated(
     assert [letter.state for letter in await financial.kept()] == ["replayed"]
 
 
-async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites_nothing(financial: Accounting) -> None:
+async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites_nothing(
+    financial: Accounting,
+) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     quicker = a_history_entry(event="discarded", by="bob", note="a test")
-    financial.letters = FragileDeadLetters(financial.letters, Fault("none", "before", Unavailable()), [quicker])
+    financial.letters = FragileDeadLetters(
+        financial.letters, Fault("none", "before", Unavailable()), [quicker]
+    )
     assert await financial.replay() == ["handled already: discarded by bob meanwhile; here: charged 400.00"]
     (letter,) = await financial.kept()
     assert (letter.state, letter.history) == ("discarded", (quicker,))
@@ -339,23 +430,31 @@ async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites
 
 async def test_who_discards_what_somebody_has_just_replayed_is_told_so(financial: Accounting) -> None:
     await financial.letters.add([a_letter_of(an_event())])
-    fragile = FragileDeadLetters(financial.letters, Fault("none", "before", Unavailable()), [a_history_entry()])
+    fragile = FragileDeadLetters(
+        financial.letters, Fault("none", "before", Unavailable()), [a_history_entry()]
+    )
     financial.discarding = DiscardDeadLetters(fragile, financial.clock, financial.telemetry)
     assert await financial.discard() == ["handled already: replayed by anna"]
     (letter,) = await financial.kept()
     assert (letter.state, letter.history) == ("replayed", (a_history_entry(),))
 
 
-async def test_a_failure_that_somebody_noted_meanwhile_keeps_nobody_from_noting_more(financial: Accounting) -> None:
+async def test_a_failure_that_somebody_noted_meanwhile_keeps_nobody_from_noting_more(
+    financial: Accounting,
+) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     failed = a_history_entry(event="failed again", by="bob")
-    financial.letters = FragileDeadLetters(financial.letters, Fault("none", "before", Unavailable()), [failed])
+    financial.letters = FragileDeadLetters(
+        financial.letters, Fault("none", "before", Unavailable()), [failed]
+    )
     assert await financial.replay() == ["charged 400.00"]
     (letter,) = await financial.kept()
     assert (letter.state, [each.by for each in letter.history]) == ("replayed", ["bob", "anna"])
 
 
-async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_are_told(financial: Accounting) -> None:
+async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_are_told(
+    financial: Accounting,
+) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     both_have_read = asyncio.Barrier(2)
 
@@ -366,7 +465,13 @@ async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_
         return charged
 
     replaying = ReplayDeadLetters(
-        financial.letters, cloudevents.message, from_message, charge, financial.preview, financial.clock, financial.telemetry
+        financial.letters,
+        cloudevents.message,
+        from_message,
+        charge,
+        financial.preview,
+        financial.clock,
+        financial.telemetry,
     )
 
     async def replay(by: str) -> Outcome:
@@ -375,7 +480,10 @@ async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_
 
     outcomes = await asyncio.gather(replay("anna"), replay("bob"))
     assert len(await financial.charged()) == 1
-    assert sorted(what for what, _ in financial.telemetry if "charged" in what) == ["already charged", "charged"]
+    assert sorted(what for what, _ in financial.telemetry if "charged" in what) == [
+        "already charged",
+        "charged",
+    ]
     (letter,) = await financial.kept()
     (handling,) = letter.history
     lost = [each for each in outcomes if each.outcome == "handled already"]
@@ -401,7 +509,9 @@ class Insisting(Subscription):
         self.acknowledged.set()
 
 
-async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_over_charge_each_once(financial: Accounting) -> None:
+async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_over_charge_each_once(
+    financial: Accounting,
+) -> None:
     mended = asyncio.Event()
 
     def read_once_it_is_mended(message: Message) -> AppointmentFinished | None:
@@ -413,16 +523,26 @@ async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_o
     await MemoryPublisher(financial.log, now).publish(messages)
     subscription = Insisting(MemorySubscription(financial.log, "financial", now), times=30)
     consumer = Consumer(
-        subscription, read_once_it_is_mended, financial.charge, financial.letters, financial.clock, NoWait(), financial.telemetry
+        subscription,
+        read_once_it_is_mended,
+        financial.charge,
+        financial.letters,
+        financial.clock,
+        NoWait(),
+        financial.telemetry,
     )
     async with running(consumer.run()):
         await financial.telemetry.seen("dead-lettered", 3)
         mended.set()
         chosen = [DeadLetterSelection(position=f"memory/{number}") for number in (0, 1, 2)]
-        sentences = await asyncio.gather(financial.replay(ALL), *(financial.replay(each, "bob") for each in chosen))
+        sentences = await asyncio.gather(
+            financial.replay(ALL), *(financial.replay(each, "bob") for each in chosen)
+        )
         await subscription.acknowledged.wait()
     assert not [each for some in sentences for each in some if "failed" in each]
-    assert {str(charge.appointment_id) for charge in await financial.charged()} == {message.subject for message in messages}
+    assert {str(charge.appointment_id) for charge in await financial.charged()} == {
+        message.subject for message in messages
+    }
     assert len(financial.telemetry.named("charged")) == 3
     assert financial.telemetry.named("differs from its charge") == []
     assert [letter.state for letter in await financial.kept()] == ["replayed"] * 3

@@ -33,17 +33,24 @@ def whats(telemetry: Noticed) -> list[str]:
     return [what for what, _ in telemetry]
 
 
-async def test_every_finished_appointment_is_charged(charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed) -> None:
+async def test_every_finished_appointment_is_charged(
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
+) -> None:
     events = [an_event(), an_event()]
     await charge([received(event) for event in events])
     for event in events:
         kept = await charges.get(event.appointment_id)
         assert (kept.total, kept.charged_at, kept.origin) == (Money("400.00"), TWO_O_CLOCK, an_origin())
-    expected = [{"event_id": str(event.id), "appointment_id": str(event.appointment_id), "total": "400.00"} for event in events]
+    expected = [
+        {"event_id": str(event.id), "appointment_id": str(event.appointment_id), "total": "400.00"}
+        for event in events
+    ]
     assert telemetry.named("charged") == expected
 
 
-async def test_a_fact_that_is_told_again_changes_nothing(charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed) -> None:
+async def test_a_fact_that_is_told_again_changes_nothing(
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
+) -> None:
     event = an_event()
     await charge([received(event, position="log/1")])
     await charge([received(event, position="log/2")])
@@ -70,7 +77,11 @@ async def test_a_later_fact_that_differs_is_noticed_and_never_applied(
         await charge([received(event) for event in batch])
     assert (await charges.get(first.appointment_id)).total == Money("400.00")
     assert whats(telemetry) == ["charged", "differs from its charge"]
-    assert telemetry[1][1] == {"event_id": str(first.id), "appointment_id": str(first.appointment_id), "total": "400.00"}
+    assert telemetry[1][1] == {
+        "event_id": str(first.id),
+        "appointment_id": str(first.appointment_id),
+        "total": "400.00",
+    }
 
 
 async def test_a_batch_with_one_that_cannot_be_charged_is_refused_and_charges_nothing(
@@ -89,7 +100,9 @@ async def test_a_charge_is_found_at_once_or_not_at_all(charges: MemoryCharges) -
         await FindCharge(charges)(uuid4())
 
 
-async def test_who_waits_for_a_charge_gets_it_when_it_comes(charges: MemoryCharges, charge: ChargeAppointments) -> None:
+async def test_who_waits_for_a_charge_gets_it_when_it_comes(
+    charges: MemoryCharges, charge: ChargeAppointments
+) -> None:
     event = an_event()
     waiting = asyncio.create_task(FindCharge(charges)(event.appointment_id, timeout=10))
     await asyncio.sleep(0)

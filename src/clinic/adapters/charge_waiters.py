@@ -16,7 +16,8 @@ MIN_WAIT = 0.01
 
 
 class ChargeWaiters:
-    """A charge made in this process wakes its waiters at once; for those that others make, all share one look-up.
+    """A charge made in this process wakes its waiters at once; for those that others make, all share one
+    look-up.
 
     Costs nothing while nobody waits. `find` answers the charges there are among many ids.
     """
@@ -73,7 +74,9 @@ class ChargeWaiters:
                 try:
                     self._wake(await self._find(list(ids)))
                     self._trouble = None
-                except NotNow as problem:  # the next look-up may find the store again; each waiter has its own bound
+                except (
+                    NotNow
+                ) as problem:  # the next look-up may find the store again; each waiter has its own bound
                     self._trouble = problem
                 with suppress(TimeoutError):  # who comes meanwhile is not kept waiting
                     await asyncio.wait_for(self._came.wait(), LOOKUP_INTERVAL)

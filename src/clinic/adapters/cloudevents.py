@@ -1,6 +1,7 @@
 """What the transports share: a message as CloudEvents 1.0 headers and a value, and back.
 
-Written in binary mode (the value is the data); read in binary and in structured mode (the value is the whole event).
+Written in binary mode (the value is the data); read in binary and in structured mode (the value is the whole
+event).
 See the Kafka protocol binding of CloudEvents 1.0.2.
 """
 
@@ -49,8 +50,16 @@ def message(key: bytes | None, headers: Headers, value: bytes | None) -> Message
 def _structured(key: bytes | None, value: bytes | None) -> Message:
     try:
         event = msgspec.json.decode(value or b"", type=dict[str, msgspec.Raw])
-        attributes = {name: msgspec.json.decode(raw) for name, raw in event.items() if name not in ("data", "data_base64")}
-        data = bytes(event["data"]) if "data" in event else msgspec.json.decode(event.get("data_base64", b'""'), type=bytes)
+        attributes = {
+            name: msgspec.json.decode(raw)
+            for name, raw in event.items()
+            if name not in ("data", "data_base64")
+        }
+        data = (
+            bytes(event["data"])
+            if "data" in event
+            else msgspec.json.decode(event.get("data_base64", b'""'), type=bytes)
+        )
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return _message(key, {}, value)
     return _message(key, attributes, data)

@@ -13,12 +13,18 @@ Outcome = TypeVar("Outcome")
 class GroupCommit(Generic[Operation, Outcome]):
     """While one write is under way, the next gathers; nobody waits on a timer.
 
-    `write` takes a group and answers one outcome for each operation, in order; an outcome that is an error is raised
-    to its own caller. When `write` itself raises, every caller of the group gets that error: none knows its outcome.
+    `write` takes a group and answers one outcome for each operation, in order; an outcome that is an error is
+    raised
+    to its own caller. When `write` itself raises, every caller of the group gets that error: none knows its
+    outcome.
     A caller that is cancelled leaves the write and the others alone.
     """
 
-    def __init__(self, write: Callable[[Sequence[Operation]], Awaitable[Sequence[Outcome | ClinicError]]], limit: int = 1000) -> None:
+    def __init__(
+        self,
+        write: Callable[[Sequence[Operation]], Awaitable[Sequence[Outcome | ClinicError]]],
+        limit: int = 1000,
+    ) -> None:
         self._write, self._limit = write, limit
         self._gathering: list[tuple[Operation, asyncio.Future[Outcome]]] = []
         self._writer: asyncio.Task[None] | None = None

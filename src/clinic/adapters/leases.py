@@ -10,7 +10,8 @@ from clinic.domain.messaging.messages import ClaimedMessage, Message
 class Leases:
     """Hands each unpublished fact to one caller for `seconds`, waiting where there is none to hand.
 
-    They live in memory: the store belongs to one process, and with the process its relay has died too, so that
+    They live in memory: the store belongs to one process, and with the process its relay has died too, so
+    that
     whoever opens the store next finds everything free at once.
     """
 
@@ -28,8 +29,12 @@ class Leases:
         for each in ids:
             self._until.pop(each, None)
 
-    async def claim(self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int) -> Sequence[ClaimedMessage]:
-        """Up to `limit` facts that nobody holds; `unpublished(n)` answers the n oldest of all, held or not."""
+    async def claim(
+        self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int
+    ) -> Sequence[ClaimedMessage]:
+        """Up to `limit` facts that nobody holds; `unpublished(n)` answers the n oldest of all, held or
+        not.
+        """
         while True:
             self._saved.clear()
             now = monotonic()

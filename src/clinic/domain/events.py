@@ -31,17 +31,23 @@ class AppointmentFinished(Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> UUID:
-        """The same whenever the fact is republished: UUIDv5 (RFC 9562) of the appointment's id and the event's type."""
+        """The same whenever the fact is republished: UUIDv5 (RFC 9562) of the appointment's id and the
+        event's type.
+        """
         return uuid5(self.appointment_id, FINISHED_V1)
 
 
 def event_ids(appointment_id: UUID) -> tuple[str, ...]:
-    """The ids of an appointment's own events, in every version: whatever else is about it comes from somebody else."""
+    """The ids of an appointment's own events, in every version: whatever else is about it comes from somebody
+    else.
+    """
     return tuple(str(uuid5(appointment_id, version)) for version in VERSIONS)
 
 
 class _FinishedV1(Struct, kw_only=True):
-    """The data as it travels: a money string with two decimals, RFC 3339 times. Fields it does not know are ignored."""
+    """The data as it travels: a money string with two decimals, RFC 3339 times. Fields it does not know are
+    ignored.
+    """
 
     appointment_id: UUID
     physician_id: UUID
@@ -79,7 +85,8 @@ def to_message(event: AppointmentFinished) -> Message:
 def from_message(message: Message) -> AppointmentFinished | None:
     """The fact in a message; None for another type of event and for a message without a value (a tombstone).
 
-    Raises `Unreadable`, also for a version of this event that is not known here: ignoring it would lose a charge.
+    Raises `Unreadable`, also for a version of this event that is not known here: ignoring it would lose a
+    charge.
     """
     if message.data is None:
         return None

@@ -15,7 +15,8 @@ LIMIT: Final = 10**15
 class Money:
     """An amount of the clinic's currency: 0.00 or more, in whole cents.
 
-    Raises `Unreadable` for what is no such amount: not a number, infinite, negative, a fraction of a cent, too large.
+    Raises `Unreadable` for what is no such amount: not a number, infinite, negative, a fraction of a cent,
+    too large.
 
     >>> Money("200") * Fraction(13, 12)
     Money('216.67')
@@ -27,7 +28,10 @@ class Money:
     def __init__(self, amount: str | Decimal) -> None:
         cents = _cents(amount)
         if cents is None:
-            raise Unreadable(f"{str(amount)[:40]!r} is no amount of money: write it like 200.00, without fractions of a cent")
+            raise Unreadable(
+                f"{str(amount)[:40]!r} is no amount of money: write it like 200.00, without "
+                f"fractions of a cent"
+            )
         self.cents = cents
 
     @classmethod

@@ -12,11 +12,21 @@ from clinic.domain.money import Money
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened on the way from an appointment to its charge.
 
-    `at` is in whole seconds for `started` and `finished`, else in milliseconds. `position` is a place in the transport.
+    `at` is in whole seconds for `started` and `finished`, else in milliseconds. `position` is a place in the
+    transport.
     """
 
     event: Literal[
-        "started", "finished", "saved", "published", "received", "charged", "dead-lettered", "replayed", "failed again", "discarded"
+        "started",
+        "finished",
+        "saved",
+        "published",
+        "received",
+        "charged",
+        "dead-lettered",
+        "replayed",
+        "failed again",
+        "discarded",
     ]
     at: datetime
     position: str | None = None
@@ -27,7 +37,8 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Trace(Struct, frozen=True):
-    """What one context knows of the way to a charge: its steps, what it waits for there, and a sentence about that.
+    """What one context knows of the way to a charge: its steps, what it waits for there, and a sentence about
+    that.
 
     `waits_for` is None where it does not wait there, and is not at its end either.
     """

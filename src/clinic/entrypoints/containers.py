@@ -110,7 +110,9 @@ class AppointmentContainer(DeclarativeContainer):
         Selector(settings.provided.transport, sqlite=publisher, kafka=publisher, memory=Object(None)),
     )
 
-    start_appointment = Singleton(StartAppointment, appointments, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price)
+    start_appointment = Singleton(
+        StartAppointment, appointments, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price
+    )
     finish_appointment = Singleton(FinishAppointment, appointments, clock, telemetry)
     find_appointment = Singleton(FindAppointment, appointments)
     list_appointments = Singleton(ListAppointments, appointments)
@@ -129,7 +131,9 @@ class FinancialContainer(DeclarativeContainer):
     pause = Object(asyncio.sleep)
     telemetry = Singleton(LoggingTelemetry, "financial")
 
-    file = Singleton(SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)
+    file = Singleton(
+        SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING
+    )
     database = Singleton(_mongo, settings, "financial")
     storage = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
     charges = Selector(
@@ -153,7 +157,16 @@ class FinancialContainer(DeclarativeContainer):
     )
     policy = Callable(POLICIES.__getitem__, settings.provided.pricing)
     charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, telemetry)
-    consumer = Singleton(Consumer, subscription, Object(events.from_message), charge_appointments, dead_letters, clock, pause, telemetry)
+    consumer = Singleton(
+        Consumer,
+        subscription,
+        Object(events.from_message),
+        charge_appointments,
+        dead_letters,
+        clock,
+        pause,
+        telemetry,
+    )
     resources = List(
         Selector(settings.provided.store, sqlite=file, mongo=charges, memory=Object(None)),
         Selector(settings.provided.store, sqlite=Object(None), mongo=dead_letters, memory=Object(None)),

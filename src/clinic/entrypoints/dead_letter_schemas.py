@@ -1,4 +1,6 @@
-"""How dead letters look to machines, over HTTP and from the command. Large values are cut: a letter may have a mebibyte."""
+"""How dead letters look to machines, over HTTP and from the command. Large values are cut: a letter may have
+a mebibyte.
+"""
 
 from typing import Annotated, Literal
 
@@ -15,11 +17,25 @@ MAX_HEADERS_SHOWN = 100
 MAX_TEXT_SHOWN = 2000
 
 Position = Annotated[
-    str, Meta(description="Where the transport kept the message; names the letter.", examples=["clinic.appointments/0/17"])
+    str,
+    Meta(
+        description="Where the transport kept the message; names the letter.",
+        examples=["clinic.appointments/0/17"],
+    ),
 ]
-About = Annotated[str, Meta(description="The appointment, as far as could be read.", examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"])]
+About = Annotated[
+    str,
+    Meta(
+        description="The appointment, as far as could be read.",
+        examples=["84ab6121-c4a8-4684-8cc2-b03024ec0f1d"],
+    ),
+]
 Group = Annotated[
-    str, Meta(description="The same for reasons that differ only in ids, numbers, dates and the like.", examples=["9c1185a5"])
+    str,
+    Meta(
+        description="The same for reasons that differ only in ids, numbers, dates and the like.",
+        examples=["9c1185a5"],
+    ),
 ]
 Reason = Annotated[str, Meta(examples=["the message names no event type"])]
 State = Annotated[Literal["waiting", "replayed", "discarded"], Meta(examples=["waiting"])]
@@ -27,7 +43,9 @@ Count = Annotated[int, Meta(ge=0, examples=[1])]
 
 
 class BytesResponse(Struct, frozen=True):
-    """Some bytes: as text where they are UTF-8, else in hexadecimal digits; `cut` where `length` bytes are more than are shown."""
+    """Some bytes: as text where they are UTF-8, else in hexadecimal digits; `cut` where `length` bytes are
+    more than are shown.
+    """
 
     encoding: Literal["text", "hex"]
     content: str
@@ -79,7 +97,9 @@ class DeadLetterDetails(DeadLetterResponse, frozen=True):
 
 
 class GroupResponse(Struct, frozen=True):
-    """The letters of one group: how many in which state, one of their reasons, the first and the last sight of any."""
+    """The letters of one group: how many in which state, one of their reasons, the first and the last sight
+    of any.
+    """
 
     group: Group
     waiting: Count
@@ -96,7 +116,13 @@ class OutcomeResponse(Struct, frozen=True):
     position: Position
     about: About
     outcome: Literal[
-        "charged", "already charged", "differs from its charge", "nothing to charge", "failed again", "discarded", "handled already"
+        "charged",
+        "already charged",
+        "differs from its charge",
+        "nothing to charge",
+        "failed again",
+        "discarded",
+        "handled already",
     ]
     note: Annotated[str, Meta(examples=["400.00"])]
     sentence: Annotated[str, Meta(examples=["charged 400.00"])]

@@ -63,8 +63,12 @@ class Lifecycle:
             stopped.cancel()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, resources: Sequence[Resource | None], loop: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-        """Open, run the loop behind the service; at the end, let it end its batch and close in the reverse order."""
+    async def lifespan(
+        self, resources: Sequence[Resource | None], loop: Callable[[], Coroutine[Any, Any, None]]
+    ) -> AsyncIterator[None]:
+        """Open, run the loop behind the service; at the end, let it end its batch and close in the reverse
+        order.
+        """
         try:
             async with contextlib.AsyncExitStack() as stack:
                 for resource in resources:
@@ -172,12 +176,16 @@ def _bound(host: str, port: int, variable: str) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise Misconfigured(f"{host} is no address of this machine: {error.strerror}. Set {variable}_HOST") from error
+        raise Misconfigured(
+            f"{host} is no address of this machine: {error.strerror}. Set {variable}_HOST"
+        ) from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen()
     except OSError as error:
         listening.close()
-        raise Misconfigured(f"{host}:{port} cannot be used: {error.strerror}. Set {variable}_HOST or {variable}_PORT") from error
+        raise Misconfigured(
+            f"{host}:{port} cannot be used: {error.strerror}. Set {variable}_HOST or {variable}_PORT"
+        ) from error
     return listening

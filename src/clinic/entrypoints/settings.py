@@ -46,16 +46,24 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def load(environment: Mapping[str, str]) -> Settings:
-    """The settings that these variables make; an empty one counts as unset. Raises `Misconfigured`, naming the variable."""
+    """The settings that these variables make; an empty one counts as unset. Raises `Misconfigured`, naming
+    the variable.
+    """
     fields = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
     given = {name: text for name, text in environment.items() if name in fields and text}
-    return Settings(**{fields[name].name: _value(name, text, fields[name].type) for name, text in given.items()})
+    return Settings(
+        **{fields[name].name: _value(name, text, fields[name].type) for name, text in given.items()}
+    )
 
 
 def unknown(environment: Mapping[str, str]) -> list[str]:
     """The variables that look like settings and are none: misspelt, most likely."""
     known = {PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)}
-    return sorted(name for name in environment if name.startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known)
+    return sorted(
+        name
+        for name in environment
+        if name.startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known
+    )
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
@@ -65,7 +73,9 @@ def _value(name: str, text: str, kind: Any) -> Any:
         return msgspec.convert(text, kind, strict=False, dec_hook=_read)
     except (msgspec.ValidationError, Refused) as error:
         if kind is Token:  # a secret, or what was meant to be one, is not repeated
-            raise Misconfigured(f"{name} cannot be used: give at least 16 characters, or none to do without") from None
+            raise Misconfigured(
+                f"{name} cannot be used: give at least 16 characters, or none to do without"
+            ) from None
         raise Misconfigured(f"{name}={text} cannot be used: {_choices(kind) or error}") from error
 
 
@@ -74,7 +84,9 @@ def _options(name: str, text: str, kind: Any) -> Any:
         return msgspec.json.decode(text, type=kind)
     except msgspec.DecodeError:
         # Neither the text nor the decoder's words are repeated: options may hold secrets.
-        raise Misconfigured(f'{name} cannot be used: write a JSON object of texts, like {{"security.protocol": "SSL"}}') from None
+        raise Misconfigured(
+            f'{name} cannot be used: write a JSON object of texts, like {{"security.protocol": "SSL"}}'
+        ) from None
 
 
 def _read(kind: type, text: str) -> Any:

@@ -49,13 +49,17 @@ class LoggingTelemetry(Telemetry):
 
 def configure_logging(settings: Settings) -> None:
     """Readable lines for a terminal, or a JSON object a line; to standard error."""
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what it has to say, the apps say in their own words
+    logging.getLogger("uvicorn.error").setLevel(
+        logging.CRITICAL
+    )  # what it has to say, the apps say in their own words
     shape: list[structlog.types.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
         else [
             _plain_details,
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=18, exception_formatter=structlog.dev.plain_traceback),
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), pad_event_to=18, exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
     )
     structlog.configure(
@@ -75,5 +79,11 @@ def _plain_details(_: object, __: str, event: structlog.typing.EventDict) -> str
 
 
 def plain(text: str) -> str:
-    """The text with all that a terminal might obey, and line ends, written out: a stranger may have written it."""
-    return text if text.isprintable() else "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    """The text with all that a terminal might obey, and line ends, written out: a stranger may have written
+    it.
+    """
+    return (
+        text
+        if text.isprintable()
+        else "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+    )

@@ -31,7 +31,9 @@ Client = TypeVar("Client")
 
 
 class KafkaConfig(Struct, frozen=True, kw_only=True):
-    """A topic on a cluster. `options` go to every client as they are (TLS, SASL, …); they may hold secrets."""
+    """A topic on a cluster. `options` go to every client as they are (TLS, SASL, …); they may hold
+    secrets.
+    """
 
     servers: str
     topic: str
@@ -41,18 +43,34 @@ class KafkaConfig(Struct, frozen=True, kw_only=True):
     protocol: str
     options: Mapping[str, str]
 
-    def client(self, kind: Callable[[dict[str, Any]], Client], required: Mapping[str, Any] | None = None, **defaults: Any) -> Client:
-        """A client. What is `required` cannot be set by options. Raises `Misconfigured`, without repeating a value."""
+    def client(
+        self,
+        kind: Callable[[dict[str, Any]], Client],
+        required: Mapping[str, Any] | None = None,
+        **defaults: Any,
+    ) -> Client:
+        """A client. What is `required` cannot be set by options. Raises `Misconfigured`, without repeating a
+        value.
+        """
         required = required or {}
         if taken := sorted(required.keys() & self.options.keys()):
-            raise Misconfigured(f"CLINIC_KAFKA_OPTIONS cannot set {', '.join(taken)}: what is promised here rests on it")
+            raise Misconfigured(
+                f"CLINIC_KAFKA_OPTIONS cannot set {', '.join(taken)}: what is promised here rests on it"
+            )
         own = {"bootstrap.servers": self.servers, "client.id": "clinic", "log_level": 2}
-        configuration = own | {name.replace("_", "."): value for name, value in defaults.items()} | dict(self.options) | dict(required)
+        configuration = (
+            own
+            | {name.replace("_", "."): value for name, value in defaults.items()}
+            | dict(self.options)
+            | dict(required)
+        )
         try:
             return kind(configuration)
         except (KafkaException, TypeError, ValueError) as error:
             names = ", ".join(name for name in self.options if name in str(error)) or "one of them"
-            raise Misconfigured(f"CLINIC_KAFKA_OPTIONS cannot be used: Kafka's client does not take {names}") from None
+            raise Misconfigured(
+                f"CLINIC_KAFKA_OPTIONS cannot be used: Kafka's client does not take {names}"
+            ) from None
 
 
 def place(record: Record) -> tuple[int, int]:
@@ -89,29 +107,45 @@ def make_topic(kafka: KafkaConfig, telemetry: Telemetry) -> None:
         if reason.code() not in REFUSALS:
             raise Unavailable(f"Kafka at {kafka.servers} does not answer: {reason.str()}") from error
         raise Misconfigured(
-            f"the topic {kafka.topic} is missing and cannot be made ({reason.str()}): make it with {kafka.partitions} partitions, "
+            f"the topic {kafka.topic} is missing and cannot be made ({reason.str()}): make it with "
+            f"{kafka.partitions} partitions, "
             f"replication {kafka.replication} and {_wanted(kafka)}, or allow this client to"
         ) from error
 
 
 def _wanted(kafka: KafkaConfig) -> dict[str, str]:
-    safe = {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"} if kafka.replication >= SAFE_REPLICATION else {}
+    safe = (
+        {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
+        if kafka.replication >= SAFE_REPLICATION
+        else {}
+    )
     return {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", **safe}
 
 
-def _warn_of_weakness(admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, telemetry: Telemetry) -> None:
+def _warn_of_weakness(
+    admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, telemetry: Telemetry
+) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, kafka.topic)
     try:
         found = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT)[resource].result()
     except KafkaException:
         return  # not allowed to look: then it is not ours to judge either
     wanted = _wanted(kafka)
-    weak = {name: found[name].value for name, value in wanted.items() if name in found and _is_weaker(name, found[name].value, value)}
+    weak = {
+        name: found[name].value
+        for name, value in wanted.items()
+        if name in found and _is_weaker(name, found[name].value, value)
+    }
     replication = min((len(partition.replicas) for partition in topic.partitions.values()), default=0)
     if replication < kafka.replication:
         weak["replication"], wanted["replication"] = str(replication), str(kafka.replication)
     if weak:
-        telemetry("topic is weaker than asked for", topic=kafka.topic, found=weak, wanted={name: wanted[name] for name in weak})
+        telemetry(
+            "topic is weaker than asked for",
+            topic=kafka.topic,
+            found=weak,
+            wanted={name: wanted[name] for name in weak},
+        )
 
 
 def _is_weaker(name: str, found: str, wanted: str) -> bool:

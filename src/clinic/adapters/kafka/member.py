@@ -33,7 +33,9 @@ NO_LONGER_OURS: Final = frozenset({
 
 
 class Batch:
-    """Records in the consumer's hands. `revoked` are the partitions that another member has taken over meanwhile."""
+    """Records in the consumer's hands. `revoked` are the partitions that another member has taken over
+    meanwhile.
+    """
 
     def __init__(self, records: Sequence[Record], now: datetime, loop: asyncio.AbstractEventLoop) -> None:
         self.deliveries = [delivery(record, now) for record in records]
@@ -53,7 +55,11 @@ class Batch:
 
     def next_offsets(self, topic: str) -> list[TopicPartition]:
         """Of every partition in it that is still this member's."""
-        return [TopicPartition(topic, partition, next_) for partition, next_ in self._next_offsets.items() if partition not in self.revoked]
+        return [
+            TopicPartition(topic, partition, next_)
+            for partition, next_ in self._next_offsets.items()
+            if partition not in self.revoked
+        ]
 
     async def acknowledge(self) -> None:
         """In the event loop: ask the thread, and wait for its answer."""
@@ -92,8 +98,13 @@ class Member:
         self._topic, self._clock = kafka.topic, clock
         self._is_paused = False
         self._committing: queue.SimpleQueue[ClinicError | None] | None = None
-        # A member that dies is missed within seconds; with the other protocol, how soon is for the broker to say.
-        classic = {"partition_assignment_strategy": "cooperative-sticky", "session_timeout_ms": 6000, "heartbeat_interval_ms": 1500}
+        # A member that dies is missed within seconds; with the other protocol, how soon is for the broker to
+        # say.
+        classic = {
+            "partition_assignment_strategy": "cooperative-sticky",
+            "session_timeout_ms": 6000,
+            "heartbeat_interval_ms": 1500,
+        }
         self._consumer = kafka.client(
             Consumer,
             {"auto.offset.reset": "earliest", "enable.auto.commit": False, "enable.auto.offset.store": False},
@@ -102,20 +113,28 @@ class Member:
             socket_timeout_ms=int(ANSWER_TIMEOUT * 1000),
             **(classic if kafka.protocol == "classic" else {}),
         )
-        self._consumer.subscribe([kafka.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+        self._consumer.subscribe(
+            [kafka.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+        )
 
     def close(self) -> None:
-        if self._committing is None:  # else the client takes no call: it is left behind, and the group misses it by itself
+        if (
+            self._committing is None
+        ):  # else the client takes no call: it is left behind, and the group misses it by itself
             self._consumer.close()
 
     def look(self) -> None:
-        """Raises `KafkaException` where the topic cannot be seen: nothing else says so while nothing comes."""
+        """Raises `KafkaException` where the topic cannot be seen: nothing else says so while nothing
+        comes.
+        """
         error = self._consumer.list_topics(self._topic, timeout=ANSWER_TIMEOUT).topics[self._topic].error
         if error is not None:
             raise KafkaException(error)
 
     def next_batch(self, loop: asyncio.AbstractEventLoop) -> Batch | None:
-        """What was read ahead and is still this member's, or the next that comes soon; it is held from now on."""
+        """What was read ahead and is still this member's, or the next that comes soon; it is held from now
+        on.
+        """
         ahead, self._ahead = self._ahead, None
         self.held = ahead if ahead and ahead.leave_out_what_is_revoked() else self._read(loop, POLL_INTERVAL)
         return self.held
@@ -128,11 +147,15 @@ class Member:
         first = self._consumer.poll(within)
         if first is None:
             return None
-        records = [record for record in (first, *self._consumer.consume(BATCH_SIZE - 1, 0)) if _is_event(record)]
+        records = [
+            record for record in (first, *self._consumer.consume(BATCH_SIZE - 1, 0)) if _is_event(record)
+        ]
         return Batch(records, self._clock(), loop) if records else None
 
     def keep_alive(self) -> None:
-        """A sign of life while a batch is held: without it the group expels the member, and nothing new comes with it."""
+        """A sign of life while a batch is held: without it the group expels the member, and nothing new comes
+        with it.
+        """
         if self._committing is not None:
             return
         if not self._is_paused:
@@ -147,9 +170,12 @@ class Member:
         if not (ends := held.next_offsets(self._topic)):
             return None
         if self._committing is None:
-            # The client waits for as long as a broker is silent, and takes no other call meanwhile: a thread of its own.
+            # The client waits for as long as a broker is silent, and takes no other call meanwhile: a thread
+            # of its own.
             self._committing = queue.SimpleQueue()
-            Thread(target=self._commit, args=(ends, self._committing), name="kafka-commit", daemon=True).start()
+            Thread(
+                target=self._commit, args=(ends, self._committing), name="kafka-commit", daemon=True
+            ).start()
         try:
             failure = self._committing.get(timeout=ANSWER_TIMEOUT)
         except queue.Empty:
@@ -159,11 +185,19 @@ class Member:
 
     def _commit(self, ends: list[TopicPartition], report: "queue.SimpleQueue[ClinicError | None]") -> None:
         try:
-            errors = [each.error for each in self._consumer.commit(offsets=ends, asynchronous=False) or () if each.error]
+            errors = [
+                each.error
+                for each in self._consumer.commit(offsets=ends, asynchronous=False) or ()
+                if each.error
+            ]
         except KafkaException as error:
             errors = [error.args[0]]
         unknown = [error for error in errors if error.code() not in NO_LONGER_OURS]
-        report.put(Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}") if unknown else None)
+        report.put(
+            Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}")
+            if unknown
+            else None
+        )
 
     def resume(self) -> None:
         """The batch is done with."""
@@ -201,13 +235,18 @@ def delivery(record: Record, now: datetime) -> Delivery:
 def _headers(record: Record) -> tuple[tuple[str, bytes | None], ...]:
     try:
         named: Any = record.headers() or ()
-    except (SystemError, UnicodeDecodeError):  # a name that is no text: without headers it is kept as a dead letter
+    except (
+        SystemError,
+        UnicodeDecodeError,
+    ):  # a name that is no text: without headers it is kept as a dead letter
         named = ()
     return tuple((name, _bytes(content)) for name, content in named)
 
 
 def _is_event(record: Record) -> bool:
-    """False for what only says that a partition has no more. Raises `KafkaException`: the client is of no more use."""
+    """False for what only says that a partition has no more. Raises `KafkaException`: the client is of no
+    more use.
+    """
     error = record.error()
     if error is None:
         return True

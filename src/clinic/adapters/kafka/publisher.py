@@ -20,12 +20,16 @@ from clinic.domain.messaging.ports import Publisher, Telemetry
 
 POLL_INTERVAL: Final = 0.05
 """Seconds that closing may take to be noticed."""
-OF_THE_MESSAGE: Final = frozenset({KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG_SIZE})
+OF_THE_MESSAGE: Final = frozenset(
+    {KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD, KafkaError.INVALID_MSG_SIZE}
+)
 """What no repetition mends."""
 
 
 class KafkaPublisher(Publisher):
-    """The way into the topic. `lease` is the relay's, in seconds: a delivery is given up before half of it is over."""
+    """The way into the topic. `lease` is the relay's, in seconds: a delivery is given up before half of it is
+    over.
+    """
 
     def __init__(self, kafka: KafkaConfig, lease: float, telemetry: Telemetry) -> None:
         self._kafka, self._lease, self._notices = kafka, lease, telemetry
@@ -34,7 +38,9 @@ class KafkaPublisher(Publisher):
         self._polling: Thread | None = None
 
     async def open(self) -> None:
-        """Raises `Unavailable` without a cluster, `Misconfigured` where the topic is missing and cannot be made."""
+        """Raises `Unavailable` without a cluster, `Misconfigured` where the topic is missing and cannot be
+        made.
+        """
         await asyncio.to_thread(make_topic, self._kafka, self._notices)
         self._closing.clear()
         self._producer = self._new_producer()
@@ -113,7 +119,9 @@ class _Sending:
         errors = [error for _, error, _ in self._reports if error is not None]
         unknown = [error for error in errors if error.code() not in OF_THE_MESSAGE]
         if unknown:
-            self.outcome.set_exception(Unavailable(f"Kafka does not say whether events are kept: {unknown[0].str()}"))
+            self.outcome.set_exception(
+                Unavailable(f"Kafka does not say whether events are kept: {unknown[0].str()}")
+            )
         elif errors:
             self.outcome.set_exception(Refused(f"Kafka refuses it: {errors[0].str()}"))
         else:

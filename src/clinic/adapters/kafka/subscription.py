@@ -19,14 +19,18 @@ from clinic.domain.messaging.messages import Delivery
 from clinic.domain.messaging.ports import Clock, Subscription, Telemetry
 
 KEEP_ALIVE_INTERVAL: Final = 0.5
-"""Seconds between two signs of life while a batch is held. The first one stops what the client fetches in advance."""
+"""Seconds between two signs of life while a batch is held. The first one stops what the client fetches in
+advance.
+"""
 POLL_INTERVAL: Final = 2.0
 """Seconds between two looks whether the broker is there, while nothing comes."""
 CLOSE_TIMEOUT: Final = 7.0
 
 
 class KafkaSubscription(Subscription):
-    """A member of the group. Its thread hands a batch over, reads the next one ahead, and keeps the client alive meanwhile."""
+    """A member of the group. Its thread hands a batch over, reads the next one ahead, and keeps the client
+    alive meanwhile.
+    """
 
     def __init__(self, kafka: KafkaConfig, clock: Clock, telemetry: Telemetry) -> None:
         self._kafka, self._clock, self._notices = kafka, clock, telemetry
@@ -37,7 +41,9 @@ class KafkaSubscription(Subscription):
         self._held: Batch | None = None
 
     async def open(self) -> None:
-        """Raises `Unavailable` without a cluster, `Misconfigured` where the topic is missing and cannot be made."""
+        """Raises `Unavailable` without a cluster, `Misconfigured` where the topic is missing and cannot be
+        made.
+        """
         await asyncio.to_thread(make_topic, self._kafka, self._notices)
         self._closing.clear()
         self._loop = asyncio.get_running_loop()

@@ -1,1 +1,3 @@
-"""Both contexts' stores and the transport in memory: the reference for every other adapter, and the test bed."""
+"""Both contexts' stores and the transport in memory: the reference for every other adapter, and the test
+bed.
+"""

@@ -1,4 +1,6 @@
-"""Both contexts' stores in memory: the reference for every other, and the test bed. What it keeps dies with the process."""
+"""Both contexts' stores in memory: the reference for every other, and the test bed. What it keeps dies with
+the process.
+"""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +16,13 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup
+from clinic.domain.messaging.dead_letters import (
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetters,
+    HistoryEntry,
+    LetterGroup,
+)
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Clock, Outbox
 
@@ -50,7 +58,9 @@ class MemoryAppointments(appointment.Appointments, Outbox):
         self._leases.wake()
         return saved
 
-    async def page(self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def page(
+        self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
+    ) -> Sequence[Appointment]:
         found = [
             each
             for each in self._kept.values()
@@ -113,7 +123,9 @@ class MemoryCharges(financial.Charges):
     async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
         return await self._waiters.wait(appointment_id, timeout)
 
-    async def page(self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
+    async def page(
+        self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
+    ) -> Sequence[Charge]:
         found = [
             each
             for each in self._kept.values()
@@ -126,7 +138,9 @@ class MemoryCharges(financial.Charges):
         return sorted(found, key=lambda each: each.cursor, reverse=True)[:limit]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
-        return [self._kept[each] for each in sorted(self._kept, reverse=True) if after is None or each < after][:limit]
+        return [
+            self._kept[each] for each in sorted(self._kept, reverse=True) if after is None or each < after
+        ][:limit]
 
     async def count(self) -> int:
         return len(self._kept)
@@ -180,7 +194,9 @@ class MemoryDeadLetters(DeadLetters):
 
 def _kept_again(known: DeadLetter, letter: DeadLetter) -> DeadLetter:
     attempts = known.attempts + letter.attempts
-    return replace(known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen)
+    return replace(
+        known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen
+    )
 
 
 def _group(name: str, letters: Sequence[DeadLetter]) -> LetterGroup:

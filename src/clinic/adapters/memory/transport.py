@@ -1,4 +1,6 @@
-"""A transport in memory, for both contexts in one process: a log of everything published, and each group's place in it."""
+"""A transport in memory, for both contexts in one process: a log of everything published, and each group's
+place in it.
+"""
 
 import asyncio
 from collections.abc import Sequence
@@ -31,7 +33,9 @@ class MemoryPublisher(Publisher):
         self._log.entries.extend((now, message) for message in batch)
         self._log.grown.set()
         self._log.grown = asyncio.Event()
-        return [PublishResult(message, f"memory/{first + offset}", now) for offset, message in enumerate(batch)]
+        return [
+            PublishResult(message, f"memory/{first + offset}", now) for offset, message in enumerate(batch)
+        ]
 
 
 class MemorySubscription(Subscription):
@@ -44,7 +48,9 @@ class MemorySubscription(Subscription):
         place = self._log.places.setdefault(self._group, 0)
         while len(self._log.entries) <= place:
             await self._log.grown.wait()
-        return [self._delivery(index) for index in range(place, min(place + BATCH_SIZE, len(self._log.entries)))]
+        return [
+            self._delivery(index) for index in range(place, min(place + BATCH_SIZE, len(self._log.entries)))
+        ]
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
         last = max(int(delivery.origin.position.removeprefix("memory/")) for delivery in batch)

@@ -1,4 +1,6 @@
-"""Appointments and their outbox in MongoDB: one document holds an appointment and its unpublished facts, so one write keeps both."""
+"""Appointments and their outbox in MongoDB: one document holds an appointment and its unpublished facts, so
+one write keeps both.
+"""
 
 import asyncio
 from collections import deque
@@ -14,7 +16,17 @@ from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
-from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, MongoDatabase, bulk, decimal, fetch_all, money, translate_errors
+from clinic.adapters.mongo.database import (
+    DUPLICATE,
+    Collection,
+    Document,
+    MongoDatabase,
+    bulk,
+    decimal,
+    fetch_all,
+    money,
+    translate_errors,
+)
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
@@ -29,7 +41,9 @@ ADDED: Final = {"added_at": {"$exists": True}}
 
 
 class _Write(Struct):
-    """An operation of a group: what it is, what it makes, and the facts that its caller's process may publish at once."""
+    """An operation of a group: what it is, what it makes, and the facts that its caller's process may publish
+    at once.
+    """
 
     request: InsertOne[Document] | UpdateOne
     result: Appointment
@@ -58,7 +72,9 @@ class MongoAppointments(appointment.Appointments, Outbox):
         with translate_errors():
             await self._documents.create_index([("physician_id", ASCENDING), ("_id", ASCENDING)])
             await self._documents.create_index([("patient_id", ASCENDING), ("_id", ASCENDING)])
-            await self._documents.create_index([("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED)
+            await self._documents.create_index(
+                [("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED
+            )
 
     async def close(self) -> None:
         if self._sweeping is not None:
@@ -76,7 +92,8 @@ class MongoAppointments(appointment.Appointments, Outbox):
         return await self._database.with_timeout(self._load(appointment_id))
 
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
-        # Where the version has moved on, the upsert collides on _id, and that one operation of the group fails.
+        # Where the version has moved on, the upsert collides on _id, and that one operation of the group
+        # fails.
         known = {"_id": appointment.id, "version": appointment.version, **ADDED}
         saved = replace(appointment, version=appointment.version + 1)
         # The first save of an appointment has no facts before it that its own could overtake.
@@ -84,7 +101,9 @@ class MongoAppointments(appointment.Appointments, Outbox):
         update = UpdateOne(known, self._saving(saved, events, at_once=at_once), upsert=True)
         return await self._database.with_timeout(self._write(_Write(update, saved, events, at_once)))
 
-    async def page(self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def page(
+        self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
+    ) -> Sequence[Appointment]:
         query: Document = {**ADDED} if after is None else {**ADDED, "_id": {"$lt": after}}
         if matching.physician_id is not None:
             query["physician_id"] = matching.physician_id
@@ -124,13 +143,20 @@ class MongoAppointments(appointment.Appointments, Outbox):
         unpublished = {"$match": {**UNPUBLISHED, **ADDED}}
         oldest = {"$group": {"_id": None, "saved_at": {"$min": {"$min": "$outbox.saved_at"}}}}
         with translate_errors():
-            async for found in await self._documents.aggregate([unpublished, oldest], hint={"lease.since": ASCENDING}):
+            async for found in await self._documents.aggregate(
+                [unpublished, oldest], hint={"lease.since": ASCENDING}
+            ):
                 return found["saved_at"]  # type: ignore[no-any-return]
         return None
 
     async def status(self, event: Message) -> PublicationStatus | None:
         with translate_errors():
-            shown = {"saved_at": True, "outbox.id": True, "outbox.saved_at": True, f"published.{event.id}": True}
+            shown = {
+                "saved_at": True,
+                "outbox.id": True,
+                "outbox.saved_at": True,
+                f"published.{event.id}": True,
+            }
             found = await self._documents.find_one({"_id": UUID(event.subject)}, shown)
         return _status(event.id, found) if found else None
 
@@ -145,7 +171,11 @@ class MongoAppointments(appointment.Appointments, Outbox):
         state = {**_state(saved), "saved_at": now}
         news = {"outbox": {"$each": [{**asdict(event), "saved_at": now} for event in events]}}
         if at_once:
-            return {"$set": {**state, "lease.seconds": self._lease}, "$currentDate": {"lease.since": True}, "$push": news}
+            return {
+                "$set": {**state, "lease.seconds": self._lease},
+                "$currentDate": {"lease.since": True},
+                "$push": news,
+            }
         # Without a lease of its own: free, or behind the facts that another relay holds.
         return {"$set": state, "$push": news}
 
@@ -176,7 +206,8 @@ class MongoAppointments(appointment.Appointments, Outbox):
         self._woken.set()
 
     async def _sweep(self, limit: int) -> None:
-        # A task of its own: the driver does not end when its caller is cancelled, and nothing that is taken may be lost.
+        # A task of its own: the driver does not end when its caller is cancelled, and nothing that is taken
+        # may be lost.
         self._next_sweep = monotonic() + self._lease / 2
         try:
             taken = await self._claim_expired(limit)
@@ -194,37 +225,60 @@ class MongoAppointments(appointment.Appointments, Outbox):
             self._woken.set()
 
     async def _forget(self, ids: Sequence[UUID]) -> None:
-        # Saving what was never added has made documents that are no appointments. Whoever saved hears of it in any case.
+        # Saving what was never added has made documents that are no appointments. Whoever saved hears of it
+        # in any case.
         with suppress(Unavailable), translate_errors():
             await self._documents.delete_many({"_id": {"$in": ids}, "added_at": {"$exists": False}})
 
     async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         with translate_errors():
-            found = {each["_id"]: each async for each in self._documents.find({"_id": {"$in": list(ids)}, **ADDED}, {"outbox": False})}
-        return [_appointment(found[each]) if each in found else NotFound(f"there is no appointment {each}") for each in ids]
+            found = {
+                each["_id"]: each
+                async for each in self._documents.find(
+                    {"_id": {"$in": list(ids)}, **ADDED}, {"outbox": False}
+                )
+            }
+        return [
+            _appointment(found[each]) if each in found else NotFound(f"there is no appointment {each}")
+            for each in ids
+        ]
 
     async def _claim_expired(self, limit: int) -> Sequence[ClaimedMessage]:
-        """Facts whose lease is over by the server's clock: a dead process left them, or a save whose outcome was unknown."""
+        """Facts whose lease is over by the server's clock: a dead process left them, or a save whose outcome
+        was unknown.
+        """
         until, token = monotonic() + self._lease, uuid4()
         with translate_errors():
-            oldest = self._documents.find(UNPUBLISHED, {"_id": True}).sort("lease.since", ASCENDING).limit(limit)
+            oldest = (
+                self._documents.find(UNPUBLISHED, {"_id": True}).sort("lease.since", ASCENDING).limit(limit)
+            )
             ids = [each["_id"] async for each in oldest]
             if not ids:
                 return []
             over = {"$add": ["$lease.since", {"$multiply": ["$lease.seconds", 1000]}]}
             free = {"_id": {"$in": ids}, **UNPUBLISHED, **ADDED, "$expr": {"$lte": [over, "$$NOW"]}}
             lease = {"lease.seconds": self._lease, "lease.token": token}
-            if not (await self._documents.update_many(free, {"$set": lease, "$currentDate": {"lease.since": True}})).modified_count:
+            if not (
+                await self._documents.update_many(
+                    free, {"$set": lease, "$currentDate": {"lease.since": True}}
+                )
+            ).modified_count:
                 return []
             taken = self._documents.find({"_id": {"$in": ids}, "lease.token": token}, {"outbox": True})
-            return [ClaimedMessage(_message(event), until) async for each in taken for event in each["outbox"]]
+            return [
+                ClaimedMessage(_message(event), until) async for each in taken for event in each["outbox"]
+            ]
 
 
 def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointment | ClinicError:
     for error in details["writeErrors"]:
         if error["index"] == index:
             taken = error["code"] == DUPLICATE
-            return Conflict(f"appointment {write.result.id} was saved by somebody else") if taken else Unavailable(str(error["errmsg"]))
+            return (
+                Conflict(f"appointment {write.result.id} was saved by somebody else")
+                if taken
+                else Unavailable(str(error["errmsg"]))
+            )
     if details["writeConcernErrors"]:
         # Applied, but not safe: another primary may never have seen it.
         return Unavailable("MongoDB does not say whether the write is safe")
@@ -237,7 +291,9 @@ def _confirmation(published: PublishResult) -> UpdateOne:
     event_id = published.message.id
     note = {f"published.{event_id}": {"position": published.position, "at": published.at}}
     pull = {"outbox": {"id": event_id}}
-    return UpdateOne({"_id": UUID(published.message.subject)}, {"$pull": pull, "$set": note, "$unset": {"lease": True}})
+    return UpdateOne(
+        {"_id": UUID(published.message.subject)}, {"$pull": pull, "$set": note, "$unset": {"lease": True}}
+    )
 
 
 def _status(event_id: str, document: Document) -> PublicationStatus | None:

@@ -8,7 +8,17 @@ from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, InsertOne
 
 from clinic.adapters.charge_waiters import ChargeWaiters
-from clinic.adapters.mongo.database import DUPLICATE, Collection, Document, MongoDatabase, bulk, decimal, fetch_all, money, translate_errors
+from clinic.adapters.mongo.database import (
+    DUPLICATE,
+    Collection,
+    Document,
+    MongoDatabase,
+    bulk,
+    decimal,
+    fetch_all,
+    money,
+    translate_errors,
+)
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
@@ -42,11 +52,15 @@ class MongoCharges(financial.Charges):
             return financial.AddResult([], [])
         with translate_errors():
             details = await bulk(self._documents, [InsertOne(_charge_document(each)) for each in charges])
-        if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in details["writeErrors"]):
+        if details["writeConcernErrors"] or any(
+            error["code"] != DUPLICATE for error in details["writeErrors"]
+        ):
             raise Unavailable("MongoDB does not say whether charges are kept")
         known = {error["index"] for error in details["writeErrors"]}
         existing = await self._find([charges[index].appointment_id for index in known]) if known else []
-        added = financial.AddResult([each for index, each in enumerate(charges) if index not in known], list(existing))
+        added = financial.AddResult(
+            [each for index, each in enumerate(charges) if index not in known], list(existing)
+        )
         self._waiters.notify(added)
         return added
 
@@ -58,24 +72,35 @@ class MongoCharges(financial.Charges):
     async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
         return await self._waiters.wait(appointment_id, timeout)
 
-    async def page(self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
+    async def page(
+        self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
+    ) -> Sequence[Charge]:
         query: Document = {}
         if matching.physician_id is not None:
             query["physician_id"] = matching.physician_id
         if matching.patient_id is not None:
             query["patient_id"] = matching.patient_id
-        bounds = {"$gte": matching.charged_from, "$lt": matching.charged_to, "$lte": after and after.charged_at}
+        bounds = {
+            "$gte": matching.charged_from,
+            "$lt": matching.charged_to,
+            "$lte": after and after.charged_at,
+        }
         if bounds := {name: bound for name, bound in bounds.items() if bound is not None}:
             query["charged_at"] = bounds
         if after is not None:
             query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
-        found = self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+        found = (
+            self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
+        )
         return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
         query: Document = {} if after is None else {"_id": {"$lt": after}}
         with translate_errors():
-            return [_charge(document) async for document in self._documents.find(query).sort("_id", DESCENDING).limit(limit)]
+            return [
+                _charge(document)
+                async for document in self._documents.find(query).sort("_id", DESCENDING).limit(limit)
+            ]
 
     async def count(self) -> int:
         with translate_errors():

@@ -1,6 +1,8 @@
-"""What the MongoDB stores share: a context's database, one kind of failure, bulks whose outcome is not guessed.
+"""What the MongoDB stores share: a context's database, one kind of failure, bulks whose outcome is not
+guessed.
 
-No transactions: the same on a standalone server, a replica set and a sharded cluster. Every write is majority and journaled.
+No transactions: the same on a standalone server, a replica set and a sharded cluster. Every write is majority
+and journaled.
 """
 
 import asyncio
@@ -64,7 +66,9 @@ class MongoDatabase:
             ) from None
 
     async def attach(self) -> None:
-        """Open it for a command beside the services. Raises `Unavailable` where the server does not answer."""
+        """Open it for a command beside the services. Raises `Unavailable` where the server does not
+        answer.
+        """
         await self.open()
         await self.check()
 
@@ -79,7 +83,9 @@ class MongoDatabase:
             await self._opened[self._name].command("ping")
 
     async def with_timeout(self, answer: Coroutine[Any, Any, T]) -> T:
-        """The answer. Raises `Unavailable` where it takes longer: what was asked goes on, and its outcome is unknown."""
+        """The answer. Raises `Unavailable` where it takes longer: what was asked goes on, and its outcome is
+        unknown.
+        """
         asked = asyncio.create_task(answer)
         asked.add_done_callback(_heard)
         await asyncio.wait([asked], timeout=self._seconds)
@@ -91,17 +97,22 @@ class MongoDatabase:
         return self._opened[self._name][name]
 
     async def check_sharding(self, collection: str) -> None:
-        """The collision of two writers and the one charge of an appointment hold only where `_id` is the shard key."""
+        """The collision of two writers and the one charge of an appointment hold only where `_id` is the
+        shard key.
+        """
         with translate_errors():
             if (await self._opened.admin.command("hello")).get("msg") != "isdbgrid":
                 return
             try:
-                sharded = await self._opened.config.collections.find_one({"_id": f"{self._name}.{collection}"})
+                sharded = await self._opened.config.collections.find_one(
+                    {"_id": f"{self._name}.{collection}"}
+                )
             except OperationFailure as error:
                 if error.code != NOT_ALLOWED:
                     raise
                 raise Misconfigured(
-                    f"the shard key of {self._name}.{collection} cannot be checked: allow this user to read config.collections"
+                    f"the shard key of {self._name}.{collection} cannot be checked: allow this user "
+                    f"to read config.collections"
                 ) from error
         if sharded and dict(sharded["key"]) != {"_id": "hashed"}:
             raise Misconfigured(
@@ -131,7 +142,9 @@ def translate_errors() -> Iterator[None]:
         raise Unavailable(f"MongoDB does not answer: {str(error).partition(', Topology')[0]}") from error
 
 
-async def bulk(documents: Collection, requests: Sequence[InsertOne[Document] | UpdateOne]) -> Mapping[str, Any]:
+async def bulk(
+    documents: Collection, requests: Sequence[InsertOne[Document] | UpdateOne]
+) -> Mapping[str, Any]:
     """The details of an unordered bulk, whose operations succeed or fail each on its own."""
     try:
         return (await documents.bulk_write(requests, ordered=False)).bulk_api_result

@@ -20,7 +20,9 @@ from clinic.domain.messaging.dead_letters import (
     fingerprint,
 )
 
-BY_GROUP: Final = [(name, ASCENDING) for name in ("group", "_id", "state", "first_seen", "last_seen", "reason")]
+BY_GROUP: Final = [
+    (name, ASCENDING) for name in ("group", "_id", "state", "first_seen", "last_seen", "reason")
+]
 """Holds all that the list of groups shows: it reads no letter, however large."""
 ANY_GROUP: Final = {"$match": {"group": {"$gte": ""}}}
 """Leads to the index, without depending on it: a command may come before the service has made it."""
@@ -60,7 +62,11 @@ class MongoDeadLetters(DeadLetters):
             query["message_id"] = {"$in": query.pop("message_ids")}
         with translate_errors():
             await self._bring_up_to_date()
-            found = self._documents.find({**query, "_id": {"$gt": after}}, {"value": False}).sort("_id", ASCENDING).limit(limit)
+            found = (
+                self._documents.find({**query, "_id": {"$gt": after}}, {"value": False})
+                .sort("_id", ASCENDING)
+                .limit(limit)
+            )
             return [_letter({**document, "value": None}) async for document in found]
 
     async def groups(self) -> Sequence[LetterGroup]:
@@ -71,7 +77,8 @@ class MongoDeadLetters(DeadLetters):
         return sorted(groups, key=lambda each: each.group)
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
-        # Handlings are never removed: where there is none at this place, there are exactly those that were read.
+        # Handlings are never removed: where there is none at this place, there are exactly those that were
+        # read.
         as_read = {"_id": letter.position, f"handled.{len(letter.history)}": {"$exists": False}}
         update = {"$push": {"handled": asdict(entry)}, "$set": {"state": letter.with_entry(entry).state}}
         with translate_errors():
@@ -85,7 +92,8 @@ class MongoDeadLetters(DeadLetters):
         return self._database.collection("dead_letters")
 
     async def _bring_up_to_date(self) -> None:
-        # Letters from before there were states, also those that an instance of an older version writes at this moment.
+        # Letters from before there were states, also those that an instance of an older version writes at
+        # this moment.
         async for old in self._documents.find({"state": None}):
             await self._documents.update_one({"_id": old["_id"], "state": None}, {"$set": _what_is_new(old)})
 
@@ -97,17 +105,24 @@ def _keeping(letter: DeadLetter) -> UpdateOne:
     position = first.pop("position")
     first["headers"] = [list(header) for header in letter.headers]
     first["handled"] = [asdict(each) for each in letter.history]
-    return UpdateOne({"_id": position}, {"$setOnInsert": first, "$set": again, "$inc": {"attempts": attempts}}, upsert=True)
+    return UpdateOne(
+        {"_id": position}, {"$setOnInsert": first, "$set": again, "$inc": {"attempts": attempts}}, upsert=True
+    )
 
 
 def _counted() -> Document:
-    states = {state: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}} for state in ("waiting", "replayed", "discarded")}
+    states = {
+        state: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}
+        for state in ("waiting", "replayed", "discarded")
+    }
     seen = {"first_seen": {"$min": "$first_seen"}, "last_seen": {"$max": "$last_seen"}}
     return {"_id": "$group", **states, "reason": {"$min": "$reason"}, **seen}
 
 
 def _what_is_new(old: Document) -> Document:
-    message = cloudevents.message(old["key"], [(name, content) for name, content in old["headers"]], old["value"])
+    message = cloudevents.message(
+        old["key"], [(name, content) for name, content in old["headers"]], old["value"]
+    )
     return {
         "about": about(message),
         "type": message.type[:MAX_NAME],

@@ -1,4 +1,6 @@
-"""Appointments and their outbox in SQLite: appointment.db. Money is whole cents, times are whole milliseconds."""
+"""Appointments and their outbox in SQLite: appointment.db. Money is whole cents, times are whole
+milliseconds.
+"""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -27,10 +29,12 @@ CREATE TABLE appointments (
 CREATE INDEX appointments_of_a_physician ON appointments (physician_id, id);
 CREATE INDEX appointments_of_a_patient ON appointments (patient_id, id);
 CREATE TABLE outbox (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL, saved_at INTEGER NOT NULL, message BLOB NOT NULL
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
+    saved_at INTEGER NOT NULL, message BLOB NOT NULL
 );
 CREATE TABLE published (
-    id TEXT PRIMARY KEY, subject TEXT NOT NULL, saved_at INTEGER NOT NULL, published_at INTEGER NOT NULL, position TEXT NOT NULL
+    id TEXT PRIMARY KEY, subject TEXT NOT NULL, saved_at INTEGER NOT NULL, published_at INTEGER NOT NULL,
+    position TEXT NOT NULL
 ) WITHOUT ROWID;
 """
 
@@ -61,14 +65,18 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         return await self._commit(partial(_save, appointment, events, milliseconds(self._clock())))
 
-    async def page(self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def page(
+        self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
+    ) -> Sequence[Appointment]:
         conditions = [
             ("physician_id = ?", matching.physician_id and matching.physician_id.bytes),
             ("patient_id = ?", matching.patient_id and matching.patient_id.bytes),
             ('("end" IS NOT NULL) = ?', matching.finished),
             ("id < ?", after and after.bytes),
         ]
-        return await self._file.read(partial(page, "appointments", "id DESC", conditions, limit, _appointment))
+        return await self._file.read(
+            partial(page, "appointments", "id DESC", conditions, limit, _appointment)
+        )
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         return await self._leases.claim(self._unpublished, limit)
@@ -79,7 +87,11 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         self._leases.release(each.message.id for each in published)
 
     async def oldest(self) -> datetime | None:
-        row = await self._file.read(lambda connection: connection.execute("SELECT saved_at FROM outbox ORDER BY seq LIMIT 1").fetchone())
+        row = await self._file.read(
+            lambda connection: connection.execute(
+                "SELECT saved_at FROM outbox ORDER BY seq LIMIT 1"
+            ).fetchone()
+        )
         return moment(row[0]) if row else None
 
     async def status(self, event: Message) -> PublicationStatus | None:
@@ -87,7 +99,9 @@ class SqliteAppointments(appointment.Appointments, Outbox):
 
     async def _unpublished(self, limit: int) -> Sequence[Message]:
         rows = await self._file.read(
-            lambda connection: connection.execute("SELECT message FROM outbox ORDER BY seq LIMIT ?", (limit,)).fetchall()
+            lambda connection: connection.execute(
+                "SELECT message FROM outbox ORDER BY seq LIMIT ?", (limit,)
+            ).fetchall()
         )
         return [_message.decode(row[0]) for row in rows]
 
@@ -99,25 +113,44 @@ class SqliteAppointments(appointment.Appointments, Outbox):
 
     async def _read_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         query = f"SELECT * FROM appointments WHERE id IN ({placeholders(ids)})"
-        rows = await self._file.read(lambda connection: connection.execute(query, [each.bytes for each in ids]).fetchall())
+        rows = await self._file.read(
+            lambda connection: connection.execute(query, [each.bytes for each in ids]).fetchall()
+        )
         found = {row[0]: row for row in rows}
-        return [_appointment(found[each.bytes]) if each.bytes in found else NotFound(f"there is no appointment {each}") for each in ids]
+        return [
+            _appointment(found[each.bytes])
+            if each.bytes in found
+            else NotFound(f"there is no appointment {each}")
+            for each in ids
+        ]
 
 
 def _add(appointment: Appointment, connection: sqlite3.Connection) -> Appointment | ClinicError:
     insert = "INSERT INTO appointments VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
     row = (appointment.id.bytes, *_state(appointment), appointment.version)
-    return appointment if connection.execute(insert, row).rowcount else Conflict(f"appointment {appointment.id} is known already")
+    return (
+        appointment
+        if connection.execute(insert, row).rowcount
+        else Conflict(f"appointment {appointment.id} is known already")
+    )
 
 
-def _save(appointment: Appointment, events: Sequence[Message], now: int, connection: sqlite3.Connection) -> Appointment | ClinicError:
-    # Where the version has moved on, the row does not match and there is no error: its facts must not be kept either.
-    update = """UPDATE appointments SET physician_id = ?, patient_id = ?, cents = ?, start = ?, "end" = ?, version = version + 1
+def _save(
+    appointment: Appointment, events: Sequence[Message], now: int, connection: sqlite3.Connection
+) -> Appointment | ClinicError:
+    # Where the version has moved on, the row does not match and there is no error: its facts must not be kept
+    # either.
+    update = """UPDATE appointments SET physician_id = ?, patient_id = ?, cents = ?, start = ?, "end" = ?,
+    version = version + 1
         WHERE id = ? AND version = ?"""
-    if not connection.execute(update, (*_state(appointment), appointment.id.bytes, appointment.version)).rowcount:
+    if not connection.execute(
+        update, (*_state(appointment), appointment.id.bytes, appointment.version)
+    ).rowcount:
         return Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
     rows = [(event.id, event.subject, now, _encoder.encode(event)) for event in events]
-    connection.executemany("INSERT INTO outbox (id, subject, saved_at, message) VALUES (?,?,?,?) ON CONFLICT DO NOTHING", rows)
+    connection.executemany(
+        "INSERT INTO outbox (id, subject, saved_at, message) VALUES (?,?,?,?) ON CONFLICT DO NOTHING", rows
+    )
     return replace(appointment, version=appointment.version + 1)
 
 

@@ -16,10 +16,13 @@ from clinic.domain.money import Money
 
 CHARGES = """
 CREATE TABLE charges (
-    appointment_id BLOB PRIMARY KEY, physician_id BLOB NOT NULL, patient_id BLOB NOT NULL, cents INTEGER NOT NULL,
-    start INTEGER NOT NULL, "end" INTEGER NOT NULL, pricing TEXT NOT NULL, hours TEXT NOT NULL, total_cents INTEGER NOT NULL,
+    appointment_id BLOB PRIMARY KEY, physician_id BLOB NOT NULL, patient_id BLOB NOT NULL,
+    cents INTEGER NOT NULL,
+    start INTEGER NOT NULL, "end" INTEGER NOT NULL, pricing TEXT NOT NULL, hours TEXT NOT NULL,
+    total_cents INTEGER NOT NULL,
     charged_at INTEGER NOT NULL,
-    position TEXT NOT NULL, published_at INTEGER NOT NULL, received_at INTEGER NOT NULL, attempts INTEGER NOT NULL
+    position TEXT NOT NULL, published_at INTEGER NOT NULL, received_at INTEGER NOT NULL,
+    attempts INTEGER NOT NULL
 ) WITHOUT ROWID;
 CREATE INDEX charges_by_time ON charges (charged_at, appointment_id);
 CREATE INDEX charges_of_a_physician ON charges (physician_id, charged_at, appointment_id);
@@ -50,7 +53,9 @@ class SqliteCharges(financial.Charges):
     async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
         return await self._waiters.wait(appointment_id, timeout)
 
-    async def page(self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
+    async def page(
+        self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
+    ) -> Sequence[Charge]:
         conditions = [
             ("physician_id = ?", matching.physician_id and matching.physician_id.bytes),
             ("patient_id = ?", matching.patient_id and matching.patient_id.bytes),
@@ -58,14 +63,20 @@ class SqliteCharges(financial.Charges):
             ("charged_at < ?", matching.charged_to and milliseconds(matching.charged_to)),
             ("(charged_at, appointment_id) < (?, ?)", after and (milliseconds(after[0]), after[1].bytes)),
         ]
-        return await self._file.read(partial(page, "charges", "charged_at DESC, appointment_id DESC", conditions, limit, _charge))
+        return await self._file.read(
+            partial(page, "charges", "charged_at DESC, appointment_id DESC", conditions, limit, _charge)
+        )
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
         conditions = [("appointment_id < ?", after and after.bytes)]
-        return await self._file.read(partial(page, "charges", "appointment_id DESC", conditions, limit, _charge))
+        return await self._file.read(
+            partial(page, "charges", "appointment_id DESC", conditions, limit, _charge)
+        )
 
     async def count(self) -> int:
-        return await self._file.read(lambda connection: int(connection.execute("SELECT count(*) FROM charges").fetchone()[0]))
+        return await self._file.read(
+            lambda connection: int(connection.execute("SELECT count(*) FROM charges").fetchone()[0])
+        )
 
     async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
         return await self._file.read(partial(_charges, ids))
@@ -119,5 +130,7 @@ def _charge(row: Row) -> Charge:
         hours=Fraction(row[7]),
         total=Money.of_cents(row[8]),
         charged_at=moment(row[9]),
-        origin=Origin(position=row[10], published_at=moment(row[11]), received_at=moment(row[12]), attempts=row[13]),
+        origin=Origin(
+            position=row[10], published_at=moment(row[11]), received_at=moment(row[12]), attempts=row[13]
+        ),
     )

@@ -24,8 +24,10 @@ from clinic.domain.messaging.messages import Message
 
 DEAD_LETTERS = """
 CREATE TABLE dead_letters (
-    position TEXT PRIMARY KEY, message_id TEXT NOT NULL, key BLOB, headers BLOB NOT NULL, value BLOB, length INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL, first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL
+    position TEXT PRIMARY KEY, message_id TEXT NOT NULL, key BLOB, headers BLOB NOT NULL, value BLOB,
+    length INTEGER NOT NULL,
+    sha256 TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL, first_seen INTEGER NOT NULL,
+    last_seen INTEGER NOT NULL
 ) WITHOUT ROWID;
 """
 HANDLINGS = """
@@ -40,11 +42,13 @@ UPDATE dead_letters SET published_at = first_seen, "group" = fingerprint(reason)
 CREATE INDEX dead_letters_in_a_state ON dead_letters (state, position);
 CREATE INDEX dead_letters_in_a_state_of_a_group ON dead_letters (state, "group", position);
 CREATE INDEX dead_letters_about ON dead_letters (about, position);
-CREATE INDEX dead_letters_of_a_group ON dead_letters ("group", position, state, first_seen, last_seen, reason);
+CREATE INDEX dead_letters_of_a_group ON dead_letters ("group", position, state, first_seen, last_seen,
+reason);
 """
 """The index of the groups holds all that the list of groups shows: it reads no letter, however large."""
 
-LISTED: Final = """position, message_id, key, headers, NULL, length, sha256, reason, attempts, first_seen, last_seen,
+LISTED: Final = """position, message_id, key, headers, NULL, length, sha256, reason, attempts, first_seen,
+last_seen,
     about, type, published_at, "group", state, handled"""
 """The columns in their order, without the value."""
 
@@ -73,7 +77,9 @@ class SqliteDeadLetters(DeadLetters):
             (f"message_id IN ({placeholders(matching.message_ids or ())})", matching.message_ids),
             ("position > ?", after),
         ]
-        return await self._file.read(partial(page, "dead_letters", "position", conditions, limit, _letter, columns=LISTED))
+        return await self._file.read(
+            partial(page, "dead_letters", "position", conditions, limit, _letter, columns=LISTED)
+        )
 
     async def groups(self) -> Sequence[LetterGroup]:
         return await self._file.read(_groups)
@@ -84,7 +90,8 @@ class SqliteDeadLetters(DeadLetters):
 
 def _keep_letters(letters: Sequence[DeadLetter], connection: sqlite3.Connection) -> None:
     add = f"""INSERT INTO dead_letters VALUES ({placeholders(range(17))}) ON CONFLICT (position) DO UPDATE SET
-        attempts = attempts + excluded.attempts, last_seen = excluded.last_seen, reason = excluded.reason, "group" = excluded."group" """
+        attempts = attempts + excluded.attempts, last_seen = excluded.last_seen, reason = excluded.reason,
+        "group" = excluded."group" """
     connection.executemany(add, [_row(each) for each in letters])
 
 
@@ -95,7 +102,8 @@ def _get(position: str, connection: sqlite3.Connection) -> DeadLetter:
 
 
 def _groups(connection: sqlite3.Connection) -> Sequence[LetterGroup]:
-    query = """SELECT "group", sum(state = 'waiting'), sum(state = 'replayed'), sum(state = 'discarded'), min(reason),
+    query = """SELECT "group", sum(state = 'waiting'), sum(state = 'replayed'), sum(state = 'discarded'),
+    min(reason),
         min(first_seen), max(last_seen) FROM dead_letters GROUP BY "group" ORDER BY "group" """
     return [_group(row) for row in connection.execute(query)]
 

@@ -1,6 +1,7 @@
 """What the SQLite adapters share: one file, one serving process, one thread that writes and one that reads.
 
-A commit here is on the disk when it returns (WAL, synchronous=FULL). See the SQLite documentation, "Write-Ahead Logging".
+A commit here is on the disk when it returns (WAL, synchronous=FULL). See the SQLite documentation,
+"Write-Ahead Logging".
 """
 
 import asyncio
@@ -43,8 +44,10 @@ def moment(milliseconds: int) -> datetime:
 class SqliteFile:
     """A file with a schema, opened by the one process that serves it.
 
-    Each of `scripts` takes its schema from one version to the next, the first from nothing. The version is kept in the
-    file: a file that is older is brought up to date, and older code refuses a newer file. `functions` are what scripts
+    Each of `scripts` takes its schema from one version to the next, the first from nothing. The version is
+    kept in the
+    file: a file that is older is brought up to date, and older code refuses a newer file. `functions` are
+    what scripts
     may call beside SQL's own, by name.
     """
 
@@ -69,14 +72,20 @@ class SqliteFile:
             raise
 
     async def attach(self) -> None:
-        """Open it beside the process that serves it. Raises `Misconfigured` where that process never ran in this version, or is newer."""
+        """Open it beside the process that serves it. Raises `Misconfigured` where that process never ran in
+        this version, or is newer.
+        """
         if not self.path.exists():
-            raise Misconfigured(f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once")
+            raise Misconfigured(
+                f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once"
+            )
         self._writer, self._reader = _Thread(self.path), _Thread(self.path)
         (found,) = await self.read(lambda connection: connection.execute("PRAGMA user_version").fetchone())
         if found != self._version:
             await self.close()
-            newer = f"{self.path} was written by a newer version of this program (schema {found}): run that one"
+            newer = (
+                f"{self.path} was written by a newer version of this program (schema {found}): run that one"
+            )
             older = f"{self.path} has schema {found}, and {self._version} is needed: start its service anew"
             raise Misconfigured(newer if found > self._version else older)
 
@@ -113,12 +122,16 @@ class SqliteFile:
         connection.execute("PRAGMA journal_mode=WAL")
         (found,) = connection.execute("PRAGMA user_version").fetchone()
         if found > self._version:
-            raise Misconfigured(f"{self.path} was written by a newer version of this program (schema {found}): run that one")
+            raise Misconfigured(
+                f"{self.path} was written by a newer version of this program (schema {found}): run that one"
+            )
         if found < self._version:
             missing = ";".join(self._scripts[found:])
             for name, function in self._functions.items():
                 connection.create_function(name, -1, function, deterministic=True)
-            connection.executescript(f"BEGIN IMMEDIATE; {missing}; PRAGMA user_version={self._version}; COMMIT")
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {missing}; PRAGMA user_version={self._version}; COMMIT"
+            )
 
 
 class _Thread:
@@ -143,7 +156,9 @@ class _Thread:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection without Python's own transactions. Raises `Unavailable`."""
     try:
-        connection = sqlite3.connect(path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
     except sqlite3.Error as error:
         raise Unavailable(f"{path} cannot be opened: {error}") from error
     try:
@@ -186,21 +201,31 @@ def _locked(path: Path) -> int:
     """A lock file's descriptor: the lock goes with the process, however it ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(
+            path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
     except OSError as error:
-        raise Misconfigured(f"{path.parent} cannot be written: {error.strerror}. Set CLINIC_DATA_DIR to a folder that can") from error
+        raise Misconfigured(
+            f"{path.parent} cannot be written: {error.strerror}. Set CLINIC_DATA_DIR to a folder that can"
+        ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        raise Misconfigured(f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder") from None
+        raise Misconfigured(
+            f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder"
+        ) from None
     return descriptor
 
 
 def read_only(path: Path) -> sqlite3.Connection:
     """Another process's file, to look into. Raises `sqlite3.Error` where it is not there (yet)."""
     connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        f"{path.absolute().as_uri()}?mode=rw",
+        uri=True,
+        timeout=BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
     )
     connection.execute("PRAGMA query_only=1")
     return connection

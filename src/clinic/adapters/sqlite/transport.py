@@ -1,7 +1,10 @@
-"""A transport in SQLite: an event log that the publisher alone writes, and a file for each group that keeps its place.
+"""A transport in SQLite: an event log that the publisher alone writes, and a file for each group that keeps
+its place.
 
-The log has a random id. A place is kept with it, and under another id a group starts from the beginning: a log that
-was replaced starts again at 1, and events below the old place would be passed over in silence. A log that ends before a
+The log has a random id. A place is kept with it, and under another id a group starts from the beginning: a
+log that
+was replaced starts again at 1, and events below the old place would be passed over in silence. A log that
+ends before a
 group's place is an older copy: its publisher gives it a new id before it writes.
 """
 
@@ -36,7 +39,8 @@ LOG = """
 CREATE TABLE log (id TEXT NOT NULL);
 INSERT INTO log VALUES (lower(hex(randomblob(8))));
 CREATE TABLE events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, headers BLOB NOT NULL, value BLOB, published_at INTEGER NOT NULL
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, headers BLOB NOT NULL, value BLOB,
+    published_at INTEGER NOT NULL
 );
 """
 PLACE = """
@@ -46,7 +50,9 @@ INSERT INTO place VALUES (1, '', 0);
 
 
 class SqlitePublisher(Publisher):
-    """The way into the event log. It prunes what every group has behind it, and nothing before there is a group."""
+    """The way into the event log. It prunes what every group has behind it, and nothing before there is a
+    group.
+    """
 
     def __init__(self, log: SqliteFile, clock: Clock) -> None:
         self._log, self._clock = log, clock
@@ -68,7 +74,9 @@ class SqlitePublisher(Publisher):
             self._since_pruning = 0
             with suppress(Unavailable):  # what is published is published
                 await self.prune()
-        return [PublishResult(message, position, now) for message, position in zip(batch, positions, strict=True)]
+        return [
+            PublishResult(message, position, now) for message, position in zip(batch, positions, strict=True)
+        ]
 
     async def prune(self) -> None:
         """Drop the events that every group has acknowledged."""
@@ -84,7 +92,9 @@ class SqliteSubscription(Subscription):
         self._received_from = ""
 
     async def receive(self) -> Sequence[Delivery]:
-        place = await self._place.read(lambda connection: connection.execute("SELECT log, seq FROM place").fetchone())
+        place = await self._place.read(
+            lambda connection: connection.execute("SELECT log, seq FROM place").fetchone()
+        )
         wait = MIN_POLL
         while not (batch := self._read_after(*place)):
             await self._pause(wait)
@@ -97,7 +107,9 @@ class SqliteSubscription(Subscription):
         await self._place.write(partial(_advance, self._received_from, log, seq))
 
     def _read_after(self, log: str, seq: int) -> Sequence[Delivery]:
-        """The next events, at once: a look at a local file is microseconds, and a thread's wake-up would cost more."""
+        """The next events, at once: a look at a local file is microseconds, and a thread's wake-up would cost
+        more.
+        """
         try:
             if self._log is None or self._log.is_replaced():
                 self._close_log()
@@ -134,7 +146,9 @@ class _OpenLog:
         if version != LOG_VERSION:
             self.connection.close()
             if version > LOG_VERSION:
-                raise Misconfigured(f"{path} was written by a newer version of this program (schema {version}): run that one")
+                raise Misconfigured(
+                    f"{path} was written by a newer version of this program (schema {version}): run that one"
+                )
             raise FileNotFoundError(path)  # its maker is about to fill it
 
     def _version(self) -> int:
@@ -148,10 +162,14 @@ class _OpenLog:
         return not os.path.samestat(self._file, self._path.stat())
 
     def read_after(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
-        """Up to a batch of events from behind that place; from the first where the place is in another log."""
+        """Up to a batch of events from behind that place; from the first where the place is in another
+        log.
+        """
         (found,) = self.connection.execute("SELECT id FROM log").fetchone()
         known = log == found
-        rows = self.connection.execute("SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if known else 0, BATCH_SIZE))
+        rows = self.connection.execute(
+            "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if known else 0, BATCH_SIZE)
+        )
         return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
 
 
@@ -171,7 +189,12 @@ def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) 
     (log,) = connection.execute("SELECT id FROM log").fetchone()
     insert = "INSERT INTO events (key, headers, value, published_at) VALUES (?,?,?,?)"
     rows = (
-        (each.key, msgspec.json.encode([(name, content.decode()) for name, content in cloudevents.headers(each)]), each.data, now)
+        (
+            each.key,
+            msgspec.json.encode([(name, content.decode()) for name, content in cloudevents.headers(each)]),
+            each.data,
+            now,
+        )
         for each in batch
     )
     return [f"{log}/{connection.execute(insert, row).lastrowid}" for row in rows]
@@ -206,7 +229,9 @@ def _place(path: Path, log: str) -> int:
 
 def _delivery(position: str, row: Sequence[Any], now: datetime) -> Delivery:
     _, key, headers, value, published_at = row
-    raw = tuple((name, content.encode()) for name, content in msgspec.json.decode(headers, type=list[tuple[str, str]]))
+    raw = tuple(
+        (name, content.encode()) for name, content in msgspec.json.decode(headers, type=list[tuple[str, str]])
+    )
     return Delivery(
         message=cloudevents.message(key.encode(), raw, value),
         origin=Origin(position=position, published_at=moment(published_at), received_at=now),

@@ -28,7 +28,13 @@ class Appointment(Struct, frozen=True, kw_only=True):
     @classmethod
     def started(cls, *, id: UUID, physician_id: UUID, patient_id: UUID, price: Money, now: datetime) -> Self:  # noqa: A002 — the field's own name
         """A new appointment that starts now, cut to the whole second: what is printed is what is charged."""
-        return cls(id=id, physician_id=physician_id, patient_id=patient_id, price=price, start=now.replace(microsecond=0))
+        return cls(
+            id=id,
+            physician_id=physician_id,
+            patient_id=patient_id,
+            price=price,
+            start=now.replace(microsecond=0),
+        )
 
     def finish(self, now: datetime) -> tuple[Self, AppointmentFinished | None]:
         """The appointment with its end, and the news of it; no news where it has ended before.

@@ -22,7 +22,8 @@ class AppointmentFilter(Struct, frozen=True):
 class Appointments(Protocol):
     """The clinic's appointments, each with the news of it that is not yet told.
 
-    Every call raises `Unavailable` when the store does not answer; for `add` and `save` the outcome is then unknown.
+    Every call raises `Unavailable` when the store does not answer; for `add` and `save` the outcome is then
+    unknown.
     """
 
     @abstractmethod
@@ -35,14 +36,17 @@ class Appointments(Protocol):
 
     @abstractmethod
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
-        """Keep its new state and put its facts into the outbox, in one step or not at all; answer it as it is now kept.
+        """Keep its new state and put its facts into the outbox, in one step or not at all; answer it as it is
+        now kept.
 
         The facts are about it: each has its id as subject.
         Raises `Conflict`, with nothing kept, where it was saved since this one was got, or was never added.
         """
 
     @abstractmethod
-    async def page(self, matching: AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def page(
+        self, matching: AppointmentFilter, limit: int, after: UUID | None = None
+    ) -> Sequence[Appointment]:
         """Up to `limit` of the wanted ones, the newest id first, from behind the id `after`."""
 
     @abstractmethod

@@ -18,8 +18,15 @@ MAX_TRIES = 5
 class StartAppointment:
     """Start an appointment now, at the clinic's price per hour."""
 
-    def __init__(self, appointments: Appointments, clock: Clock, new_id: Callable[[], UUID], hourly_price: Money) -> None:
-        self._appointments, self._clock, self._new_id, self._hourly_price = appointments, clock, new_id, hourly_price
+    def __init__(
+        self, appointments: Appointments, clock: Clock, new_id: Callable[[], UUID], hourly_price: Money
+    ) -> None:
+        self._appointments, self._clock, self._new_id, self._hourly_price = (
+            appointments,
+            clock,
+            new_id,
+            hourly_price,
+        )
 
     async def __call__(self, physician_id: UUID, patient_id: UUID) -> Appointment:
         appointment = Appointment.started(
@@ -73,7 +80,9 @@ class ListAppointments:
     def __init__(self, appointments: Appointments) -> None:
         self._appointments = appointments
 
-    async def __call__(self, matching: AppointmentFilter, limit: int, after: UUID | None = None) -> Sequence[Appointment]:
+    async def __call__(
+        self, matching: AppointmentFilter, limit: int, after: UUID | None = None
+    ) -> Sequence[Appointment]:
         return await self._appointments.page(matching, limit, after)
 
 
@@ -89,12 +98,16 @@ class ListFinishedEvents:
 
 
 class FindFinishedEvent:
-    """Show the news of one appointment and how far it was told; None where it is not finished, or not known."""
+    """Show the news of one appointment and how far it was told; None where it is not finished, or not
+    known.
+    """
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
         self._appointments, self._outbox = appointments, outbox
 
-    async def __call__(self, appointment_id: UUID) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
+    async def __call__(
+        self, appointment_id: UUID
+    ) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
         try:
             news = (await self._appointments.get(appointment_id)).finished_event
         except NotFound:
@@ -103,9 +116,11 @@ class FindFinishedEvent:
 
 
 class RepublishFinished:
-    """Put the news of a finished appointment into the outbox once more: the same event, on the way that it always takes.
+    """Put the news of a finished appointment into the outbox once more: the same event, on the way that it
+    always takes.
 
-    What waits there already is not told twice. Raises `NotFound`, and `Refused` where the appointment is not finished.
+    What waits there already is not told twice. Raises `NotFound`, and `Refused` where the appointment is not
+    finished.
     Raises `Unavailable` when the outcome is unknown: telling it again is safe.
     """
 
@@ -143,7 +158,9 @@ class TraceAppointment:
         steps.append(Step(event="finished", at=appointment.finished_event.end))
         status = await self._outbox.status(to_message(appointment.finished_event))
         if status is None:
-            return Trace(steps, "a person", "the news of it is not in the outbox: `clinic audit --repair` tells it")
+            return Trace(
+                steps, "a person", "the news of it is not in the outbox: `clinic audit --repair` tells it"
+            )
         steps.append(Step(event="saved", at=status.saved_at))
         if status.published_at is None:
             return Trace(steps, "to be published", "do the appointment service and its transport run?")

@@ -1,4 +1,6 @@
-"""What a person does with dead letters: look at them, replay them once their cause is mended, or discard them with a reason."""
+"""What a person does with dead letters: look at them, replay them once their cause is mended, or discard them
+with a reason.
+"""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal
@@ -9,7 +11,13 @@ from msgspec.structs import replace
 from clinic.domain.errors import Conflict, NotFound, Refused, Unreadable
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.use_cases import Charged
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry, LetterGroup
+from clinic.domain.messaging.dead_letters import (
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetters,
+    HistoryEntry,
+    LetterGroup,
+)
 from clinic.domain.messaging.messages import Message, Origin, Received
 from clinic.domain.messaging.ports import Clock, Telemetry
 
@@ -24,7 +32,8 @@ PAGE_SIZE = 20
 
 
 class DeadLetterSelection(Struct, frozen=True):
-    """The letter at a position, whatever its state; or those of a group that wait; or, with neither, all that wait.
+    """The letter at a position, whatever its state; or those of a group that wait; or, with neither, all that
+    wait.
 
     Of several: at most `limit`, those behind the position `after`.
     """
@@ -36,7 +45,9 @@ class DeadLetterSelection(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of a letter. `note`: the total of the charge, the reason, or who has handled it meanwhile."""
+    """What became of a letter. `note`: the total of the charge, the reason, or who has handled it
+    meanwhile.
+    """
 
     position: str
     about: str
@@ -93,9 +104,11 @@ class FindDeadLetter:
 
 
 class ReplayDeadLetters:
-    """Charge what dead letters tell, as if they had just arrived, and note who did so; what fails again waits on.
+    """Charge what dead letters tell, as if they had just arrived, and note who did so; what fails again waits
+    on.
 
-    Each outcome comes once it is noted. A dry run tells what would come of it, and neither charges nor notes anything.
+    Each outcome comes once it is noted. A dry run tells what would come of it, and neither charges nor notes
+    anything.
     Raises `NotFound` for a position or group that there is not; `Unavailable`: then repeating is safe.
     """
 
@@ -109,10 +122,18 @@ class ReplayDeadLetters:
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        self._letters, self._open, self._read, self._charge, self._foresee = letters, open_, read, charge, preview
+        self._letters, self._open, self._read, self._charge, self._foresee = (
+            letters,
+            open_,
+            read,
+            charge,
+            preview,
+        )
         self._clock, self._notices = clock, telemetry
 
-    async def __call__(self, chosen: DeadLetterSelection, by: str, *, dry_run: bool = False) -> AsyncIterator[Outcome]:
+    async def __call__(
+        self, chosen: DeadLetterSelection, by: str, *, dry_run: bool = False
+    ) -> AsyncIterator[Outcome]:
         _require(by, "who replays")
         async for letter in _letters(self._letters, chosen):
             whole = replace(letter, value=(await self._letters.get(letter.position)).value)
@@ -132,7 +153,9 @@ class ReplayDeadLetters:
     def _received(self, letter: DeadLetter) -> Received[AppointmentFinished] | None:
         kept = len(letter.value or b"")
         if kept < letter.length:
-            raise Unreadable(f"only {kept} of its {letter.length} bytes were kept: let its sender publish it anew")
+            raise Unreadable(
+                f"only {kept} of its {letter.length} bytes were kept: let its sender publish it anew"
+            )
         event = self._read(self._open(letter.key, letter.headers, letter.value))
         origin = Origin(
             position=letter.position,
@@ -158,13 +181,16 @@ class DiscardDeadLetters:
     """Note that waiting dead letters are not to be charged, who says so and why. They are kept all the same.
 
     Each outcome comes once it is noted; a dry run notes nothing. One that does not wait stays as it is.
-    Raises `Unreadable` without a reason, `NotFound` for a position or group that there is not, and `Unavailable`.
+    Raises `Unreadable` without a reason, `NotFound` for a position or group that there is not, and
+    `Unavailable`.
     """
 
     def __init__(self, letters: DeadLetters, clock: Clock, telemetry: Telemetry) -> None:
         self._letters, self._clock, self._notices = letters, clock, telemetry
 
-    async def __call__(self, chosen: DeadLetterSelection, reason: str, by: str, *, dry_run: bool = False) -> AsyncIterator[Outcome]:
+    async def __call__(
+        self, chosen: DeadLetterSelection, reason: str, by: str, *, dry_run: bool = False
+    ) -> AsyncIterator[Outcome]:
         _require(by, "who discards")
         _require(reason, "why")
         async for letter in _letters(self._letters, chosen):
@@ -172,7 +198,11 @@ class DiscardDeadLetters:
             stands = _as_handled(letter) if letter.state != "waiting" else None
             if stands is None and not dry_run:
                 stands = await _record(self._letters, self._notices, letter, entry)
-            yield _outcome(letter, "discarded", reason) if stands is None else _outcome(letter, "handled already", stands)
+            yield (
+                _outcome(letter, "discarded", reason)
+                if stands is None
+                else _outcome(letter, "handled already", stands)
+            )
 
 
 async def _letters(letters: DeadLetters, chosen: DeadLetterSelection) -> AsyncIterator[DeadLetter]:
@@ -190,8 +220,12 @@ async def _letters(letters: DeadLetters, chosen: DeadLetterSelection) -> AsyncIt
             return
 
 
-async def _record(letters: DeadLetters, telemetry: Telemetry, letter: DeadLetter, entry: HistoryEntry) -> str | None:
-    """Note the handling; where somebody else has changed the letter's state meanwhile, do not, and tell who did what."""
+async def _record(
+    letters: DeadLetters, telemetry: Telemetry, letter: DeadLetter, entry: HistoryEntry
+) -> str | None:
+    """Note the handling; where somebody else has changed the letter's state meanwhile, do not, and tell who
+    did what.
+    """
     known = letter
     while known.state == letter.state:
         try:

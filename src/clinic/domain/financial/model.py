@@ -21,9 +21,11 @@ class ChargeCursor(NamedTuple):
 
 
 class Charge(Struct, frozen=True, kw_only=True):
-    """One for each finished appointment, for ever. Start and end in whole seconds, `charged_at` in milliseconds, all UTC.
+    """One for each finished appointment, for ever. Start and end in whole seconds, `charged_at` in
+    milliseconds, all UTC.
 
-    `pricing` names the policy that made `hours` and `total`; `origin` says where the news of the appointment came from.
+    `pricing` names the policy that made `hours` and `total`; `origin` says where the news of the appointment
+    came from.
     """
 
     appointment_id: UUID

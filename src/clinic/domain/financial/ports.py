@@ -12,7 +12,9 @@ from clinic.domain.financial.model import Charge, ChargeCursor
 
 
 class ChargeFilter(Struct, frozen=True):
-    """Which charges a list shows: those that meet every condition that is set; `charged_to` is not included."""
+    """Which charges a list shows: those that meet every condition that is set; `charged_to` is not
+    included.
+    """
 
     physician_id: UUID | None = None
     patient_id: UUID | None = None
@@ -21,7 +23,9 @@ class ChargeFilter(Struct, frozen=True):
 
 
 class AddResult(Struct, frozen=True):
-    """What became of charges that were added: those that are new, and for the others the charge that stands."""
+    """What became of charges that were added: those that are new, and for the others the charge that
+    stands.
+    """
 
     new: list[Charge]
     existing: list[Charge]
@@ -43,13 +47,16 @@ class Charges(Protocol):
 
     @abstractmethod
     async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
-        """The charge of this appointment, as soon as there is one. Raises `NotFound` when that many seconds are over.
+        """The charge of this appointment, as soon as there is one. Raises `NotFound` when that many seconds
+        are over.
 
         Also finds what another process charged. Raises `Unavailable` where too many wait already.
         """
 
     @abstractmethod
-    async def page(self, matching: ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
+    async def page(
+        self, matching: ChargeFilter, limit: int, after: ChargeCursor | None = None
+    ) -> Sequence[Charge]:
         """Up to `limit` of the wanted ones, the newest place first, from behind the place `after`."""
 
     @abstractmethod

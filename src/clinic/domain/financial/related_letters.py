@@ -16,8 +16,10 @@ MAX_LETTERS: Final = 20
 class RelatedLetters(Struct, frozen=True):
     """Dead letters about an appointment.
 
-    `own`: its own news, in whatever version, known by the event's id, which follows from the appointment's id and the event's
-    type; one that waits, or else one that was discarded. `strange`: one of somebody else that waits; it keeps nothing from
+    `own`: its own news, in whatever version, known by the event's id, which follows from the appointment's id
+    and the event's
+    type; one that waits, or else one that was discarded. `strange`: one of somebody else that waits; it keeps
+    nothing from
     being told or charged.
     """
 
@@ -27,7 +29,9 @@ class RelatedLetters(Struct, frozen=True):
 
 async def related_letters(appointment_id: UUID, dead_letters: DeadLetters) -> RelatedLetters:
     """What may stand between this appointment and its charge. Raises `Unavailable`."""
-    own = await _own(appointment_id, dead_letters, "waiting") or await _own(appointment_id, dead_letters, "discarded")
+    own = await _own(appointment_id, dead_letters, "waiting") or await _own(
+        appointment_id, dead_letters, "discarded"
+    )
     waiting = await dead_letters.page(DeadLetterFilter("waiting", about=str(appointment_id)), MAX_LETTERS)
     ids = event_ids(appointment_id)
     return RelatedLetters(own, next((each for each in waiting if each.message_id not in ids), None))
@@ -36,7 +40,9 @@ async def related_letters(appointment_id: UUID, dead_letters: DeadLetters) -> Re
 async def all_related(appointment_id: UUID, dead_letters: DeadLetters) -> Sequence[DeadLetter]:
     """Its own letters in every state, and others, in the order of their positions. Raises `Unavailable`."""
     about = str(appointment_id)
-    own = await dead_letters.page(DeadLetterFilter(about=about, message_ids=event_ids(appointment_id)), MAX_LETTERS)
+    own = await dead_letters.page(
+        DeadLetterFilter(about=about, message_ids=event_ids(appointment_id)), MAX_LETTERS
+    )
     others = await dead_letters.page(DeadLetterFilter(about=about), MAX_LETTERS)
     return sorted({each.position: each for each in (*own, *others)}.values(), key=lambda each: each.position)
 

@@ -6,7 +6,13 @@ from uuid import UUID
 from clinic.domain.errors import NotFound
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
-from clinic.domain.financial.related_letters import RelatedLetters, all_related, of_another, related_letters, set_aside
+from clinic.domain.financial.related_letters import (
+    RelatedLetters,
+    all_related,
+    of_another,
+    related_letters,
+    set_aside,
+)
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters
 from clinic.domain.tracing import Step, Trace
 
@@ -53,6 +59,15 @@ def _of_charge(charge: Charge) -> list[Step]:
 def _of_letter(letter: DeadLetter) -> list[Step]:
     return [
         Step(event="published", at=letter.published_at, position=letter.position),
-        Step(event="dead-lettered", at=letter.first_seen, attempts=letter.attempts, position=letter.position, note=letter.reason),
-        *(Step(event=each.event, at=each.at, by=each.by, position=letter.position, note=each.note or None) for each in letter.history),
+        Step(
+            event="dead-lettered",
+            at=letter.first_seen,
+            attempts=letter.attempts,
+            position=letter.position,
+            note=letter.reason,
+        ),
+        *(
+            Step(event=each.event, at=each.at, by=each.by, position=letter.position, note=each.note or None)
+            for each in letter.history
+        ),
     ]

@@ -24,9 +24,11 @@ class Charged(Struct, frozen=True):
 
 
 class ChargeAppointments:
-    """Charge every finished appointment exactly once: the first charge stays as it is for ever. Tells what became of each.
+    """Charge every finished appointment exactly once: the first charge stays as it is for ever. Tells what
+    became of each.
 
-    Raises `Refused` where one of them cannot be charged; `Unavailable` when the outcome is unknown: repeating is safe.
+    Raises `Refused` where one of them cannot be charged; `Unavailable` when the outcome is unknown: repeating
+    is safe.
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, telemetry: Telemetry) -> None:
@@ -46,7 +48,12 @@ class ChargeAppointments:
         return outcomes
 
     def _report(self, outcome: Charged, event: AppointmentFinished) -> None:
-        self._notices(outcome.outcome, event_id=str(event.id), appointment_id=str(event.appointment_id), total=str(outcome.total))
+        self._notices(
+            outcome.outcome,
+            event_id=str(event.id),
+            appointment_id=str(event.appointment_id),
+            total=str(outcome.total),
+        )
 
 
 class PreviewCharges:
@@ -73,7 +80,9 @@ class PreviewCharges:
 def _charged(charge: Charge, existing: Charge | None) -> Charged:
     if existing is None:
         return Charged("charged", charge.total)
-    return Charged("already charged" if charge.agrees_with(existing) else "differs from its charge", existing.total)
+    return Charged(
+        "already charged" if charge.agrees_with(existing) else "differs from its charge", existing.total
+    )
 
 
 class FindCharge:
@@ -94,5 +103,7 @@ class ListCharges:
     def __init__(self, charges: Charges) -> None:
         self._charges = charges
 
-    async def __call__(self, matching: ChargeFilter, limit: int, after: ChargeCursor | None = None) -> Sequence[Charge]:
+    async def __call__(
+        self, matching: ChargeFilter, limit: int, after: ChargeCursor | None = None
+    ) -> Sequence[Charge]:
         return await self._charges.page(matching, limit, after)

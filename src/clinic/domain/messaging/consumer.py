@@ -21,8 +21,10 @@ MAX_VALUE = 1024 * 1024
 class Consumer(Generic[Event]):
     """Carries what arrives to its use case, for as long as the service runs.
 
-    `read` answers None for what is none of this context's business and raises `Refused` for what cannot be read;
-    `handle` takes a batch of facts and may refuse it. What is refused becomes a dead letter, the rest is handled.
+    `read` answers None for what is none of this context's business and raises `Refused` for what cannot be
+    read;
+    `handle` takes a batch of facts and may refuse it. What is refused becomes a dead letter, the rest is
+    handled.
     `problem` says in one sentence what keeps arrivals from being handled; None while they are.
     """
 
@@ -36,7 +38,12 @@ class Consumer(Generic[Event]):
         pause: Sleep,
         telemetry: Telemetry,
     ) -> None:
-        self._subscription, self._read, self._handle, self._dead_letters = subscription, read, handle, dead_letters
+        self._subscription, self._read, self._handle, self._dead_letters = (
+            subscription,
+            read,
+            handle,
+            dead_letters,
+        )
         self._clock, self._pause, self._notices = clock, pause, telemetry
         self._weather = LastFailure()
 
@@ -76,7 +83,10 @@ class Consumer(Generic[Event]):
                 else:
                     readable.append((delivery, Received(event, delivery.origin)))
         if readable:
-            refused += [(delivery, reason) for (delivery, _), reason in await bisect_refused(readable, self._handle_told)]
+            refused += [
+                (delivery, reason)
+                for (delivery, _), reason in await bisect_refused(readable, self._handle_told)
+            ]
         if refused:
             await self._set_aside(refused)
         await self._subscription.acknowledge(batch)
@@ -90,7 +100,13 @@ class Consumer(Generic[Event]):
         await self._dead_letters.add([self._letter(delivery, reason) for delivery, reason in refused])
         for delivery, reason in refused:
             message, position = delivery.message, delivery.origin.position
-            self._notices("dead-lettered", event_id=message.id, appointment_id=message.subject, position=position, reason=str(reason))
+            self._notices(
+                "dead-lettered",
+                event_id=message.id,
+                appointment_id=message.subject,
+                position=position,
+                reason=str(reason),
+            )
 
     def _letter(self, delivery: Delivery, reason: Refused) -> DeadLetter:
         message, value, now = delivery.message, delivery.value, self._clock()

@@ -19,7 +19,8 @@ VARIES = re.compile(
     r"""[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}|'.*'|".*"|\d[\d:.,TZ+-]*""",
     re.IGNORECASE | re.DOTALL,
 )
-"""What differs between two reasons of one kind: ids, numbers, dates, and all from the first quote to the last one like it: what
+"""What differs between two reasons of one kind: ids, numbers, dates, and all from the first quote to the last
+one like it: what
 strangers wrote may have quotes of its own."""
 
 
@@ -42,8 +43,10 @@ class HistoryEntry(Struct, frozen=True):
 class DeadLetter(Struct, frozen=True, kw_only=True):
     """A delivery that no retry can save. `attempts` counts how often it arrived.
 
-    `value` holds at most 1 MiB of what came; `length` and `sha256` speak of all of it. `about` is the appointment, as far
-    as could be read: the message's subject or else its key. Letters of one `group` have the same reason but for what varies.
+    `value` holds at most 1 MiB of what came; `length` and `sha256` speak of all of it. `about` is the
+    appointment, as far
+    as could be read: the message's subject or else its key. Letters of one `group` have the same reason but
+    for what varies.
     """
 
     position: str
@@ -84,7 +87,9 @@ class DeadLetterFilter(Struct, frozen=True):
 
 
 class LetterGroup(Struct, frozen=True, kw_only=True):
-    """The dead letters of one group: how many in which state, one of their reasons, the first and the last sight of any."""
+    """The dead letters of one group: how many in which state, one of their reasons, the first and the last
+    sight of any.
+    """
 
     group: str
     waiting: int
@@ -96,11 +101,14 @@ class LetterGroup(Struct, frozen=True, kw_only=True):
 
 
 class DeadLetters(Protocol):
-    """What no retry can save, kept for a person. Nothing removes a letter. Every call raises `Unavailable`."""
+    """What no retry can save, kept for a person. Nothing removes a letter. Every call raises
+    `Unavailable`.
+    """
 
     @abstractmethod
     async def add(self, letters: Sequence[DeadLetter]) -> None:
-        """Keep each under its position. One that is there already keeps its first sight, its state and its handlings;
+        """Keep each under its position. One that is there already keeps its first sight, its state and its
+        handlings;
         it gains attempts, and has the reason and the group of the last one.
 
         Raises nothing but `Unavailable`.
@@ -112,7 +120,9 @@ class DeadLetters(Protocol):
 
     @abstractmethod
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        """Up to `limit` of the wanted letters by position, from behind `after`; each without its value, which `get` shows."""
+        """Up to `limit` of the wanted letters by position, from behind `after`; each without its value, which
+        `get` shows.
+        """
 
     @abstractmethod
     async def groups(self) -> Sequence[LetterGroup]:
@@ -132,5 +142,7 @@ def about(message: Message) -> str:
 
 
 def fingerprint(reason: str) -> str:
-    """The group of a reason: eight hexadecimal digits, the same for reasons that differ only in what varies."""
+    """The group of a reason: eight hexadecimal digits, the same for reasons that differ only in what
+    varies.
+    """
     return hashlib.sha256(VARIES.sub("#", reason).encode()).hexdigest()[:8]

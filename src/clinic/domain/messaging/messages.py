@@ -1,4 +1,6 @@
-"""Events as they travel from one context to another. Times here are operational: aware UTC, in milliseconds."""
+"""Events as they travel from one context to another. Times here are operational: aware UTC, in
+milliseconds.
+"""
 
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -24,7 +26,9 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class ClaimedMessage(Struct, frozen=True):
-    """A saved fact that a relay holds, until a moment of its own monotonic clock (`time.monotonic`, seconds)."""
+    """A saved fact that a relay holds, until a moment of its own monotonic clock (`time.monotonic`,
+    seconds).
+    """
 
     message: Message
     expires_at: float
@@ -47,7 +51,9 @@ class PublicationStatus(Struct, frozen=True):
 
 
 class Origin(Struct, frozen=True, kw_only=True):
-    """Where a message came from: its place in the transport (the same at each redelivery), when, at which try."""
+    """Where a message came from: its place in the transport (the same at each redelivery), when, at which
+    try.
+    """
 
     position: str
     published_at: datetime

@@ -5,7 +5,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from clinic.domain.messaging.messages import ClaimedMessage, Delivery, Message, PublicationStatus, PublishResult
+from clinic.domain.messaging.messages import (
+    ClaimedMessage,
+    Delivery,
+    Message,
+    PublicationStatus,
+    PublishResult,
+)
 
 Clock = Callable[[], datetime]
 """Tells the time: aware, UTC, in whole milliseconds."""
@@ -29,8 +35,10 @@ class Outbox(Protocol):
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         """Hand over up to `limit` facts, one at least, waiting until there are any.
 
-        Wakes as soon as something is saved, and finds by itself what a dead process left behind and what a save
-        with an unknown outcome did keep. Within its lease, each fact is handed to one caller. The first time, facts
+        Wakes as soon as something is saved, and finds by itself what a dead process left behind and what a
+        save
+        with an unknown outcome did keep. Within its lease, each fact is handed to one caller. The first time,
+        facts
         of one key come in the order of their saves; a repeat may come at any time.
         Raises `Unavailable`.
         """
@@ -48,9 +56,11 @@ class Outbox(Protocol):
 
     @abstractmethod
     async def status(self, event: Message) -> PublicationStatus | None:
-        """When this fact was last saved, and when and where it was published since; None where it never was saved.
+        """When this fact was last saved, and when and where it was published since; None where it never was
+        saved.
 
-        Of one that is published, `saved_at` may be that of a later fact about the same subject. Raises `Unavailable`.
+        Of one that is published, `saved_at` may be that of a later fact about the same subject. Raises
+        `Unavailable`.
         """
 
 
@@ -73,7 +83,8 @@ class Subscription(Protocol):
     async def receive(self) -> Sequence[Delivery]:
         """Hand over the next batch, one delivery at least, waiting until there is one.
 
-        A batch that was not acknowledged comes again. Cancelling the wait loses nothing. Raises `Unavailable`.
+        A batch that was not acknowledged comes again. Cancelling the wait loses nothing. Raises
+        `Unavailable`.
         """
 
     @abstractmethod

@@ -9,7 +9,13 @@ from time import monotonic
 from clinic.domain.errors import NotNow
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Outbox, Publisher, Sleep, Telemetry
-from clinic.domain.messaging.retry import RECOVERY_TIMEOUT, LastFailure, backoff, bisect_refused, run_to_completion
+from clinic.domain.messaging.retry import (
+    RECOVERY_TIMEOUT,
+    LastFailure,
+    backoff,
+    bisect_refused,
+    run_to_completion,
+)
 
 BATCH_SIZE = 500
 
@@ -29,7 +35,9 @@ class Relay:
     def problem(self) -> str | None:
         # It is offered again after its lease: one that is not heard of any more was published, by whomever.
         self._stuck = {
-            each: (reason, expires_at) for each, (reason, expires_at) in self._stuck.items() if expires_at + RECOVERY_TIMEOUT > monotonic()
+            each: (reason, expires_at)
+            for each, (reason, expires_at) in self._stuck.items()
+            if expires_at + RECOVERY_TIMEOUT > monotonic()
         }
         if self._stuck:
             event_id, (reason, _) = next(iter(self._stuck.items()))
@@ -58,7 +66,9 @@ class Relay:
         expires_at = {each.message.id: each.expires_at for each in held}
         for message, reason in await bisect_refused([each.message for each in held], self._publish):
             self._stuck[message.id] = str(reason), expires_at[message.id]
-            self._notices("cannot be published", event_id=message.id, appointment_id=message.subject, reason=str(reason))
+            self._notices(
+                "cannot be published", event_id=message.id, appointment_id=message.subject, reason=str(reason)
+            )
 
     async def _publish(self, batch: Sequence[Message]) -> None:
         published = await self._publisher.publish(batch)
@@ -66,10 +76,14 @@ class Relay:
         self._weather.clear()
         for message, place in zip(batch, published, strict=True):
             self._stuck.pop(message.id, None)
-            self._notices("published", event_id=message.id, appointment_id=message.subject, position=place.position)
+            self._notices(
+                "published", event_id=message.id, appointment_id=message.subject, position=place.position
+            )
 
 
 def _still_held(claimed: Sequence[ClaimedMessage]) -> Sequence[ClaimedMessage]:
-    """A process can sleep past its lease: by then another relay may hold the fact, and telling it late repeats it."""
+    """A process can sleep past its lease: by then another relay may hold the fact, and telling it late
+    repeats it.
+    """
     now = monotonic()
     return [each for each in claimed if each.expires_at > now]

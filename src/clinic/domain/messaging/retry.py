@@ -1,4 +1,6 @@
-"""How everything is tried again: pauses that grow, work that ends once begun, a batch whose culprits are found."""
+"""How everything is tried again: pauses that grow, work that ends once begun, a batch whose culprits are
+found.
+"""
 
 import asyncio
 import random
@@ -12,11 +14,15 @@ T = TypeVar("T")
 
 
 RECOVERY_TIMEOUT = 15.0
-"""Seconds after which trouble that does not come again is over: longer than the longest pause and a server's time to answer."""
+"""Seconds after which trouble that does not come again is over: longer than the longest pause and a server's
+time to answer.
+"""
 
 
 def backoff(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
-    """Seconds to wait before each next try: doubling, with jitter, so that many waiters do not come back at once."""
+    """Seconds to wait before each next try: doubling, with jitter, so that many waiters do not come back at
+    once.
+    """
     longest_now = first
     while True:
         yield random.uniform(longest_now / 2, longest_now)  # noqa: S311 — spreads load, guards nothing
@@ -37,8 +43,12 @@ async def run_to_completion(work: Coroutine[object, object, T]) -> T:
         raise
 
 
-async def bisect_refused(batch: Sequence[T], do: Callable[[Sequence[T]], Awaitable[None]]) -> list[tuple[T, Refused]]:
-    """Do the whole batch at once; where it is refused, halve it until each culprit stands alone, and return those."""
+async def bisect_refused(
+    batch: Sequence[T], do: Callable[[Sequence[T]], Awaitable[None]]
+) -> list[tuple[T, Refused]]:
+    """Do the whole batch at once; where it is refused, halve it until each culprit stands alone, and return
+    those.
+    """
     try:
         await do(batch)
     except Refused as reason:

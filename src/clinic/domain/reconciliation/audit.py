@@ -1,4 +1,6 @@
-"""Whether each finished appointment has its charge, the right one, and each charge its finished appointment."""
+"""Whether each finished appointment has its charge, the right one, and each charge its finished
+appointment.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -30,7 +32,8 @@ SECOND: Final = timedelta(seconds=1)
 class Finished(Struct, frozen=True):
     """What the appointment context offers of its finished appointments.
 
-    `page` shows up to so many, the newest id first, from behind an id; `find` shows one and how far the news of it was told,
+    `page` shows up to so many, the newest id first, from behind an id; `find` shows one and how far the news
+    of it was told,
     None where it is not finished; `tell` tells that news again.
     """
 
@@ -40,7 +43,9 @@ class Finished(Struct, frozen=True):
 
 
 class AuditChunk(Struct, frozen=True):
-    """A stretch of an audit: how many appointments, how many of those are in flight, and what was found among them."""
+    """A stretch of an audit: how many appointments, how many of those are in flight, and what was found among
+    them.
+    """
 
     appointments: int
     in_flight: int
@@ -50,8 +55,10 @@ class AuditChunk(Struct, frozen=True):
 class AuditCharges:
     """Compare finished appointments with charges, while both services run; nothing is changed.
 
-    What does not agree is read again on both sides before it is reported; where it was finished, told or charged less than
-    `grace` ago, it is in flight. A charge is judged by the policy that it names, what is missing by that of today.
+    What does not agree is read again on both sides before it is reported; where it was finished, told or
+    charged less than
+    `grace` ago, it is in flight. A charge is judged by the policy that it names, what is missing by that of
+    today.
     Raises `Unavailable`.
     """
 
@@ -73,16 +80,26 @@ class AuditCharges:
         """About how many appointments there are to compare. Raises `Unavailable`."""
         return await self._charges.count()
 
-    async def _look_again(self, count: int, suspects: Sequence[UUID], finished: Finished, grace: timedelta) -> AuditChunk:
+    async def _look_again(
+        self, count: int, suspects: Sequence[UUID], finished: Finished, grace: timedelta
+    ) -> AuditChunk:
         found: list[Finding | Literal["in flight"] | None] = []
         for first in range(0, len(suspects), CONCURRENCY):
-            found += await asyncio.gather(*(self._judge(each, finished, grace) for each in suspects[first : first + CONCURRENCY]))
-        return AuditChunk(count, found.count("in flight"), [each for each in found if isinstance(each, Finding)])
+            found += await asyncio.gather(
+                *(self._judge(each, finished, grace) for each in suspects[first : first + CONCURRENCY])
+            )
+        return AuditChunk(
+            count, found.count("in flight"), [each for each in found if isinstance(each, Finding)]
+        )
 
-    async def _judge(self, appointment_id: UUID, finished: Finished, grace: timedelta) -> Finding | Literal["in flight"] | None:
+    async def _judge(
+        self, appointment_id: UUID, finished: Finished, grace: timedelta
+    ) -> Finding | Literal["in flight"] | None:
         event, status = await finished.find(appointment_id) or (None, None)
         letters = await related_letters(appointment_id, self._dead_letters)
-        charge = await self._charge(appointment_id)  # the last: a letter that is replayed meanwhile has its charge by now
+        charge = await self._charge(
+            appointment_id
+        )  # the last: a letter that is replayed meanwhile has its charge by now
         finding: Finding | None = None
         if event and charge:
             finding = wrong(event, charge)
@@ -99,7 +116,11 @@ class AuditCharges:
             return None
 
     def _is_younger(
-        self, grace: timedelta, event: AppointmentFinished | None, status: PublicationStatus | None, charge: Charge | None
+        self,
+        grace: timedelta,
+        event: AppointmentFinished | None,
+        status: PublicationStatus | None,
+        charge: Charge | None,
     ) -> bool:
         since = self._clock() - grace
         return (

@@ -20,8 +20,10 @@ from clinic.domain.tracing import shown
 class Finding(Struct, frozen=True, kw_only=True):
     """What is not as it should be about one appointment.
 
-    `missing`: finished and not charged. `orphaned`: charged, and not finished. `wrong`: not what its own policy makes of the
-    appointment. `remedy` is what mends it: telling the news of it again, a dead letter that is replayed, the publication that
+    `missing`: finished and not charged. `orphaned`: charged, and not finished. `wrong`: not what its own
+    policy makes of the
+    appointment. `remedy` is what mends it: telling the news of it again, a dead letter that is replayed, the
+    publication that
     it waits for, or a person. `expected` is None where no amount is, `found` where there is no charge.
     """
 
@@ -33,8 +35,12 @@ class Finding(Struct, frozen=True, kw_only=True):
     explanation: str
 
 
-def missing(event: AppointmentFinished, status: PublicationStatus | None, letters: RelatedLetters, pricing: Pricing) -> Finding:
-    """It is finished and not charged; `letters.own` stands in between, if any does. `pricing` is the policy of today."""
+def missing(
+    event: AppointmentFinished, status: PublicationStatus | None, letters: RelatedLetters, pricing: Pricing
+) -> Finding:
+    """It is finished and not charged; `letters.own` stands in between, if any does. `pricing` is the policy
+    of today.
+    """
     remedy: Literal["republish", "replay", "publication"]
     if letters.own:
         remedy, explanation = "replay", set_aside(letters.own)

@@ -25,9 +25,11 @@ class Repair(Struct, frozen=True):
 
 
 class RepairCharges:
-    """Tell the news of what is missing again, and wait so many seconds for its charges; all else is left alone.
+    """Tell the news of what is missing again, and wait so many seconds for its charges; all else is left
+    alone.
 
-    The findings come in stretches, of which some are told at a time. Where nothing came for all of these, the rest of all
+    The findings come in stretches, of which some are told at a time. Where nothing came for all of these, the
+    rest of all
     stretches is told and not waited for.
     Raises `Unavailable`: repeating it is safe.
     """
@@ -48,7 +50,9 @@ class RepairCharges:
 
     async def _repair(self, finding: Finding, finished: Finished, within: float) -> Repair:
         if finding.remedy != "republish":
-            return Repair("dead-lettered" if finding.remedy == "replay" else "left alone", _LEFT_ALONE[finding.remedy])
+            return Repair(
+                "dead-lettered" if finding.remedy == "replay" else "left alone", _LEFT_ALONE[finding.remedy]
+            )
         try:
             await finished.tell(finding.appointment_id)
         except Refused as reason:
@@ -69,7 +73,9 @@ class RepairCharges:
         status = found and found[1]
         if status and status.published_at:
             where = f"published {shown(status.published_at)} at {status.position}"
-            return Repair("republished", f"republished, {where}, not charged yet: does the financial service run?")
+            return Repair(
+                "republished", f"republished, {where}, not charged yet: does the financial service run?"
+            )
         return Repair("republished", "republished, not published yet: does the appointment service run?")
 
 

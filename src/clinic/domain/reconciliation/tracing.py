@@ -21,13 +21,17 @@ WaitsFor = Literal["to be finished", "to be published", "to be received", "a per
 
 
 class TracedStep(Step, frozen=True, kw_only=True):
-    """A step, and the seconds since the one before it: whole ones, rounded down, next to a step that is in whole seconds."""
+    """A step, and the seconds since the one before it: whole ones, rounded down, next to a step that is in
+    whole seconds.
+    """
 
     waited_seconds: float | None = None
 
 
 class Traced(Struct, frozen=True, kw_only=True):
-    """The answer of `clinic trace --json`. `unreadable` names each context whose store cannot be read, and why."""
+    """The answer of `clinic trace --json`. `unreadable` names each context whose store cannot be read, and
+    why.
+    """
 
     appointment_id: UUID
     steps: list[TracedStep]
@@ -43,8 +47,12 @@ def joined(appointment_id: UUID, appointment: Answer, financial: Answer) -> Trac
     unreadable = {name: answer for name, answer in answers.items() if isinstance(answer, Unreadable)}
     if not known:
         for name, reason in unreadable.items():
-            raise Unavailable(f"the {name} context cannot be read, and nothing else is known of {appointment_id}: {reason}")
-        raise NotFound(f"there is no appointment {appointment_id}, no charge of it and no dead letter about it")
+            raise Unavailable(
+                f"the {name} context cannot be read, and nothing else is known of {appointment_id}: {reason}"
+            )
+        raise NotFound(
+            f"there is no appointment {appointment_id}, no charge of it and no dead letter about it"
+        )
     waits_for, explanation = _waiting(appointment, financial)
     return Traced(
         appointment_id=appointment_id,
@@ -56,7 +64,9 @@ def joined(appointment_id: UUID, appointment: Answer, financial: Answer) -> Trac
 
 
 def _put_together(steps: Sequence[Step]) -> list[Step]:
-    """As they follow, but for what was clearly earlier: news that was republished is younger than the charge."""
+    """As they follow, but for what was clearly earlier: news that was republished is younger than the
+    charge.
+    """
     together: list[Step] = []
     places = set[str | None]()
     for step in steps:
@@ -84,8 +94,12 @@ def _wait(before: Step, step: Step) -> float:
 
 def _waiting(appointment: Answer, financial: Answer) -> tuple[WaitsFor, str]:
     if isinstance(financial, Trace) and financial.waits_for:
-        is_finished = isinstance(appointment, Unreadable) or (appointment and appointment.waits_for != "to be finished")
-        return financial.waits_for, financial.explanation + ("" if is_finished else ", though no finished appointment is known by this id")
+        is_finished = isinstance(appointment, Unreadable) or (
+            appointment and appointment.waits_for != "to be finished"
+        )
+        return financial.waits_for, financial.explanation + (
+            "" if is_finished else ", though no finished appointment is known by this id"
+        )
     if isinstance(appointment, Trace) and appointment.waits_for:
         return appointment.waits_for, appointment.explanation
     for name, answer in (("appointment", appointment), ("financial", financial)):
@@ -94,4 +108,7 @@ def _waiting(appointment: Answer, financial: Answer) -> tuple[WaitsFor, str]:
     also = f"; {financial.explanation}" if isinstance(financial, Trace) else ""
     if appointment is None:
         return "unknown", f"no finished appointment is known by this id{also}"
-    return "to be received", f"does the financial service run? Where it does, `clinic audit --repair` tells the news again{also}"
+    return (
+        "to be received",
+        f"does the financial service run? Where it does, `clinic audit --repair` tells the news again{also}",
+    )

@@ -1,4 +1,6 @@
-"""`clinic audit`: every finished appointment beside its charge. Only here the two contexts' use cases meet."""
+"""`clinic audit`: every finished appointment beside its charge. Only here the two contexts' use cases
+meet.
+"""
 
 import argparse
 import sys
@@ -28,16 +30,21 @@ from clinic.entrypoints.telemetry import plain
 
 EXIT_FINDINGS = 3
 INDENTED = 10
-ABOUT = """Compare every finished appointment with its charge, while the services run, and name what is missing, orphaned or wrong.
-Without --repair nothing is changed. What is missing is mended by telling the news of it again, on the way that it always takes;
+ABOUT = """Compare every finished appointment with its charge, while the services run, and name what is
+missing, orphaned or wrong.
+Without --repair nothing is changed. What is missing is mended by telling the news of it again, on the way
+that it always takes;
 charges are never changed or removed."""
-EXIT_CODES = "Exit codes: 0 all is well, or was mended; 1 the audit failed; 3 something remains that needs a person."
+EXIT_CODES = (
+    "Exit codes: 0 all is well, or was mended; 1 the audit failed; 3 something remains that needs a person."
+)
 
 
 class Found(Struct, frozen=True, kw_only=True, tag_field="record", tag="finding"):
     """A line of `clinic audit --json`: what is not as it should be about one appointment.
 
-    `missing`: finished and not charged. `orphaned`: charged, and not finished. `wrong`: not what its own policy makes of the
+    `missing`: finished and not charged. `orphaned`: charged, and not finished. `wrong`: not what its own
+    policy makes of the
     appointment. `remedy` is what mends it; `outcome` is what became of it under --repair, null without.
     """
 
@@ -74,14 +81,22 @@ class Report(Protocol):
 def add_to(commands: Any) -> None:
     """Add `audit` to the commands."""
     audit = commands.add_parser(
-        "audit", help="find finished appointments without their charge, and mend them", description=ABOUT, epilog=EXIT_CODES
+        "audit",
+        help="find finished appointments without their charge, and mend them",
+        description=ABOUT,
+        epilog=EXIT_CODES,
     )
     audit.add_argument("--repair", action="store_true", help="tell the news of what is missing again")
-    grace = "what was finished, told or charged less than so many seconds ago by this machine's clock is in flight, only counted (60)"
+    grace = (
+        "what was finished, told or charged less than so many seconds ago by this machine's "
+        "clock is in flight, only counted (60)"
+    )
     audit.add_argument("--grace", type=seconds, default=60.0, metavar="SECONDS", help=grace)
     wait = "how long a repair waits for the charges, in seconds; 0: it does not (default: 10)"
     audit.add_argument("--wait", type=seconds, default=10.0, metavar="SECONDS", help=wait)
-    audit.add_argument("--json", action="store_true", help="a JSON object a line: each finding, and a summary as the last")
+    audit.add_argument(
+        "--json", action="store_true", help="a JSON object a line: each finding, and a summary as the last"
+    )
     audit.set_defaults(command=_audit)
 
 
@@ -93,10 +108,20 @@ def _audit(settings: Settings, args: argparse.Namespace) -> int:
 
 
 async def audit(
-    appointment: AppointmentContainer, financial: FinancialContainer, report: Report, grace: timedelta, wait: float | None
+    appointment: AppointmentContainer,
+    financial: FinancialContainer,
+    report: Report,
+    grace: timedelta,
+    wait: float | None,
 ) -> int:
-    """Compare all and report; repair, waiting so many seconds, unless `wait` is None. Answers the exit code."""
-    finished = Finished(appointment.list_finished_events(), appointment.find_finished_event(), appointment.republish_finished())
+    """Compare all and report; repair, waiting so many seconds, unless `wait` is None. Answers the exit
+    code.
+    """
+    finished = Finished(
+        appointment.list_finished_events(),
+        appointment.find_finished_event(),
+        appointment.republish_finished(),
+    )
     compare = financial.audit_charges()
     counted = Counter[str]()
     async with attached(appointment, financial):
@@ -122,7 +147,10 @@ async def audit(
 
 
 async def _repaired(
-    financial: FinancialContainer, finished: Finished, chunks: AsyncIterator[Sequence[Finding]], wait: float | None
+    financial: FinancialContainer,
+    finished: Finished,
+    chunks: AsyncIterator[Sequence[Finding]],
+    wait: float | None,
 ) -> AsyncIterator[tuple[Finding, Repair | None]]:
     if wait is None:
         async for findings in chunks:
@@ -137,7 +165,12 @@ def _progress() -> Progress:
     console = Console(stderr=True)
     columns = "comparing", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     return Progress(
-        *columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False, disable=not console.is_terminal
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not console.is_terminal,
     )
 
 
@@ -145,8 +178,12 @@ class Lines:
     """A JSON object a line."""
 
     def found(self, finding: Finding, repair: Repair | None) -> None:
-        outcome, explanation, charged = (repair.outcome, repair.explanation, repair.total) if repair else (None, None, None)
-        self._write(Found(**asdict(finding), outcome=outcome, outcome_explanation=explanation, charged=charged))
+        outcome, explanation, charged = (
+            (repair.outcome, repair.explanation, repair.total) if repair else (None, None, None)
+        )
+        self._write(
+            Found(**asdict(finding), outcome=outcome, outcome_explanation=explanation, charged=charged)
+        )
 
     def ended(self, summary: Summary) -> None:
         self._write(summary)
@@ -162,8 +199,15 @@ class Readable:
         self._console, self._repairs = Console(highlight=False), repairs
 
     def found(self, finding: Finding, repair: Repair | None) -> None:
-        amounts = [f"charged {finding.found}" if finding.found else "", f"due {finding.expected}" if finding.expected else ""]
-        head = Text.assemble((f"{finding.kind:<{INDENTED}}", "bold red"), f"{finding.appointment_id}  ", ", ".join(filter(None, amounts)))
+        amounts = [
+            f"charged {finding.found}" if finding.found else "",
+            f"due {finding.expected}" if finding.expected else "",
+        ]
+        head = Text.assemble(
+            (f"{finding.kind:<{INDENTED}}", "bold red"),
+            f"{finding.appointment_id}  ",
+            ", ".join(filter(None, amounts)),
+        )
         self._console.print(head)
         self._tell(finding.explanation)
         if repair:

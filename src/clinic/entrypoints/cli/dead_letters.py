@@ -1,4 +1,6 @@
-"""`clinic dead-letters`: what could not be charged, for the person who mends it; beside the running service."""
+"""`clinic dead-letters`: what could not be charged, for the person who mends it; beside the running
+service.
+"""
 
 import argparse
 import getpass
@@ -39,7 +41,8 @@ Action = Callable[[FinancialContainer, argparse.Namespace], Awaitable[int]]
 
 
 class LetterList(Struct, frozen=True):
-    """What `list --json` writes: the groups, and the wanted letters; give `next` to --after for more, unless it is null.
+    """What `list --json` writes: the groups, and the wanted letters; give `next` to --after for more, unless
+    it is null.
 
     The groups are the 100 of which the most wait; `more_groups` counts the others.
     """
@@ -52,8 +55,13 @@ class LetterList(Struct, frozen=True):
 
 def add_to(commands: Any) -> None:
     """Add `dead-letters` to the commands."""
-    about = "What arrived and could not be charged is kept, with its reason, until a person replays or discards it; and after that, too."
-    parser = commands.add_parser("dead-letters", help="list, show, replay or discard what could not be charged", description=about)
+    about = (
+        "What arrived and could not be charged is kept, with its reason, until a person "
+        "replays or discards it; and after that, too."
+    )
+    parser = commands.add_parser(
+        "dead-letters", help="list, show, replay or discard what could not be charged", description=about
+    )
     actions = parser.add_subparsers(required=True, metavar="ACTION")
     _add_list(actions)
     _add_show(actions)
@@ -64,12 +72,21 @@ def add_to(commands: Any) -> None:
 def _add_list(actions: Any) -> None:
     parser = _action(actions, "list", "list those that wait, and the groups of all", _list)
     parser.add_argument(
-        "--state", choices=["waiting", "replayed", "discarded", "all"], default="waiting", help="instead of those that wait"
+        "--state",
+        choices=["waiting", "replayed", "discarded", "all"],
+        default="waiting",
+        help="instead of those that wait",
     )
-    parser.add_argument("--group", help="only this group: letters with the same reason but for ids, numbers and dates")
+    parser.add_argument(
+        "--group", help="only this group: letters with the same reason but for ids, numbers and dates"
+    )
     parser.add_argument("--about", metavar="ID", help="only those about this appointment")
     parser.add_argument(
-        "--limit", type=_number, default=DEFAULT_LIMIT, metavar="N", help=f"so many, {MAX_LETTERS} at most ({DEFAULT_LIMIT})"
+        "--limit",
+        type=_number,
+        default=DEFAULT_LIMIT,
+        metavar="N",
+        help=f"so many, {MAX_LETTERS} at most ({DEFAULT_LIMIT})",
     )
     parser.add_argument("--after", default="", metavar="POSITION", help="only those behind this position")
     parser.add_argument("--groups", action="store_true", help="only the groups")
@@ -81,20 +98,30 @@ def _add_show(actions: Any) -> None:
 
 
 def _add_replay(actions: Any) -> None:
-    about = f"Charge what they tell, as if they had just arrived. The exit code is {EXIT_SOME_FAILED} when some fail again."
+    about = (
+        f"Charge what they tell, as if they had just arrived. The exit code is "
+        f"{EXIT_SOME_FAILED} when some fail again."
+    )
     parser = _action(actions, "replay", "charge what they tell, once its cause is mended", _replay, about)
     _add_choice(parser)
 
 
 def _add_discard(actions: Any) -> None:
-    about = "Note that they are not to be charged, who says so and why. They are kept all the same, and can be replayed by position."
+    about = (
+        "Note that they are not to be charged, who says so and why. They are kept all the "
+        "same, and can be replayed by position."
+    )
     parser = _action(actions, "discard", "note that they are not to be charged, and why", _discard, about)
     _add_choice(parser)
     parser.add_argument("--reason", required=True, metavar="TEXT", help="why")
 
 
-def _action(actions: Any, name: str, summary: str, action: Action, about: str | None = None) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = actions.add_parser(name, help=summary, description=about or f"{summary[0].upper()}{summary[1:]}.")
+def _action(
+    actions: Any, name: str, summary: str, action: Action, about: str | None = None
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = actions.add_parser(
+        name, help=summary, description=about or f"{summary[0].upper()}{summary[1:]}."
+    )
     parser.add_argument("--json", action="store_true", help="for machines")
     parser.set_defaults(command=lambda settings, args: _run(settings, args, action))
     return parser
@@ -106,12 +133,21 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--group", help="those of this group that wait")
     choice.add_argument("--all", action="store_true", help="all that wait")
     parser.add_argument("--by", metavar="NAME", help="who does it (the login name)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would come of it, and change nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="say what would come of it, and change nothing"
+    )
 
 
 def _number(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) < len(str(MAX_LETTERS * 10)) and 1 <= int(text) <= MAX_LETTERS):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MAX_LETTERS}: --after goes on behind a list's end")
+    if not (
+        text.isascii()
+        and text.isdecimal()
+        and len(text) < len(str(MAX_LETTERS * 10))
+        and 1 <= int(text) <= MAX_LETTERS
+    ):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number from 1 to {MAX_LETTERS}: --after goes on behind a list's end"
+        )
     return int(text)
 
 
@@ -138,7 +174,12 @@ async def _list(container: FinancialContainer, args: argparse.Namespace) -> int:
     after = shown[-1].position if len(found) > len(shown) else None
     if args.json:
         _write_json(
-            LetterList([group_response(each) for each in groups], more_groups, [dead_letter_response(each) for each in shown], after)
+            LetterList(
+                [group_response(each) for each in groups],
+                more_groups,
+                [dead_letter_response(each) for each in shown],
+                after,
+            )
         )
         return 0
     if args.groups or (args.group is None and args.about is None):
@@ -178,7 +219,9 @@ def _name(args: argparse.Namespace) -> str:
         raise Misconfigured("who you are cannot be told from the login: name yourself with --by") from None
 
 
-async def _tell(container: FinancialContainer, args: argparse.Namespace, outcomes: AsyncIterator[Outcome]) -> int:
+async def _tell(
+    container: FinancialContainer, args: argparse.Namespace, outcomes: AsyncIterator[Outcome]
+) -> int:
     counts: Counter[str] = Counter()
     several = args.position is None
     total = await container.group_dead_letters().waiting(args.group) if several else 1

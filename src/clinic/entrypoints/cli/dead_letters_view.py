@@ -1,4 +1,6 @@
-"""How dead letters look to a person at a terminal. What strangers wrote is shown as it is, and never obeyed."""
+"""How dead letters look to a person at a terminal. What strangers wrote is shown as it is, and never
+obeyed.
+"""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +14,12 @@ from rich.text import Text
 
 from clinic.domain.financial.dead_letters import Outcome
 from clinic.domain.messaging.dead_letters import DeadLetter, LetterGroup
-from clinic.entrypoints.dead_letter_schemas import MAX_HEADER_SHOWN, MAX_HEADERS_SHOWN, BytesResponse, bytes_response
+from clinic.entrypoints.dead_letter_schemas import (
+    MAX_HEADER_SHOWN,
+    MAX_HEADERS_SHOWN,
+    BytesResponse,
+    bytes_response,
+)
 from clinic.entrypoints.formats import date
 from clinic.entrypoints.telemetry import plain
 
@@ -49,15 +56,25 @@ def show_letters(letters: Sequence[DeadLetter], after: str | None) -> None:
         return
     console.print(_line("Position", "State", "Seen", "Last seen (UTC)", "bold"))
     for each in letters:
-        console.print(_line(plain(each.position), each.state, _times(each.attempts), date(each.last_seen)), soft_wrap=True)
-        console.print(Text(f"  about {plain(each.about) or 'nothing that can be read'}, group {each.group}", "dim"), soft_wrap=True)
+        console.print(
+            _line(plain(each.position), each.state, _times(each.attempts), date(each.last_seen)),
+            soft_wrap=True,
+        )
+        console.print(
+            Text(f"  about {plain(each.about) or 'nothing that can be read'}, group {each.group}", "dim"),
+            soft_wrap=True,
+        )
         console.print(Padding(Text(plain(each.reason)), (0, 0, 0, 2)))
     if after is not None:
         console.print(Text(f"\nThere are more: --after {plain(after)}"))
 
 
 def _line(position: str, state: str, seen: str, last_seen: str, style: str = "") -> Text:
-    return Text(f"{position:<26} ", style).append(f"{state:<11}", STYLES.get(state, style)).append(f"{seen:<10}{last_seen}", style)
+    return (
+        Text(f"{position:<26} ", style)
+        .append(f"{state:<11}", STYLES.get(state, style))
+        .append(f"{seen:<10}{last_seen}", style)
+    )
 
 
 def show_letter(letter: DeadLetter) -> None:
@@ -69,10 +86,18 @@ def show_letter(letter: DeadLetter) -> None:
     table.add_row("about", Text(plain(letter.about)))
     table.add_row("reason", Text(plain(letter.reason)))
     table.add_row("group", letter.group)
-    table.add_row("seen", Text(f"{_times(letter.attempts)}, first {date(letter.first_seen)}, last {date(letter.last_seen)} UTC"))
+    table.add_row(
+        "seen",
+        Text(
+            f"{_times(letter.attempts)}, first {date(letter.first_seen)}, last {date(letter.last_seen)} UTC"
+        ),
+    )
     table.add_row("published", Text(f"{date(letter.published_at)} UTC"))
     for index, each in enumerate(letter.history):
-        table.add_row("" if index else "handled", Text(f"{date(each.at)} {each.event} by {plain(each.by)}: {plain(each.note)}"))
+        table.add_row(
+            "" if index else "handled",
+            Text(f"{date(each.at)} {each.event} by {plain(each.by)}: {plain(each.note)}"),
+        )
     _add_message(table, letter)
     _console().print(table)
 
@@ -81,7 +106,10 @@ def _add_message(table: Table, letter: DeadLetter) -> None:
     table.add_row("type", Text(plain(letter.type)))
     table.add_row("key", _content(bytes_response(letter.key, MAX_HEADER_SHOWN)))
     for index, (name, content) in enumerate(letter.headers[:MAX_HEADERS_SHOWN]):
-        table.add_row("" if index else "headers", Text(f"{plain(name)}: ").append(_content(bytes_response(content, MAX_HEADER_SHOWN))))
+        table.add_row(
+            "" if index else "headers",
+            Text(f"{plain(name)}: ").append(_content(bytes_response(content, MAX_HEADER_SHOWN))),
+        )
     if (more := len(letter.headers) - MAX_HEADERS_SHOWN) > 0:
         table.add_row("", Text(f"… and {more} more", "dim"))
     table.add_row("value", Text(f"{letter.length} bytes, sha256 {letter.sha256}"))
@@ -102,12 +130,18 @@ def show_outcome(outcome: Outcome) -> None:
 
 def show_summary(counts: Mapping[str, int], *, dry_run: bool) -> None:
     said = ", ".join(f"{count} {event}" for event, count in counts.items()) or "no dead letter waits"
-    _console().print(Text(f"A dry run, nothing is changed: {said}." if dry_run else f"{said[0].upper()}{said[1:]}.", "bold"))
+    _console().print(
+        Text(
+            f"A dry run, nothing is changed: {said}." if dry_run else f"{said[0].upper()}{said[1:]}.", "bold"
+        )
+    )
 
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error. Where standard output is a terminal too, the lines themselves are progress enough."""
+    """A bar on standard error. Where standard output is a terminal too, the lines themselves are progress
+    enough.
+    """
     console = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("dead letters"), TimeRemainingColumn()
     hidden = sys.stdout.isatty() or not console.is_terminal

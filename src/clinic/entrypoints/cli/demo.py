@@ -1,4 +1,6 @@
-"""`clinic demo`: one appointment, from its start to its charge, with the time of each step; leaves nothing behind."""
+"""`clinic demo`: one appointment, from its start to its charge, with the time of each step; leaves nothing
+behind.
+"""
 
 import json
 import os
@@ -39,22 +41,36 @@ def _tell(console: Console, appointments: str, charges: str) -> None:
         began = time.perf_counter()
         answer = _call(method, url, body, headers)
         took = (time.perf_counter() - began) * 1000
-        console.print(f"[green]●[/] [bold]{what:<22}[/] [cyan]{method:<4} /{url.split('/', 3)[3]}[/]  [dim]{took:.1f} ms[/]")
+        console.print(
+            f"[green]●[/] [bold]{what:<22}[/] [cyan]{method:<4} /{url.split('/', 3)[3]}[/]  "
+            f"[dim]{took:.1f} ms[/]"
+        )
         for name, value in answer.items():
-            console.print(f"    {name:<14} {value:.2f}" if isinstance(value, float) else f"    {name:<14} {value}")
+            console.print(
+                f"    {name:<14} {value:.2f}" if isinstance(value, float) else f"    {name:<14} {value}"
+            )
         return answer
 
-    started = step("It starts", "POST", f"{appointments}/", {"physician_id": str(uuid4()), "patient_id": str(uuid4())})
+    started = step(
+        "It starts", "POST", f"{appointments}/", {"physician_id": str(uuid4()), "patient_id": str(uuid4())}
+    )
     path = f"/{started['id']}/"
     finished_at = time.perf_counter()
     step("It finishes", "POST", appointments + path)
     step("Its charge has arrived", "GET", charges + path, Prefer="wait=10")
-    console.print(f"\n[bold]{(time.perf_counter() - finished_at) * 1000:.1f} ms[/] from the request to finish to the charge")
+    console.print(
+        f"\n[bold]{(time.perf_counter() - finished_at) * 1000:.1f} ms[/] from the request to finish "
+        f"to the charge"
+    )
 
 
-def _call(method: str, url: str, body: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None) -> Any:
+def _call(
+    method: str, url: str, body: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+) -> Any:
     data = json.dumps(body).encode() if body else None
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **(headers or {})}, method=method)  # noqa: S310 — always http
+    request = urllib.request.Request(  # noqa: S310 — always http
+        url, data, {"Content-Type": "application/json", **(headers or {})}, method=method
+    )
     try:
         with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310 — always http
             return json.load(answer)
@@ -64,10 +80,22 @@ def _call(method: str, url: str, body: Mapping[str, str] | None = None, headers:
 
 @contextmanager
 def _services(folder: str, appointments: str, charges: str) -> Iterator[None]:
-    ports = {"CLINIC_APPOINTMENT_PORT": appointments.rpartition(":")[2], "CLINIC_FINANCIAL_PORT": charges.rpartition(":")[2]}
+    ports = {
+        "CLINIC_APPOINTMENT_PORT": appointments.rpartition(":")[2],
+        "CLINIC_FINANCIAL_PORT": charges.rpartition(":")[2],
+    }
     hosts = {"CLINIC_APPOINTMENT_HOST": "127.0.0.1", "CLINIC_FINANCIAL_HOST": "127.0.0.1"}
-    fresh = {"CLINIC_DATA_DIR": folder, "CLINIC_STORE": "sqlite", "CLINIC_TRANSPORT": "sqlite", "CLINIC_LOG_LEVEL": "error"}
-    process = subprocess.Popen([sys.executable, "-m", "clinic", "run"], env=os.environ | fresh | hosts | ports, stdout=subprocess.DEVNULL)
+    fresh = {
+        "CLINIC_DATA_DIR": folder,
+        "CLINIC_STORE": "sqlite",
+        "CLINIC_TRANSPORT": "sqlite",
+        "CLINIC_LOG_LEVEL": "error",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clinic", "run"],
+        env=os.environ | fresh | hosts | ports,
+        stdout=subprocess.DEVNULL,
+    )
     try:
         for url in (appointments, charges):
             _await_ready(url, process)

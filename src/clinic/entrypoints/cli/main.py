@@ -20,7 +20,8 @@ from clinic.entrypoints.web import appointment, financial
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0 when it ended as asked, 1 when something is wrong, 2 for unknown words.
+    """Run the command; the exit code is 0 when it ended as asked, 1 when something is wrong, 2 for unknown
+    words.
 
     Commands of an operator end with 3 where they found something that needs a person.
     """
@@ -38,7 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _environment() -> dict[str, str]:
-    """The variables of .env, if there is one, and over them those of the environment. Raises `Misconfigured`."""
+    """The variables of .env, if there is one, and over them those of the environment. Raises
+    `Misconfigured`.
+    """
     try:
         return {name: text or "" for name, text in dotenv_values(".env").items()} | os.environ
     except (OSError, UnicodeDecodeError) as error:
@@ -50,9 +53,15 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run both services, or the one that is named")
     run.add_argument("service", nargs="?", choices=["appointment", "financial"], help="only this one")
-    run.add_argument("--in-process", action="store_true", help="both in one process: what the memory store and transport need")
+    run.add_argument(
+        "--in-process",
+        action="store_true",
+        help="both in one process: what the memory store and transport need",
+    )
     run.set_defaults(command=_run)
-    show = commands.add_parser("demo", help="start and finish an appointment on a fresh folder, and see its charge arrive")
+    show = commands.add_parser(
+        "demo", help="start and finish an appointment on a fresh folder, and see its charge arrive"
+    )
     show.set_defaults(command=lambda _settings, _chosen: demo())
     dead_letters.add_to(commands)
     audit.add_to(commands)
@@ -75,7 +84,8 @@ def _refuse_memory_apart(settings: Settings) -> None:
     for name in ("store", "transport"):
         if getattr(settings, name) == "memory":
             raise Misconfigured(
-                f"CLINIC_{name.upper()}=memory needs both services in one process: use `clinic run --in-process`, or set it to sqlite"
+                f"CLINIC_{name.upper()}=memory needs both services in one process: use `clinic run "
+                f"--in-process`, or set it to sqlite"
             )
 
 

@@ -12,12 +12,16 @@ MAX_SECONDS = 10**9
 
 @asynccontextmanager
 async def attached(*containers: AppointmentContainer | FinancialContainer) -> AsyncIterator[None]:
-    """Inside, these contexts' data can be read and written. Raises `Misconfigured` or `Unavailable` where they cannot."""
+    """Inside, these contexts' data can be read and written. Raises `Misconfigured` or `Unavailable` where
+    they cannot.
+    """
     async with AsyncExitStack() as stack:
         for container in containers:
             storage = container.storage()
             if storage is None:
-                raise Misconfigured("CLINIC_STORE=memory keeps everything inside its own process: no command can look at it")
+                raise Misconfigured(
+                    "CLINIC_STORE=memory keeps everything inside its own process: no command can look at it"
+                )
             stack.push_async_callback(storage.close)
             await storage.attach()
         yield

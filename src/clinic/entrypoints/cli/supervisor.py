@@ -15,7 +15,9 @@ POLL_INTERVAL = 0.05
 
 
 def supervise(settings: Settings) -> int:
-    """Run until asked to end, or until one of them ends by itself: then the other is stopped, and the answer is 1."""
+    """Run until asked to end, or until one of them ends by itself: then the other is stopped, and the answer
+    is 1.
+    """
     asked: list[int] = []
 
     def ask(number: int, _: FrameType | None) -> None:
@@ -23,14 +25,21 @@ def supervise(settings: Settings) -> int:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ask)
-    # In groups of their own: a Ctrl-C in the terminal reaches this process alone, and each of them hears of it once.
-    processes = {name: subprocess.Popen([sys.executable, "-m", "clinic", "run", name], process_group=0) for name in SERVICES}
+    # In groups of their own: a Ctrl-C in the terminal reaches this process alone, and each of them hears of
+    # it once.
+    processes = {
+        name: subprocess.Popen([sys.executable, "-m", "clinic", "run", name], process_group=0)
+        for name in SERVICES
+    }
     _greet(settings)
     while not asked and all(process.poll() is None for process in processes.values()):
         time.sleep(POLL_INTERVAL)
     for name, process in processes.items():
         if not asked and process.poll() is not None:
-            print(f"clinic: the {name} service has ended ({process.returncode}); stopping the other", file=sys.stderr)
+            print(
+                f"clinic: the {name} service has ended ({process.returncode}); stopping the other",
+                file=sys.stderr,
+            )
     _tell(processes.values())
     _await_end(processes.values(), asked)
     orderly = {0, -signal.SIGTERM, -signal.SIGINT}  # by a signal: where it was still starting
@@ -38,8 +47,14 @@ def supervise(settings: Settings) -> int:
 
 
 def _greet(settings: Settings) -> None:
-    print(f"appointments  http://{settings.appointment_host}:{settings.appointment_port}/  (its documentation: /docs)")
-    print(f"charges       http://{settings.financial_host}:{settings.financial_port}/  (its documentation: /docs)")
+    print(
+        f"appointments  http://{settings.appointment_host}:{settings.appointment_port}/  (its "
+        f"documentation: /docs)"
+    )
+    print(
+        f"charges       http://{settings.financial_host}:{settings.financial_port}/  (its "
+        f"documentation: /docs)"
+    )
     print(f"data          {settings.data_dir.absolute()}", flush=True)
 
 

@@ -13,7 +13,14 @@ from rich.table import Table
 from rich.text import Text
 
 from clinic.domain.errors import Misconfigured, NotFound, Unavailable
-from clinic.domain.reconciliation.tracing import IN_WHOLE_SECONDS, Answer, Traced, TracedStep, WaitsFor, joined
+from clinic.domain.reconciliation.tracing import (
+    IN_WHOLE_SECONDS,
+    Answer,
+    Traced,
+    TracedStep,
+    WaitsFor,
+    joined,
+)
 from clinic.domain.tracing import Trace
 from clinic.entrypoints.cli.operator_session import attached
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
@@ -21,7 +28,8 @@ from clinic.entrypoints.formats import as_json
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import plain
 
-ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time and the wait before it, and what it
+ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time and the wait
+before it, and what it
 waits for now. Where one context's store cannot be read, the steps of the other are shown, and the reason."""
 EXIT_CODES = "Exit codes: 0 something is known of it, charged or not; 1 nothing is, or nothing can be read."
 TWO_DAYS = 48
@@ -29,29 +37,43 @@ TWO_DAYS = 48
 
 def add_to(commands: Any) -> None:
     """Add `trace` to the commands."""
-    trace = commands.add_parser("trace", help="show where the charge of an appointment is", description=ABOUT, epilog=EXIT_CODES)
+    trace = commands.add_parser(
+        "trace", help="show where the charge of an appointment is", description=ABOUT, epilog=EXIT_CODES
+    )
     trace.add_argument("appointment_id", type=UUID, metavar="APPOINTMENT", help="its id")
     trace.add_argument("--json", action="store_true", help="one JSON object")
     trace.set_defaults(command=_trace)
 
 
 def _trace(settings: Settings, args: argparse.Namespace) -> None:
-    traced = uvloop.run(trace(AppointmentContainer(settings=settings), FinancialContainer(settings=settings), args.appointment_id))
+    traced = uvloop.run(
+        trace(
+            AppointmentContainer(settings=settings),
+            FinancialContainer(settings=settings),
+            args.appointment_id,
+        )
+    )
     if args.json:
         sys.stdout.write(as_json(traced) + "\n")
     else:
         _show(traced)
 
 
-async def trace(appointments: AppointmentContainer, charges: FinancialContainer, appointment_id: UUID) -> Traced:
-    """Ask both contexts. Raises `NotFound` where neither knows it, and what keeps them from being read where none answers."""
+async def trace(
+    appointments: AppointmentContainer, charges: FinancialContainer, appointment_id: UUID
+) -> Traced:
+    """Ask both contexts. Raises `NotFound` where neither knows it, and what keeps them from being read where
+    none answers.
+    """
     appointment = await _answer(appointments, appointments.trace_appointment(), appointment_id)
     financial = await _answer(charges, charges.trace_charge(), appointment_id)
     return joined(appointment_id, appointment, financial)
 
 
 async def _answer(
-    container: AppointmentContainer | FinancialContainer, ask: Callable[[UUID], Awaitable[Trace]], appointment_id: UUID
+    container: AppointmentContainer | FinancialContainer,
+    ask: Callable[[UUID], Awaitable[Trace]],
+    appointment_id: UUID,
 ) -> Answer:
     try:
         async with attached(container):

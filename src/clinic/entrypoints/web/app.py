@@ -28,15 +28,26 @@ STORE_TIMEOUT = 2.0
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
-    """Ready: all is well. Degraded: requests are answered, something behind them is in trouble. Unready: they are not."""
+    """Ready: all is well. Degraded: requests are answered, something behind them is in trouble. Unready: they
+    are not.
+    """
 
     status: Literal["ready", "degraded", "unready"]
-    checks: Annotated[dict[str, str], Meta(description="Each part: ok, or what is wrong.", examples=[{"store": "ok", "relay": "ok"}])]
-    oldest_unpublished_seconds: Annotated[float | None, Meta(description="How long the oldest fact waits to be published.")] = None
+    checks: Annotated[
+        dict[str, str],
+        Meta(description="Each part: ok, or what is wrong.", examples=[{"store": "ok", "relay": "ok"}]),
+    ]
+    oldest_unpublished_seconds: Annotated[
+        float | None, Meta(description="How long the oldest fact waits to be published.")
+    ] = None
 
 
-async def health(check: Awaitable[None], age: Callable[[], Awaitable[float | None]] | None = None, **loop: str | None) -> Health:
-    """Only the store makes a service unready: without it requests cannot be answered. `loop` names the trouble of what runs behind."""
+async def health(
+    check: Awaitable[None], age: Callable[[], Awaitable[float | None]] | None = None, **loop: str | None
+) -> Health:
+    """Only the store makes a service unready: without it requests cannot be answered. `loop` names the
+    trouble of what runs behind.
+    """
     behind = {name: problem or "ok" for name, problem in loop.items()}
     try:
         async with asyncio.timeout(STORE_TIMEOUT):
@@ -57,7 +68,9 @@ def application(
     telemetry: LoggingTelemetry,
     lifespan: Any,
 ) -> Litestar:
-    """A Litestar app of these routes and everything beside them. Nothing happens before its lifespan begins."""
+    """A Litestar app of these routes and everything beside them. Nothing happens before its lifespan
+    begins.
+    """
 
     @get("/health/live", tags=["health"], summary="Is the process alive?")
     async def live() -> dict[str, str]:
@@ -67,11 +80,17 @@ def application(
         "/health/ready",
         tags=["health"],
         summary="Can it do its work, and if not, what is wrong?",
-        responses={HTTPStatus.SERVICE_UNAVAILABLE: ResponseSpec(Health, generate_examples=False, description="It cannot.")},
+        responses={
+            HTTPStatus.SERVICE_UNAVAILABLE: ResponseSpec(
+                Health, generate_examples=False, description="It cannot."
+            )
+        },
     )
     async def is_ready() -> Response[Health]:
         found = await ready()
-        return Response(found, status_code=HTTPStatus.SERVICE_UNAVAILABLE if found.status == "unready" else HTTPStatus.OK)
+        return Response(
+            found, status_code=HTTPStatus.SERVICE_UNAVAILABLE if found.status == "unready" else HTTPStatus.OK
+        )
 
     @get("/metrics", include_in_schema=False, media_type=MediaType.TEXT, sync_to_thread=False)
     def metrics() -> bytes:
@@ -85,7 +104,9 @@ def application(
             telemetry.failed("unforeseen", error)
         return response
 
-    provided = {name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()}
+    provided = {
+        name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()
+    }
     handlers = [*routes, live, is_ready]
     return Litestar(
         [*handlers, metrics, *documentation(title, description, handlers, provided)],

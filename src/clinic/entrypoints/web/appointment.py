@@ -12,7 +12,12 @@ from msgspec import Meta, Struct
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter
-from clinic.domain.appointment.use_cases import FindAppointment, FinishAppointment, ListAppointments, StartAppointment
+from clinic.domain.appointment.use_cases import (
+    FindAppointment,
+    FinishAppointment,
+    ListAppointments,
+    StartAppointment,
+)
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import AppointmentContainer
@@ -55,13 +60,24 @@ class AppointmentPage(Struct, frozen=True):
     before_request=json_body(NewAppointment),
     tags=["appointments"],
     summary="Start an appointment",
-    response_headers=[ResponseHeader(name="Location", description="The path of the new appointment.", documentation_only=True)],
+    response_headers=[
+        ResponseHeader(
+            name="Location", description="The path of the new appointment.", documentation_only=True
+        )
+    ],
     responses=documented(
-        HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE, HTTPStatus.SERVICE_UNAVAILABLE
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+        HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
-async def start(data: JSONBody[NewAppointment], start_appointment: NamedDependency[StartAppointment]) -> Response[AppointmentResponse]:
-    """Start an appointment now, at the clinic's price per hour. Answered with 503, it may have started all the same."""
+async def start(
+    data: JSONBody[NewAppointment], start_appointment: NamedDependency[StartAppointment]
+) -> Response[AppointmentResponse]:
+    """Start an appointment now, at the clinic's price per hour. Answered with 503, it may have started all
+    the same.
+    """
     appointment = await start_appointment(data.physician_id, data.patient_id)
     return Response(_shown(appointment), headers={"Location": f"/{appointment.id}/"})
 
@@ -73,8 +89,12 @@ async def start(data: JSONBody[NewAppointment], start_appointment: NamedDependen
     summary="Finish an appointment",
     responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def finish(appointment_id: FromPath[UUID], finish_appointment: NamedDependency[FinishAppointment]) -> AppointmentResponse:
-    """Finish an appointment now; it is then charged exactly once. Finishing again is safe and answers the first end."""
+async def finish(
+    appointment_id: FromPath[UUID], finish_appointment: NamedDependency[FinishAppointment]
+) -> AppointmentResponse:
+    """Finish an appointment now; it is then charged exactly once. Finishing again is safe and answers the
+    first end.
+    """
     return _shown(await finish_appointment(appointment_id))
 
 
@@ -84,11 +104,18 @@ async def finish(appointment_id: FromPath[UUID], finish_appointment: NamedDepend
     summary="Show an appointment",
     responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
 )
-async def find(appointment_id: FromPath[UUID], find_appointment: NamedDependency[FindAppointment]) -> AppointmentResponse:
+async def find(
+    appointment_id: FromPath[UUID], find_appointment: NamedDependency[FindAppointment]
+) -> AppointmentResponse:
     return _shown(await find_appointment(appointment_id))
 
 
-@get("/", tags=["appointments"], summary="List appointments", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
+@get(
+    "/",
+    tags=["appointments"],
+    summary="List appointments",
+    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE),
+)
 async def list_all(
     list_appointments: NamedDependency[ListAppointments],
     limit: parameters.Limit = parameters.DEFAULT_LIMIT,

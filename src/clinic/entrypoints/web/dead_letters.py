@@ -46,19 +46,39 @@ MAX_GROUPS = 100
 """Groups that are shown at most."""
 
 STATES = get_args(LetterState)
-InState = Annotated[str | None, QueryParameter(name="state", enum=STATES, description="Only those in this state.")]
+InState = Annotated[
+    str | None, QueryParameter(name="state", enum=STATES, description="Only those in this state.")
+]
 """Under another name inside: `state` is Litestar's own there, and an error would name the wrong field."""
 Name = Annotated[
-    str, Meta(min_length=1, max_length=200, pattern=r"\S", description="Who does it: kept with the letter.", examples=["anna"])
+    str,
+    Meta(
+        min_length=1,
+        max_length=200,
+        pattern=r"\S",
+        description="Who does it: kept with the letter.",
+        examples=["anna"],
+    ),
 ]
 Words = Annotated[
-    str, Meta(min_length=1, max_length=2000, pattern=r"\S", description="Why: kept with the letter.", examples=["sent by a test"])
+    str,
+    Meta(
+        min_length=1,
+        max_length=2000,
+        pattern=r"\S",
+        description="Why: kept with the letter.",
+        examples=["sent by a test"],
+    ),
 ]
-OnePosition = Annotated[str | None, Meta(description="This letter, whatever its state.", examples=["clinic.appointments/0/17"])]
+OnePosition = Annotated[
+    str | None, Meta(description="This letter, whatever its state.", examples=["clinic.appointments/0/17"])
+]
 OneGroup = Annotated[str | None, Meta(description="Those of this group that wait.", examples=["9c1185a5"])]
 All = Annotated[bool, Meta(description="All that wait.")]
 DryRun = Annotated[bool, Meta(description="Say what would come of it, and change nothing.")]
-After = Annotated[str | None, Meta(description="The `next` of the answer before, to go on behind it.", examples=[None])]
+After = Annotated[
+    str | None, Meta(description="The `next` of the answer before, to go on behind it.", examples=[None])
+]
 
 
 class Choice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -101,11 +121,17 @@ class LetterGroups(Struct, frozen=True):
 
 
 class Handled(Struct, frozen=True):
-    """What became of each letter; `remaining` of the chosen ones wait still, those that failed again among them."""
+    """What became of each letter; `remaining` of the chosen ones wait still, those that failed again among
+    them.
+    """
 
     items: list[OutcomeResponse]
     next: Annotated[
-        str | None, Meta(description="Give it as `after` to go on with the rest; null where all were handled.", examples=[None])
+        str | None,
+        Meta(
+            description="Give it as `after` to go on with the rest; null where all were handled.",
+            examples=[None],
+        ),
     ]
     remaining: Count
     dry_run: bool
@@ -114,13 +140,19 @@ class Handled(Struct, frozen=True):
 PROBLEMS = documented(HTTPStatus.UNAUTHORIZED, HTTPStatus.SERVICE_UNAVAILABLE)
 OF_A_QUERY = PROBLEMS | documented(HTTPStatus.BAD_REQUEST)
 OF_ONE = PROBLEMS | documented(HTTPStatus.NOT_FOUND)
-OF_A_BODY = OF_A_QUERY | documented(HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+OF_A_BODY = OF_A_QUERY | documented(
+    HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+)
 SECURITY: list[dict[str, list[str]]] = [{OPERATOR: []}]
 
 
 def routes(token: str) -> list[BaseRouteHandler]:
     """The routes for whoever has this token."""
-    described: dict[str, Any] = {"tags": ["dead letters"], "security": SECURITY, "guards": [_only_with(token)]}
+    described: dict[str, Any] = {
+        "tags": ["dead letters"],
+        "security": SECURITY,
+        "guards": [_only_with(token)],
+    }
 
     @get("/dead-letters/", summary="List dead letters", responses=OF_A_QUERY, **described)
     async def list_letters(
@@ -132,19 +164,27 @@ def routes(token: str) -> list[BaseRouteHandler]:
         about: FromQuery[str | None] = None,
     ) -> LetterPage:
         """What arrived and could not be charged, by position, a page at a time."""
-        found = await list_dead_letters(DeadLetterFilter(_state(in_state), group, about), limit + 1, parameters.place(after, str) or "")
+        found = await list_dead_letters(
+            DeadLetterFilter(_state(in_state), group, about), limit + 1, parameters.place(after, str) or ""
+        )
         more = parameters.cursor(found[limit - 1].position) if len(found) > limit else None
         return LetterPage([dead_letter_response(each) for each in found[:limit]], more)
 
     @get("/dead-letters/groups/", summary="List the groups of dead letters", responses=PROBLEMS, **described)
     async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> LetterGroups:
-        """Letters whose reasons differ only in ids, numbers, dates and the like; the group of which the most wait comes first."""
+        """Letters whose reasons differ only in ids, numbers, dates and the like; the group of which the most
+        wait comes first.
+        """
         found = await group_dead_letters()
         return LetterGroups([group_response(each) for each in found[:MAX_GROUPS]], len(found[MAX_GROUPS:]))
 
     @get("/dead-letters/{position:path}", summary="Show a dead letter", responses=OF_ONE, **described)
-    async def find_letter(position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]) -> DeadLetterDetails:
-        """The message in it, cut where it is large, the reason, and what people did with it. A position contains slashes."""
+    async def find_letter(
+        position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]
+    ) -> DeadLetterDetails:
+        """The message in it, cut where it is large, the reason, and what people did with it. A position
+        contains slashes.
+        """
         return dead_letter_details(await find_dead_letter(str(position).removeprefix("/")))
 
     @post(
@@ -161,7 +201,9 @@ def routes(token: str) -> list[BaseRouteHandler]:
         find_dead_letter: NamedDependency[FindDeadLetter],
         group_dead_letters: NamedDependency[GroupDeadLetters],
     ) -> Handled:
-        """As if they had just arrived, so that each is charged once at most. A hundred a request; answered with 503, repeat it."""
+        """As if they had just arrived, so that each is charged once at most. A hundred a request; answered
+        with 503, repeat it.
+        """
         outcomes = replay_dead_letters(_chosen(data), data.by, dry_run=data.dry_run)
         return await _handled(data, outcomes, find_dead_letter, group_dead_letters)
 
@@ -179,7 +221,9 @@ def routes(token: str) -> list[BaseRouteHandler]:
         find_dead_letter: NamedDependency[FindDeadLetter],
         group_dead_letters: NamedDependency[GroupDeadLetters],
     ) -> Handled:
-        """They are kept with the reason and who gave it, and can be replayed by position. A hundred a request."""
+        """They are kept with the reason and who gave it, and can be replayed by position. A hundred a
+        request.
+        """
         outcomes = discard_dead_letters(_chosen(data), data.reason, data.by, dry_run=data.dry_run)
         return await _handled(data, outcomes, find_dead_letter, group_dead_letters)
 
@@ -202,15 +246,24 @@ def _state(text: str | None) -> LetterState | None:
     try:
         state: LetterState | None = msgspec.convert(text, LetterState | None)
     except msgspec.ValidationError:
-        raise Invalid([FieldProblem("state", f"is no state of a dead letter: give one of {', '.join(STATES)}")]) from None
+        raise Invalid(
+            [FieldProblem("state", f"is no state of a dead letter: give one of {', '.join(STATES)}")]
+        ) from None
     return state
 
 
 def _chosen(body: Choice) -> DeadLetterSelection:
-    return DeadLetterSelection(position=body.position, group=body.group, limit=BATCH_SIZE, after=parameters.place(body.after, str) or "")
+    return DeadLetterSelection(
+        position=body.position,
+        group=body.group,
+        limit=BATCH_SIZE,
+        after=parameters.place(body.after, str) or "",
+    )
 
 
-async def _handled(body: Choice, outcomes: AsyncIterator[Outcome], find: FindDeadLetter, groups: GroupDeadLetters) -> Handled:
+async def _handled(
+    body: Choice, outcomes: AsyncIterator[Outcome], find: FindDeadLetter, groups: GroupDeadLetters
+) -> Handled:
     items = [outcome_response(each) async for each in outcomes]
     more = parameters.cursor(items[-1].position) if len(items) == BATCH_SIZE else None
     if body.position is not None:

@@ -1,4 +1,6 @@
-"""The pages that explain a service: Swagger UI, ReDoc and the OpenAPI document, all served by the service itself."""
+"""The pages that explain a service: Swagger UI, ReDoc and the OpenAPI document, all served by the service
+itself.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -36,18 +38,30 @@ REDOC = """<!doctype html>
 <link rel="icon" href="/docs/files/swagger-ui-dist/favicon-32x32.png">
 <style>body {{ margin: 0 }}</style></head>
 <body><div id="ui"></div><script src="/docs/files/redoc/bundles/redoc.standalone.js"></script>
-<script>Redoc.init("/openapi.json", {{disableGoogleFont: true}}, document.getElementById("ui"))</script></body></html>
+<script>Redoc.init("/openapi.json", {{disableGoogleFont: true}}, document.getElementById("ui"))
+</script></body></html>
 """
 
 
-def documentation(title: str, description: str, routes: Sequence[BaseRouteHandler], dependencies: Mapping[str, Provide]) -> list[Any]:
+def documentation(
+    title: str, description: str, routes: Sequence[BaseRouteHandler], dependencies: Mapping[str, Provide]
+) -> list[Any]:
     """Handlers for /docs, /redoc, /openapi.json and the files behind them."""
 
     @cache
     def schema() -> dict[str, Any]:
-        # Litestar's own schema routes answer unknown paths with an HTML page: the app that has them is never served.
-        described = OpenAPIConfig(title=title, version=version("clinic"), description=description, use_handler_docstrings=True)
-        app = Litestar(list(routes), dependencies=dependencies, openapi_config=described, plugins=[MoneySchema()], logging_config=None)
+        # Litestar's own schema routes answer unknown paths with an HTML page: the app that has them is never
+        # served.
+        described = OpenAPIConfig(
+            title=title, version=version("clinic"), description=description, use_handler_docstrings=True
+        )
+        app = Litestar(
+            list(routes),
+            dependencies=dependencies,
+            openapi_config=described,
+            plugins=[MoneySchema()],
+            logging_config=None,
+        )
         return _completed(app.openapi_schema.to_schema())
 
     @get("/openapi.json", include_in_schema=False, sync_to_thread=False)
@@ -61,7 +75,9 @@ def documentation(title: str, description: str, routes: Sequence[BaseRouteHandle
 
         return show
 
-    files = create_static_files_router(path="/docs/files", directories=[_files()], include_in_schema=False, guards=[_no_null])
+    files = create_static_files_router(
+        path="/docs/files", directories=[_files()], include_in_schema=False, guards=[_no_null]
+    )
     return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), files]
 
 
@@ -84,12 +100,18 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
         if "application/json" in answers.get("400", {}).get("content", {}):
             del answers["400"]  # its own, for what can only be a 404 here
         if "401" in answers:
-            answers["401"].setdefault("headers", {})["WWW-Authenticate"] = _header("Bearer: send the token.", "string")
+            answers["401"].setdefault("headers", {})["WWW-Authenticate"] = _header(
+                "Bearer: send the token.", "string"
+            )
         if "503" in answers:
-            answers["503"].setdefault("headers", {})["Retry-After"] = _header("Seconds after which to ask again.", "integer")
+            answers["503"].setdefault("headers", {})["Retry-After"] = _header(
+                "Seconds after which to ask again.", "integer"
+            )
         if any(parameter["name"] == "Prefer" for parameter in operation.get("parameters", ())):
             for status in ("200", "404"):
-                answers[status].setdefault("headers", {})["Preference-Applied"] = _header("The wait that was granted.", "string")
+                answers[status].setdefault("headers", {})["Preference-Applied"] = _header(
+                    "The wait that was granted.", "string"
+                )
     return document
 
 
@@ -98,7 +120,9 @@ def _header(description: str, kind: str) -> dict[str, Any]:
 
 
 def _files() -> Path:
-    return Path(str(distribution(PACKAGE).locate_file("drf_spectacular_sidecar/static/drf_spectacular_sidecar")))
+    return Path(
+        str(distribution(PACKAGE).locate_file("drf_spectacular_sidecar/static/drf_spectacular_sidecar"))
+    )
 
 
 class MoneySchema(OpenAPISchemaPlugin):

@@ -30,12 +30,20 @@ class ChargeResponse(Struct, frozen=True):
 
 
 class ChargeDetails(Struct, frozen=True):
-    """A charge with what explains it: the price per hour, the hours that are billed, the policy that says how many."""
+    """A charge with what explains it: the price per hour, the hours that are billed, the policy that says how
+    many.
+    """
 
     appointment_id: UUID
     total_price: Money
     price: Money
-    hours: Annotated[float, Meta(description="Hours billed, shown to four decimals; the total is made of the exact ones.", examples=[2.0])]
+    hours: Annotated[
+        float,
+        Meta(
+            description="Hours billed, shown to four decimals; the total is made of the exact ones.",
+            examples=[2.0],
+        ),
+    ]
     pricing: Annotated[str, Meta(examples=["hours-begun"])]
     start_date: formats.Date
     end_date: formats.Date
@@ -49,7 +57,12 @@ class ChargePage(Struct, frozen=True):
     next: parameters.Next
 
 
-@get("/", tags=["charges"], summary="List charges", responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE))
+@get(
+    "/",
+    tags=["charges"],
+    summary="List charges",
+    responses=documented(HTTPStatus.BAD_REQUEST, HTTPStatus.SERVICE_UNAVAILABLE),
+)
 async def list_all(
     list_charges: NamedDependency[ListCharges],
     limit: parameters.Limit = parameters.DEFAULT_LIMIT,
@@ -61,7 +74,10 @@ async def list_all(
 ) -> ChargePage:
     """The newest first, a page at a time."""
     matching = ChargeFilter(
-        physician_id, patient_id, parameters.utc("charged_from", charged_from), parameters.utc("charged_to", charged_to)
+        physician_id,
+        patient_id,
+        parameters.utc("charged_from", charged_from),
+        parameters.utc("charged_to", charged_to),
     )
     found = await list_charges(matching, limit + 1, parameters.place(after, ChargeCursor))
     more = parameters.cursor(found[limit - 1].cursor) if len(found) > limit else None
@@ -96,11 +112,17 @@ def create_app(container: FinancialContainer, life: Lifecycle) -> Litestar:
         request: Request[Any, Any, Any],
         prefer: parameters.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
     ) -> Response[ChargeResponse]:
-        """404 while there is no charge; with `Prefer: wait=5` the answer comes with the charge, or as 404 after 5 seconds."""
+        """404 while there is no charge; with `Prefer: wait=5` the answer comes with the charge, or as 404
+        after 5 seconds.
+        """
         wait = parameters.parse_wait(request.headers.getall("prefer", []))
         headers = {"Vary": "Prefer"} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
         try:
-            charge = await life.unless_stopping(find_charge(appointment_id, wait)) if wait else await find_charge(appointment_id)
+            charge = (
+                await life.unless_stopping(find_charge(appointment_id, wait))
+                if wait
+                else await find_charge(appointment_id)
+            )
         except ClinicError as error:
             return respond(request, error, headers)  # type: ignore[return-value]
         return Response(ChargeResponse(charge.appointment_id, charge.total), headers=headers)

@@ -21,14 +21,23 @@ T = TypeVar("T")
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
 DEFAULT_LIMIT = 20
 From = Annotated[
-    datetime | None, QueryParameter(description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC where no zone is named.")
+    datetime | None,
+    QueryParameter(
+        description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC where no zone is named."
+    ),
 ]
 To = Annotated[datetime | None, QueryParameter(description="Charged before this moment.")]
 Prefer = Annotated[
     str | None,
-    HeaderParameter(name="Prefer", description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240)."),
+    HeaderParameter(
+        name="Prefer",
+        description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240).",
+    ),
 ]
-Next = Annotated[str | None, Meta(description="Give it as `after` for the next page; null on the last one.", examples=[None])]
+Next = Annotated[
+    str | None,
+    Meta(description="Give it as `after` for the next page; null on the last one.", examples=[None]),
+]
 
 
 def utc(field: str, moment: datetime | None) -> datetime | None:
@@ -38,7 +47,9 @@ def utc(field: str, moment: datetime | None) -> datetime | None:
     try:
         return moment.astimezone(UTC)
     except OverflowError:
-        raise Invalid([FieldProblem(field, "is beyond all dates: give one between the years 1 and 9999 in UTC")]) from None
+        raise Invalid(
+            [FieldProblem(field, "is beyond all dates: give one between the years 1 and 9999 in UTC")]
+        ) from None
 
 
 def cursor(place: object) -> str:
@@ -53,11 +64,14 @@ def place(text: str | None, shape: type[T]) -> T | None:
     try:
         return msgspec.msgpack.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=shape)
     except (ValueError, msgspec.MsgspecError):
-        raise Invalid([FieldProblem("after", "is no cursor: give the `next` of the page before, as it is")]) from None
+        raise Invalid(
+            [FieldProblem("after", "is no cursor: give the `next` of the page before, as it is")]
+        ) from None
 
 
 def parse_wait(prefer: Iterable[str]) -> int | None:
-    """The seconds that a client wants to wait at most (RFC 7240, section 4.3), cut to 30; None where it names none.
+    """The seconds that a client wants to wait at most (RFC 7240, section 4.3), cut to 30; None where it names
+    none.
 
     What cannot be read is ignored, as the RFC has it; of a preference that is repeated the first counts.
     """
@@ -65,5 +79,9 @@ def parse_wait(prefer: Iterable[str]) -> int | None:
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             seconds = value.strip().strip('"')
-            return min(int(seconds), MAX_WAIT) if seconds.isascii() and seconds.isdigit() and len(seconds) < MAX_DIGITS else None
+            return (
+                min(int(seconds), MAX_WAIT)
+                if seconds.isascii() and seconds.isdigit() and len(seconds) < MAX_DIGITS
+                else None
+            )
     return None

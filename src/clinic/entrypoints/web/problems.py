@@ -1,4 +1,6 @@
-"""Every failure as a problem document (RFC 9457): what happened, and for bad input each field and what would be right."""
+"""Every failure as a problem document (RFC 9457): what happened, and for bad input each field and what would
+be right.
+"""
 
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
@@ -41,7 +43,10 @@ class FieldProblem(Struct, frozen=True):
 class Problem(Struct, frozen=True, omit_defaults=True):
     """A problem document of RFC 9457."""
 
-    type: Annotated[str, Meta(description="Names the kind of problem; stable.", examples=["urn:clinic:problem:bad-request"])]
+    type: Annotated[
+        str,
+        Meta(description="Names the kind of problem; stable.", examples=["urn:clinic:problem:bad-request"]),
+    ]
     title: Annotated[str, Meta(examples=["Bad Request"])]
     status: Annotated[int, Meta(examples=[400])]
     detail: Annotated[str, Meta(examples=["The request cannot be used: see errors."])]
@@ -60,12 +65,16 @@ class Invalid(Unreadable):
 def documented(*statuses: HTTPStatus) -> dict[int, ResponseSpec]:
     """These problems and the unforeseen one, for a route's `responses`."""
     return {
-        int(status): ResponseSpec(Problem, generate_examples=False, description=status.phrase, media_type=MEDIA_TYPE)
+        int(status): ResponseSpec(
+            Problem, generate_examples=False, description=status.phrase, media_type=MEDIA_TYPE
+        )
         for status in (*statuses, HTTPStatus.INTERNAL_SERVER_ERROR)
     }
 
 
-def respond(request: Request[Any, Any, Any], error: Exception, headers: dict[str, str] | None = None) -> Response[Problem]:
+def respond(
+    request: Request[Any, Any, Any], error: Exception, headers: dict[str, str] | None = None
+) -> Response[Problem]:
     """The problem document of an error."""
     status = _status(error)
     problem = Problem(
@@ -111,7 +120,10 @@ def _errors(error: Exception) -> list[FieldProblem]:
         case Invalid(errors=errors):
             return errors
         case HTTPException(extra=[*extra]):
-            return [FieldProblem(str(each.get("key", "")), _in_words(str(each.get("message", "")))) for each in extra]
+            return [
+                FieldProblem(str(each.get("key", "")), _in_words(str(each.get("message", ""))))
+                for each in extra
+            ]
     return []
 
 
@@ -122,18 +134,23 @@ def _in_words(message: str) -> str:
 def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
     """Before a request is handled: raise what is wrong with its body, field by field."""
     decoder = msgspec.json.Decoder(shape)
-    expected = {field.name: _right(msgspec.inspect.type_info(field.type)) for field in msgspec.structs.fields(shape)}
+    expected = {
+        field.name: _right(msgspec.inspect.type_info(field.type)) for field in msgspec.structs.fields(shape)
+    }
 
     async def check(request: Request[Any, Any, Any]) -> None:
         if request.content_type[0] != "application/json":
             raise HTTPException(
-                status_code=HTTPStatus.UNSUPPORTED_MEDIA_TYPE, detail="Send JSON, with the header Content-Type: application/json."
+                status_code=HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+                detail="Send JSON, with the header Content-Type: application/json.",
             )
         body = await request.body()
         try:
             _reject_nil(decoder.decode(body))
         except (msgspec.DecodeError, Invalid, RecursionError, UnicodeDecodeError) as error:
-            raise Invalid(_problems(body, shape, expected) or [FieldProblem("body", f"cannot be used: {error}")]) from None
+            raise Invalid(
+                _problems(body, shape, expected) or [FieldProblem("body", f"cannot be used: {error}")]
+            ) from None
 
     return check
 
@@ -150,13 +167,21 @@ def _problems(body: bytes, shape: type[Struct], expected: Mapping[str, str]) -> 
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         return [FieldProblem("body", f"is not JSON: {error}")]
     if not isinstance(given, dict):
-        return [FieldProblem("body", "is not a JSON object: give one with the fields " + ", ".join(shape.__struct_fields__))]
+        return [
+            FieldProblem(
+                "body", "is not a JSON object: give one with the fields " + ", ".join(shape.__struct_fields__)
+            )
+        ]
     found = [
         FieldProblem(field.name, problem)
         for field in msgspec.structs.fields(shape)
         if (problem := _problem(given, field, expected[field.name]))
     ]  # fmt: skip
-    unknown = [FieldProblem(name, "is not known here: leave it out") for name in given if name not in shape.__struct_fields__]
+    unknown = [
+        FieldProblem(name, "is not known here: leave it out")
+        for name in given
+        if name not in shape.__struct_fields__
+    ]
     return found + unknown
 
 
@@ -166,8 +191,14 @@ def _problem(given: dict[str, Any], field: msgspec.structs.FieldInfo, right: str
     try:
         value = msgspec.convert(given[field.name], field.type)
     except msgspec.ValidationError:
-        return UUID_IN_WORDS if right == IN_WORDS[msgspec.inspect.UUIDType] else f"cannot be used: give {right}"
-    return "is the nil UUID, which names nobody: give another one" if isinstance(value, UUID) and not value.int else None
+        return (
+            UUID_IN_WORDS if right == IN_WORDS[msgspec.inspect.UUIDType] else f"cannot be used: give {right}"
+        )
+    return (
+        "is the nil UUID, which names nobody: give another one"
+        if isinstance(value, UUID) and not value.int
+        else None
+    )
 
 
 def _right(kind: msgspec.inspect.Type) -> str:
