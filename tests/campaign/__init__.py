@@ -3,5 +3,5 @@ is kept.
 
 A fault point is the side of a port's call. `launcher` puts wrappers around the ports through the containers;
 `plan` says
-what goes wrong, `conductor` does it, `verdict` judges. See docs/decisions/0013 and `make prove`.
+what goes wrong, `nemesis` does it, `check` judges. See docs/decisions/0013 and `make prove`.
 """

@@ -5,10 +5,10 @@ import shutil
 import sys
 from pathlib import Path
 
-import servers
 import uvloop
 from msgspec.structs import replace
 from rich.console import Console
+from support import servers
 
 from campaign import report
 from campaign.defects import DEFECTS

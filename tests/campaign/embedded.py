@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 
-from processes import eventually
+from support.processes import eventually
 
-from campaign.conductor import UP_WITHIN, Deed, Struck
-from campaign.keeper import Keeper
+from campaign.failpoints import Control
 from campaign.messages import Letter
+from campaign.nemesis import UP_WITHIN, Action, Hit
 from campaign.plan import Fault, Options
-from campaign.points import Control
 from campaign.stacks import Stack, services
+from campaign.supervisor import Supervisor
 from clinic.adapters.sqlite.file import read_only
 
 DRAINED_WITHIN = 8.0
@@ -62,17 +62,17 @@ class Embedded(Stack):
                 for row in kept.execute("SELECT message_id, length, sha256, reason FROM dead_letters")
             ]
 
-    def deeds(self, keepers: Mapping[str, list[Keeper]]) -> Mapping[str, Deed]:
-        (keeper,) = keepers["appointment"]
+    def actions(self, keepers: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:
+        (supervisor,) = keepers["appointment"]
 
-        async def replace(_fault: Fault) -> Struck | None:
+        async def replace(_fault: Fault) -> Hit | None:
             """By the README's rules: what the log holds is charged, and its service is stopped."""
-            await keeper.back(within=UP_WITHIN)  # else nobody would ever be served between two of these
-            async with keeper.kept_down():
+            await supervisor.back(within=UP_WITHIN)  # else nobody would ever be served between two of these
+            async with supervisor.kept_down():
                 with suppress(AssertionError):
                     await eventually(self._is_drained, within=DRAINED_WITHIN, every=0.05)
                     self._remove_log()
-                    return Struck("events.db")
+                    return Hit("events.db")
             return None
 
         return {"replace": replace}

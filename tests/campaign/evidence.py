@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from processes import Service
+from support.processes import Service
 
 LONGEST = 3_000
 """Characters of a traceback."""

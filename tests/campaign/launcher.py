@@ -21,7 +21,7 @@ import msgspec
 from dependency_injector.providers import Object, Selector, Singleton
 
 from campaign.defects import DEFECTS, Defect
-from campaign.points import AtPoints, Points
+from campaign.failpoints import AtFailpoints, Failpoints
 from campaign.witness import Witness, WitnessOfClaims, WitnessOfPublications
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError
@@ -77,15 +77,15 @@ class Hesitant:
     either saves.
     """
 
-    def __init__(self, appointments: Any, dice: random.Random) -> None:
-        self._appointments, self._dice = appointments, dice
+    def __init__(self, appointments: Any, rng: random.Random) -> None:
+        self._appointments, self._rng = appointments, rng
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._appointments, name)
 
     async def get(self, appointment_id: UUID) -> Appointment:
         appointment: Appointment = await self._appointments.get(appointment_id)
-        await asyncio.sleep(self._dice.choice((0, self._dice.uniform(0, 0.1))))
+        await asyncio.sleep(self._rng.choice((0, self._rng.uniform(0, 0.1))))
         return appointment
 
 
@@ -102,14 +102,14 @@ def stepped(clock: Path) -> datetime:
         return now()
 
 
-def jittered(clock: Path, dice: random.Random) -> datetime:
+def jittered(clock: Path, rng: random.Random) -> datetime:
     """That time, so that two decisions at the same moment differ in their second."""
-    return stepped(clock) + timedelta(milliseconds=dice.randrange(1200))
+    return stepped(clock) + timedelta(milliseconds=rng.randrange(1200))
 
 
-def long_ago(clock: Path, dice: random.Random) -> datetime:
+def long_ago(clock: Path, rng: random.Random) -> datetime:
     """That time, or some hours before it, so that an appointment that has just begun is a long one."""
-    return stepped(clock) - timedelta(seconds=dice.choice((0, dice.randrange(LONGEST))))
+    return stepped(clock) - timedelta(seconds=rng.choice((0, rng.randrange(LONGEST))))
 
 
 async def fill(file: Any, seconds: float) -> None:
@@ -129,14 +129,14 @@ async def fill(file: Any, seconds: float) -> None:
 def main() -> int:
     """Put the wrappers in, wait for the word, then run the command."""
     folder, service, defect = Path(sys.argv[1]), sys.argv[2], DEFECTS.get(sys.argv[3])
-    points, witness = Points(folder, service), Witness(folder / "held" / service)
+    failpoints, witness = Failpoints(folder, service), Witness(folder / "held" / service)
     for container, context in ((AppointmentContainer, "appointment"), (FinancialContainer, "financial")):
         container.clock.override(Object(partial(stepped, folder / f"clock.{context}")))
-    dice = random.Random(f"{folder.name} {service}")  # noqa: S311 — odd times, not secrets
+    rng = random.Random(f"{folder.name} {service}")  # noqa: S311 — odd times, not secrets
     for name, clock in (("start_appointment", long_ago), ("finish_appointment", jittered)):
-        _set_clock(AppointmentContainer, name, partial(clock, folder / "clock.appointment", dice))
+        _set_clock(AppointmentContainer, name, partial(clock, folder / "clock.appointment", rng))
     for container, name, file, calls in PORTS:
-        _wrap(container, name, file, partial(_wrapped, name, calls, points, defect, witness))
+        _wrap(container, name, file, partial(_wrapped, name, calls, failpoints, defect, witness))
     return (
         cli.main(sys.argv[4:]) if sys.stdin.readline() else 0
     )  # at the end of the campaign nobody gives the word
@@ -145,17 +145,17 @@ def main() -> int:
 def _wrapped(
     name: str,
     calls: dict[str, str],
-    points: Points,
+    failpoints: Failpoints,
     defect: Defect | None,
     witness: Witness,
     adapter: Any,
     file: Any,
 ) -> Any:
     if name == "publisher":
-        adapter = WithPost(adapter, points.folder)
+        adapter = WithPost(adapter, failpoints.folder)
     if name == "appointments":
-        adapter = Hesitant(adapter, random.Random(points.folder.name))  # noqa: S311 — odd times, not secrets
-    adapter = AtPoints(adapter, calls, points, partial(fill, file))
+        adapter = Hesitant(adapter, random.Random(failpoints.folder.name))  # noqa: S311 — odd times, not secrets
+    adapter = AtFailpoints(adapter, calls, failpoints, partial(fill, file))
     broken = defect.adapter if defect is not None and defect.port == name else lambda adapter, _: adapter
     if defect is None or defect.is_seen:
         return WITNESSES.get(name, _unwatched)(broken(adapter, file), witness)

@@ -13,10 +13,10 @@ from typing import NamedTuple
 from uuid import UUID, uuid4
 
 import msgspec
-from ledger import History, Json
 from msgspec.structs import replace
+from support.ledger import History, Json
 
-from campaign.points import Control, put
+from campaign.failpoints import Control, put
 from clinic.domain.events import FINISHED, AppointmentFinished, to_message
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
@@ -62,8 +62,8 @@ def _tries(path: Path) -> int:
 class Post:
     """Has messages published by the services themselves, between two batches of theirs."""
 
-    def __init__(self, control: Control, history: History, dice: random.Random) -> None:
-        self._control, self._history, self._dice = control, history, dice
+    def __init__(self, control: Control, history: History, rng: random.Random) -> None:
+        self._control, self._history, self._rng = control, history, rng
         self._numbers = count(1)
         self._reasons: dict[str, str] = {}
         self.told_otherwise: set[str] = set()
@@ -98,11 +98,11 @@ class Post:
         """What cannot be read, and what can be but not charged, under keys that others wait for, beside facts
         that are right.
         """
-        wrong = dict(self._dice.sample(list(self._unreadable()), 2)) | {TOO_MUCH: self._beyond_all_money()}
+        wrong = dict(self._rng.sample(list(self._unreadable()), 2)) | {TOO_MUCH: self._beyond_all_money()}
         strangers = [(reason, replace(each, id=f"{STRANGER}{uuid4()}")) for reason, each in wrong.items()]
         self._reasons |= {each.id: reason for reason, each in strangers}
         messages = [each for _, each in strangers] + list(self._again())
-        self._dice.shuffle(messages)
+        self._rng.shuffle(messages)
         return messages
 
     def _beyond_all_money(self) -> Message:
@@ -114,7 +114,7 @@ class Post:
         known = list(self._history.started) or [str(uuid4())]
         event = to_message(
             _fact(
-                self._dice.choice(known),
+                self._rng.choice(known),
                 datetime.fromisoformat("2020-01-01T13:00:00+00:00"),
                 60,
                 Money("1.00"),
@@ -130,14 +130,14 @@ class Post:
     def _again(self) -> Sequence[Message]:
         """Facts of long ago and of just now, in no order."""
         finished = list(self._history.finished.values())
-        chosen = self._dice.sample(finished, min(5, len(finished))) + finished[-3:]
-        self._dice.shuffle(chosen)
+        chosen = self._rng.sample(finished, min(5, len(finished))) + finished[-3:]
+        self._rng.shuffle(chosen)
         return [self._at_times_anew(to_message(_told(each))) for each in chosen]
 
     def _otherwise(self) -> Sequence[Message]:
         """Appointments that have a charge, at another price and with another end."""
         seen = [self._history.finished[each] for each in self._history.seen if each in self._history.finished]
-        chosen = [_told(each) for each in self._dice.sample(seen, min(3, len(seen)))]
+        chosen = [_told(each) for each in self._rng.sample(seen, min(3, len(seen)))]
         self.told_otherwise |= {str(each.appointment_id) for each in chosen}
         return [
             self._at_times_anew(
@@ -148,7 +148,7 @@ class Post:
 
     def _at_times_anew(self, event: Message) -> Message:
         """Under an event id that nobody knows, for a fact that is known by its appointment."""
-        return replace(event, id=str(uuid4())) if self._dice.random() < 0.5 else event
+        return replace(event, id=str(uuid4())) if self._rng.random() < 0.5 else event
 
 
 def _told(appointment: Json) -> AppointmentFinished:

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from campaign.points import CALLS, POINTS
+from campaign.failpoints import CALLS, FAILPOINTS
 
 Stack = Literal["embedded", "real"]
 Kind = tuple[str, str]
@@ -90,7 +90,7 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
     found: dict[str, list[Kind]] = {}
     for context, calls in CALLS.items():
         found[context] = [
-            *product(("kill", "error", "freeze", "delay"), POINTS[context]),
+            *product(("kill", "error", "freeze", "delay"), FAILPOINTS[context]),
             *product(("kill", "freeze"), [f"{context} {ANY_MOMENT}"]),
         ]
         if "publish" in calls:
@@ -119,29 +119,29 @@ def unmatched(options: Options) -> list[str]:
 
 def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
     """The faults of a lane, without end. Empty where none is wanted."""
-    dice = random.Random(f"{options.seed} {name}")  # noqa: S311 — a seeded plan
-    numbers, order, rest, clocks = count(1), _first_round(wanted, dice), REST, defaultdict[str, float](float)
+    rng = random.Random(f"{options.seed} {name}")  # noqa: S311 — a seeded plan
+    numbers, order, rest, clocks = count(1), _first_round(wanted, rng), REST, defaultdict[str, float](float)
     while order:
         for what, where in order:
-            seconds = clocks[where] = _seconds(what, where, options.lease, dice, clocks[where])
+            seconds = clocks[where] = _seconds(what, where, options.lease, rng, clocks[where])
             yield Fault(
-                next(numbers), name, what, where, round(seconds, 2), round(dice.uniform(rest / 10, rest), 2)
+                next(numbers), name, what, where, round(seconds, 2), round(rng.uniform(rest / 10, rest), 2)
             )
-        order, rest = dice.sample(wanted, len(wanted)), REST_OF_SERVERS if name == "servers" else REST
+        order, rest = rng.sample(wanted, len(wanted)), REST_OF_SERVERS if name == "servers" else REST
 
 
 def epilogue(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
     """Every error once more, in quick succession: from then on nothing is started anew, so that whatever one
     leaves behind stays.
     """
-    dice = random.Random(f"{options.seed} {name}, at the end")  # noqa: S311 — a seeded plan
+    rng = random.Random(f"{options.seed} {name}, at the end")  # noqa: S311 — a seeded plan
     passing = [kind for kind in wanted if kind[0] in ("error", "refuse")]
-    for number, (what, where) in enumerate(dice.sample(passing, len(passing)), 1):
+    for number, (what, where) in enumerate(rng.sample(passing, len(passing)), 1):
         yield Fault(-number, name, what, where, 0, 0.02)
 
 
-def _first_round(wanted: Sequence[Kind], dice: random.Random) -> list[Kind]:
-    order = dice.sample(wanted, len(wanted))
+def _first_round(wanted: Sequence[Kind], rng: random.Random) -> list[Kind]:
+    order = rng.sample(wanted, len(wanted))
     return sorted(order, key=lambda kind: kind[0] not in ANSWERED_TWICE)
 
 
@@ -149,11 +149,11 @@ def _is_wanted(kind: Kind, patterns: Sequence[str]) -> bool:
     return any(fnmatch(" ".join(kind), pattern) for pattern in patterns)
 
 
-def _seconds(what: str, where: str, lease: float, dice: random.Random, before: float) -> float:
+def _seconds(what: str, where: str, lease: float, rng: random.Random, before: float) -> float:
     if (what, where) == OUTLIVES_ITS_LEASE:
         return lease * 1.2
     if what in ("freeze", "pause"):
-        return lease * dice.choice((0.1, 0.4, 1.2))  # shorter than a lease, and longer
+        return lease * rng.choice((0.1, 0.4, 1.2))  # shorter than a lease, and longer
     if what == "clock":
-        return dice.choice([step for step in CLOCKS if step != before])
-    return lease * dice.uniform(0.1, 0.9)
+        return rng.choice([step for step in CLOCKS if step != before])
+    return lease * rng.uniform(0.1, 0.9)

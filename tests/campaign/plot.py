@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
-from campaign.conductor import Happened
+from campaign.nemesis import Happened
 from campaign.run import Outcome
 
 mpl.use("Agg")

@@ -11,18 +11,18 @@ from typing import Any, Final
 from uuid import uuid4
 
 import pymongo
-import servers
 from confluent_kafka import Consumer, TopicPartition
-from deployments import Outage, Server, own_mongo, serving
-from processes import eventually
-from proxy import Proxy, proxied
+from support import servers
+from support.deployments import Outage, Server, own_mongo, serving
+from support.processes import eventually
+from support.proxy import Proxy, proxied
 
-from campaign.conductor import Deed, Struck
-from campaign.keeper import Keeper
+from campaign.failpoints import Control
 from campaign.messages import Letter
+from campaign.nemesis import Action, Hit
 from campaign.plan import Fault, Options
-from campaign.points import Control
 from campaign.stacks import Stack, services
+from campaign.supervisor import Supervisor
 
 INSTANCES = 2
 PARTITIONS = 6
@@ -118,16 +118,16 @@ class Real(Stack):
             found = client[f"{self._name}_financial"]["dead_letters"].find({}, Letter._fields)
             return [Letter(*(each[name] for name in Letter._fields)) for each in found]
 
-    def deeds(self, keepers: Mapping[str, list[Keeper]]) -> Mapping[str, Deed]:  # noqa: ARG002 — servers go without warning
+    def actions(self, keepers: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:  # noqa: ARG002 — servers go without warning
         return dict.fromkeys(OUTAGES, self._away) | {"cut": self._cut}
 
-    async def _away(self, fault: Fault) -> Struck:
+    async def _away(self, fault: Fault) -> Hit:
         server: Server = getattr(self._below, fault.where)
-        struck = Struck(fault.where)
+        hit = Hit(fault.where)
         async with server.away(OUTAGES[fault.what]):
             await asyncio.sleep(fault.seconds)
         await eventually(lambda: asyncio.to_thread(self._answers, fault.where), within=BACK_WITHIN, every=0.1)
-        return struck
+        return hit
 
     def _answers(self, what: str) -> bool:
         return (
@@ -136,7 +136,7 @@ class Real(Stack):
             else servers.has_broker(self._below.kafka.address)
         )
 
-    async def _cut(self, fault: Fault) -> Struck | None:
+    async def _cut(self, fault: Fault) -> Hit | None:
         context, sought = SOUGHT[fault.where]
         proxy = self._proxies[context]
         before = proxy.swallowed
@@ -148,7 +148,7 @@ class Real(Stack):
         try:
             with suppress(AssertionError):
                 await eventually(is_cut, within=5)
-                return Struck(context)
+                return Hit(context)
         finally:
             proxy.cut_after(sought, 0)
         return None

@@ -11,16 +11,16 @@ from shlex import quote
 from typing import Any
 
 import msgspec
-from ledger import sums
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from support.ledger import sums
 
+from campaign.checker import share
+from campaign.clients import BEHAVIOURS
+from campaign.failpoints import FAILPOINTS
 from campaign.plan import NO_FAULT, USUAL, Kind, Options
-from campaign.points import POINTS
 from campaign.run import Outcome, Progress
-from campaign.verdict import share
-from campaign.visitors import BEHAVIOURS
 
 SHOWN = 3
 """Witnesses of a breach that are printed; the file has all."""
@@ -68,10 +68,10 @@ def show(console: Console, outcome: Outcome) -> None:
         )
     for reason in outcome.shortcomings:
         console.print(f"[yellow]does not count[/yellow]: {reason}", highlight=False)
-    console.print(verdict(outcome), highlight=False)
+    console.print(check(outcome), highlight=False)
 
 
-def verdict(outcome: Outcome) -> str:
+def check(outcome: Outcome) -> str:
     """One line, with all that repeats the run."""
     kept = (
         "the promise was BROKEN"
@@ -89,15 +89,15 @@ def _faults(outcome: Outcome) -> Table:
     table.add_column("point")
     for action in ACTIONS:
         table.add_column(action, justify="right")
-    for points in POINTS.values():
-        for point in points:
+    for failpoints in FAILPOINTS.values():
+        for point in failpoints:
             table.add_row(point, *(_count(hits, (action, point)) for action in ACTIONS))
         table.add_section()
     elsewhere = Counter(
         {
             kind: times
             for kind, times in hits.items()
-            if kind[1] not in {p for each in POINTS.values() for p in each}
+            if kind[1] not in {p for each in FAILPOINTS.values() for p in each}
         }
     )
     for (what, where), times in sorted(elsewhere.items()):

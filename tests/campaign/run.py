@@ -9,16 +9,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
-from ledger import History, Kept, kept, shown_charges
+from support.ledger import History, Kept, kept, shown_charges
 
-from campaign.conductor import Conductor, Happened
+from campaign.checker import Found, breaches, shortcomings
+from campaign.clients import CampaignClient
 from campaign.evidence import gathered
-from campaign.keeper import DidNotComeBack, Keeper
 from campaign.messages import Letter, Post
+from campaign.nemesis import Happened, Nemesis
 from campaign.plan import Kind, Options, epilogue, kinds, lane
 from campaign.stacks import TROUBLE, Stack, fixed
-from campaign.verdict import Found, breaches, shortcomings
-from campaign.visitors import Visitor
+from campaign.supervisor import DidNotComeBack, Supervisor
 
 AT_MOST = 3.0
 """How many times the planned minutes, and one minute, a campaign waits for what it still wants."""
@@ -109,13 +109,13 @@ class Campaign:
         self.options, self.stack, self._http, self._watch = options, stack, http, watch
         self.history = History()
         self.keepers = {
-            context: [Keeper(each, self._dice(each.name), fixed(options)) for each in found]
+            context: [Supervisor(each, self._rng(each.name), fixed(options)) for each in found]
             for context, found in stack.services.items()
         }
-        self._post = Post(stack.control, self.history, self._dice("post"))
+        self._post = Post(stack.control, self.history, self._rng("post"))
         self._kinds = kinds(options)
-        self._conductor = Conductor(
-            stack.control, self.keepers, self._post, stack.deeds(self.keepers), self._dice("conductor")
+        self._conductor = Nemesis(
+            stack.control, self.keepers, self._post, stack.actions(self.keepers), self._rng("conductor")
         )
         self._ended: float | None = None
         self._progress = Progress(
@@ -127,10 +127,10 @@ class Campaign:
         return [kind for kinds_ in self._kinds.values() for kind in kinds_]
 
     @property
-    def _all_keepers(self) -> list[Keeper]:
-        return [keeper for keepers in self.keepers.values() for keeper in keepers]
+    def _all_keepers(self) -> list[Supervisor]:
+        return [supervisor for keepers in self.keepers.values() for supervisor in keepers]
 
-    def _dice(self, whose: str) -> random.Random:
+    def _rng(self, whose: str) -> random.Random:
         return random.Random(f"{self.options.seed} {whose}")  # noqa: S311 — a seeded plan
 
     async def run(self) -> Outcome:
@@ -142,7 +142,7 @@ class Campaign:
         return await self._judged(found, failure)
 
     async def _found(self) -> Ledger:
-        async with _together(keeper.run() for keeper in self._all_keepers):
+        async with _together(supervisor.run() for supervisor in self._all_keepers):
             await self._start()
             await self._load()
             self._ended = time.time()
@@ -164,10 +164,12 @@ class Campaign:
 
     async def _judged(self, ledger: Ledger, failure: str | None) -> Outcome:
         began, ended = self._progress.began, self._ended or time.time()
-        codes = await asyncio.gather(*(keeper.ended() for keeper in self._all_keepers))
-        ends = {keeper.service.name: code for keeper, code in zip(self._all_keepers, codes, strict=True)}
+        codes = await asyncio.gather(*(supervisor.ended() for supervisor in self._all_keepers))
+        ends = {
+            supervisor.service.name: code for supervisor, code in zip(self._all_keepers, codes, strict=True)
+        }
         evidence = gathered(
-            [keeper.service for keeper in self._all_keepers],
+            [supervisor.service for supervisor in self._all_keepers],
             self.stack.control.folder / "held",
             leases_outlive_processes=self.options.stack == "real",
         )
@@ -190,7 +192,7 @@ class Campaign:
             self.options,
             found,
             self._conductor.journal,
-            {keeper.service.name: keeper.recoveries for keeper in self._all_keepers},
+            {supervisor.service.name: supervisor.recoveries for supervisor in self._all_keepers},
             began,
             ended,
             breaches(found),
@@ -198,11 +200,11 @@ class Campaign:
         )
 
     async def _start(self) -> None:
-        for keeper in self._all_keepers:
-            keeper.service.start()
-        for keeper in self._all_keepers:
-            await keeper.service.ready()
-            keeper.up.set()
+        for supervisor in self._all_keepers:
+            supervisor.service.start()
+        for supervisor in self._all_keepers:
+            await supervisor.service.ready()
+            supervisor.up.set()
 
     async def _load(self) -> None:
         enough, waiting_room = asyncio.Event(), list[str]()
@@ -210,8 +212,8 @@ class Campaign:
         faults = [self._conductor.run(lane(name, found, self.options)) for name, found in self._kinds.items()]
         async with asyncio.TaskGroup() as group:
             visitors = [
-                Visitor(self._http, urls, self.history, dice, self.options.pace)
-                for dice in map(self._dice, self._clients)
+                CampaignClient(self._http, urls, self.history, rng, self.options.pace)
+                for rng in map(self._rng, self._clients)
             ]
             visits = [group.create_task(visitor.work(enough, waiting_room)) for visitor in visitors]
             async with _together(faults) as lanes:
@@ -259,9 +261,9 @@ class Campaign:
         for point in (self.stack.control.folder / "armed").iterdir():
             self.stack.control.disarm(point.name)
         await asyncio.sleep(0.1)
-        for keeper in self._all_keepers:
-            keeper.go_on()
-            await keeper.ready(within=60)
+        for supervisor in self._all_keepers:
+            supervisor.go_on()
+            await supervisor.ready(within=60)
 
     async def _quiet(self) -> Mapping[str, Any]:
         """What is left on the way when nothing is, or nothing has moved for as long as patience lasts."""
@@ -291,7 +293,11 @@ class Campaign:
 
     @property
     def _by_itself(self) -> list[str]:
-        return [f"{keeper.service.name}: {code}" for keeper in self._all_keepers for code in keeper.ends]
+        return [
+            f"{supervisor.service.name}: {code}"
+            for supervisor in self._all_keepers
+            for code in supervisor.ends
+        ]
 
     @property
     def _some_urls(self) -> tuple[str, str]:

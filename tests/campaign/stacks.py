@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
-from deployments import readiness
-from processes import PROGRAM, Service, free_ports
+from support.deployments import readiness
+from support.processes import PROGRAM, Service, free_ports
 
-from campaign.conductor import Deed
 from campaign.defects import DEFECTS
-from campaign.keeper import Keeper
+from campaign.failpoints import Control
 from campaign.messages import Letter
+from campaign.nemesis import Action
 from campaign.plan import Options
-from campaign.points import Control
 from campaign.standby import Standby
+from campaign.supervisor import Supervisor
 
 TROUBLE = "in trouble"
 AUDITED_WITHIN = 60.0
@@ -33,7 +33,7 @@ class Stack(Protocol):
     control: Control
 
     @abstractmethod
-    def deeds(self, keepers: Mapping[str, list[Keeper]]) -> Mapping[str, Deed]:
+    def actions(self, keepers: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:
         """The faults that only this stack has, by the first word of their names."""
 
     @abstractmethod

@@ -5,7 +5,7 @@ of a second.
 import contextlib
 import subprocess
 
-from processes import ENDS_WITHIN, Service
+from support.processes import ENDS_WITHIN, Service
 
 
 class Standby(Service):

@@ -38,7 +38,7 @@ def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
             report.show(Console(width=WIDE), outcome)
         report.write(outcome, tmp_path)
         assert not outcome.breaches, (
-            f"{report.verdict(outcome)}; again: {report.command(outcome.options)}; {tmp_path}"
+            f"{report.check(outcome)}; again: {report.command(outcome.options)}; {tmp_path}"
         )
         assert not outcome.shortcomings
 

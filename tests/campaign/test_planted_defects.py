@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from campaign.embedded import Embedded
 from campaign.plan import Options
 from campaign.real import RealServers, on_real_servers
-from campaign.report import verdict
+from campaign.report import check
 from campaign.run import Outcome, prove
 
 SHORT = Options(seed=5, minutes=0.05, appointments=60, pace=0.02, patience=1.5)
@@ -97,6 +97,6 @@ def _tell(capsys: pytest.CaptureFixture[str], outcome: Outcome) -> None:
     found = ", ".join(f"{what}: {len(witnesses)}" for what, witnesses in outcome.breaches.items())
     with capsys.disabled():
         sys.stdout.write(
-            f"\n{outcome.options.defect}: {verdict(outcome)} in {outcome.ended - outcome.began:.1f} "
+            f"\n{outcome.options.defect}: {check(outcome)} in {outcome.ended - outcome.began:.1f} "
             f"s ({found})\n"
         )

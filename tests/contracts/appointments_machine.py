@@ -14,10 +14,10 @@ from time import monotonic
 from typing import NamedTuple
 from uuid import UUID
 
-from builders import TWO_O_CLOCK, a_message, an_appointment, now
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition
 from msgspec.structs import replace
+from support.builders import TWO_O_CLOCK, a_message, an_appointment, now
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter

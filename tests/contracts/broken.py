@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import ClassVar
 from uuid import UUID
 
-from builders import now
 from hypothesis import Phase, settings
 from msgspec.structs import replace
+from support.builders import now
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
@@ -25,7 +25,9 @@ from clinic.domain.messaging.messages import (
     PublishResult,
 )
 from clinic.domain.messaging.ports import Publisher, Subscription
-from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract
+from contracts.appointments import AppointmentsContract
+from contracts.charges import ChargesContract
+from contracts.dead_letters import DeadLettersContract
 from contracts.subject import MANY, Ends, Store
 from contracts.transports import TransportContract
 

@@ -9,9 +9,9 @@ from operator import attrgetter
 from pathlib import Path
 from uuid import UUID
 
-from builders import TWO_O_CLOCK, a_charge
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
+from support.builders import TWO_O_CLOCK, a_charge
 
 from clinic.domain.errors import NotFound
 from clinic.domain.financial.model import Charge, ChargeCursor

@@ -7,10 +7,10 @@ from functools import partial
 from operator import attrgetter
 from pathlib import Path
 
-from builders import ONE_O_CLOCK, a_history_entry, a_letter
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 from msgspec.structs import asdict, replace
+from support.builders import ONE_O_CLOCK, a_history_entry, a_letter
 
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (

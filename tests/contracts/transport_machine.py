@@ -9,9 +9,9 @@ from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
-from builders import a_message
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
+from support.builders import a_message
 
 from clinic.domain.messaging.messages import Delivery, Message
 from clinic.domain.messaging.ports import Subscription

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
-from builders import ONE_O_CLOCK, a_delivery, a_message, now
+from support.builders import ONE_O_CLOCK, a_delivery, a_message, now
 
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging.messages import Delivery, Message

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-import servers
-from processes import PROGRAM, Pair, Process, Service
+from support import servers
+from support.processes import PROGRAM, Pair, Process, Service
 
 RUNNING = pytest.StashKey[list[Process]]()
 SHOWN = 8_000

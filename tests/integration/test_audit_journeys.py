@@ -14,9 +14,9 @@ from uuid import UUID
 import httpx
 import pymongo
 import pytest
-from deployments import busy, charged, finish, finish_many, on_real_servers
-from ledger import History, due
-from processes import PROGRAM, Pair, Process, eventually
+from support.deployments import busy, charged, finish, finish_many, on_real_servers
+from support.ledger import History, due
+from support.processes import PROGRAM, Pair, Process, eventually
 
 GRACE = "5"
 """Seconds, far below the usual: a false alarm would be seen."""

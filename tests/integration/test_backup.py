@@ -7,9 +7,9 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
-from deployments import breaches, busy
-from ledger import History, kept
-from processes import PROGRAM, Pair, Process, eventually
+from support.deployments import breaches, busy
+from support.ledger import History, kept
+from support.processes import PROGRAM, Pair, Process, eventually
 
 IN_ORDER = ("events.financial.db", "appointment.db", "events.db", "financial.db")
 """As the README has it."""

@@ -14,8 +14,8 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from ledger import Json, due, read
-from servers import require_docker, until
+from support.ledger import Json, due, read
+from support.servers import require_docker, until
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("appointment", "financial")

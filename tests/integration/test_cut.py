@@ -11,11 +11,11 @@ from typing import Any
 import httpx
 import pymongo
 import pytest
-from clients import Client
-from deployments import breaches, charged, on_real_servers, start, telemetry
-from ledger import History, due, kept, read
-from processes import Pair, Process, eventually
-from proxy import Proxy, proxied
+from support.clients import Client
+from support.deployments import breaches, charged, on_real_servers, start, telemetry
+from support.ledger import History, due, kept, read
+from support.processes import Pair, Process, eventually
+from support.proxy import Proxy, proxied
 
 Document = dict[str, Any]
 

@@ -9,13 +9,13 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from builders import a_letter, a_message, an_event, now, opened
 from confluent_kafka import Message as Record
 from confluent_kafka import Producer
-from deployments import on_real_servers, telemetry
-from ledger import Json, kept
 from msgspec.structs import replace
-from processes import PROGRAM, Pair, Process, Service, eventually
+from support.builders import a_letter, a_message, an_event, now, opened
+from support.deployments import on_real_servers, telemetry
+from support.ledger import Json, kept
+from support.processes import PROGRAM, Pair, Process, Service, eventually
 
 from clinic.adapters import cloudevents
 from clinic.adapters.mongo.database import MongoDatabase

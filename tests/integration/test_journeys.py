@@ -8,8 +8,8 @@ from decimal import Decimal
 from uuid import uuid4
 
 import httpx
-from ledger import Json, due, kept, read
-from processes import Pair, Service, eventually
+from support.ledger import Json, due, kept, read
+from support.processes import Pair, Service, eventually
 
 
 def people() -> Json:

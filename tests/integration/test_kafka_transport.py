@@ -9,14 +9,14 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
-from builders import Noticed, a_message, now, opened
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from contracts.subject import FEW, Ends
 from contracts.transports import TransportContract
-from deployments import own_kafka
 from hypothesis import settings
 from msgspec.structs import replace
+from support.builders import Noticed, a_message, now, opened
+from support.deployments import own_kafka
 
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher

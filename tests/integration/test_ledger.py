@@ -4,7 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
-from ledger import History, Json, Kept, due, judge
+from support.ledger import History, Json, Kept, due, judge
 
 ONE, TWO = "one", "two"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import httpx
 import pytest
-from processes import Pair, Service, eventually
+from support.processes import Pair, Service, eventually
 
 
 @pytest.mark.parametrize("shape", ["console", "json"])

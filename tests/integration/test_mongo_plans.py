@@ -12,8 +12,8 @@ from uuid import UUID, uuid4
 
 import pymongo
 import pytest
-from builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
 from msgspec.structs import replace
+from support.builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
 
 from clinic.adapters.mongo.appointments import MongoAppointments
 from clinic.adapters.mongo.charges import MongoCharges

@@ -9,7 +9,12 @@ from uuid import uuid4
 
 import pymongo
 import pytest
-from builders import (
+from contracts.appointments import AppointmentsContract
+from contracts.charges import ChargesContract
+from contracts.dead_letters import DeadLettersContract
+from contracts.outbox import LONG, finished, hand_over, published, saved
+from contracts.subject import FEW
+from support.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     a_charge,
@@ -20,17 +25,6 @@ from builders import (
     now,
     opened,
 )
-from contracts.stores import (
-    LONG,
-    AppointmentsContract,
-    ChargesContract,
-    DeadLettersContract,
-    finished,
-    hand_over,
-    published,
-    saved,
-)
-from contracts.subject import FEW
 
 from clinic.adapters import cloudevents
 from clinic.adapters.mongo.appointments import MongoAppointments

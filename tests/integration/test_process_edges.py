@@ -6,7 +6,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 
-from processes import PROGRAM, Pair, Service
+from support.processes import PROGRAM, Pair, Service
 
 
 async def test_one_port_for_both_in_one_process_is_a_port_in_use(

@@ -9,7 +9,7 @@ from typing import get_args
 import httpx
 import pytest
 from confluent_kafka.admin import AdminClient
-from deployments import (
+from support.deployments import (
     Outage,
     Server,
     another,
@@ -25,8 +25,8 @@ from deployments import (
     start,
     telemetry,
 )
-from ledger import History, due, kept, read
-from processes import Pair, Process, eventually
+from support.ledger import History, due, kept, read
+from support.processes import Pair, Process, eventually
 
 PATIENCE = 1.0
 """CLINIC_MONGO_TIMEOUT, in seconds."""

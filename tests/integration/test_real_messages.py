@@ -18,10 +18,10 @@ import pymongo
 import pytest
 from confluent_kafka import Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
-from deployments import charged, finish, on_real_servers, telemetry
 from kafka import KafkaConsumer, KafkaProducer  # type: ignore[import-untyped]
-from ledger import Json, due, kept
-from processes import Pair, Process, eventually
+from support.deployments import charged, finish, on_real_servers, telemetry
+from support.ledger import Json, due, kept
+from support.processes import Pair, Process, eventually
 
 FINISHED_V1 = "clinic.appointment.finished.v1"
 KIB = 1024

@@ -7,10 +7,10 @@ from uuid import uuid4
 import bson
 import pymongo
 import pytest
-from builders import Noticed
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 from msgspec.structs import replace
-from proxy import proxied
+from support.builders import Noticed
+from support.proxy import proxied
 
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher

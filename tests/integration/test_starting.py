@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from processes import Pair, Process, Service, free_ports
+from support.processes import Pair, Process, Service, free_ports
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from uuid import uuid4
 
 import httpx
 import pytest
-from clients import Client
-from ledger import History, judge, kept, shown_charges
-from processes import IN_A_TERMINAL, PROGRAM, Pair, Process, Service, eventually
+from support.clients import Client
+from support.ledger import History, judge, kept, shown_charges
+from support.processes import IN_A_TERMINAL, PROGRAM, Pair, Process, Service, eventually
 
 
 async def waits(http: httpx.AsyncClient, url: str) -> "asyncio.Task[httpx.Response]":

@@ -3,9 +3,9 @@
 from datetime import timedelta
 from uuid import uuid4
 
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, an_appointment
 from hypothesis import given
 from hypothesis import strategies as st
+from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, an_appointment
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import AppointmentFinished

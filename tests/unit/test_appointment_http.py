@@ -7,7 +7,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from apps import (
+from dependency_injector.providers import Object
+from support.apps import (
     NIL,
     NOBODY,
     PATIENT,
@@ -18,8 +19,7 @@ from apps import (
     settings,
     wrong_fields,
 )
-from builders import ONE_O_CLOCK
-from dependency_injector.providers import Object
+from support.builders import ONE_O_CLOCK
 
 from clinic.domain.money import Money
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 import pytest
-from builders import a_charge
+from support.builders import a_charge
 
 from clinic.adapters.charge_waiters import MAX_WAITERS, ChargeWaiters
 from clinic.domain.errors import NotFound, Unavailable

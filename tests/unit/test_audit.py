@@ -6,7 +6,8 @@ from typing import Any
 from uuid import UUID, uuid5
 
 import pytest
-from builders import (
+from msgspec.structs import replace
+from support.builders import (
     TWO_O_CLOCK,
     Noticed,
     StandingClock,
@@ -16,7 +17,6 @@ from builders import (
     an_origin,
     running,
 )
-from msgspec.structs import replace
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.domain.appointment.model import Appointment

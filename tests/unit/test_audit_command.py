@@ -6,9 +6,9 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from builders import a_letter, an_appointment
-from folders import Folder, a_folder
-from schemas import json_schema
+from support.builders import a_letter, an_appointment
+from support.folders import Folder, a_folder
+from support.schemas import json_schema
 
 from clinic.domain.events import event_ids
 from clinic.domain.money import Money

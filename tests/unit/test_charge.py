@@ -4,7 +4,7 @@ from datetime import timedelta
 from fractions import Fraction
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, an_event, an_origin, received
+from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, an_event, an_origin, received
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.financial.model import Charge, ChargeCursor

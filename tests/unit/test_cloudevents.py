@@ -3,9 +3,9 @@
 import json
 
 import pytest
-from builders import TWO_O_CLOCK, a_message
 from hypothesis import given
 from hypothesis import strategies as st
+from support.builders import TWO_O_CLOCK, a_message
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import FINISHED_V1, from_message, to_message

@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import uuid4
 
 import pytest
-from builders import (
+from support.builders import (
     NO_FAULT,
     ONE_O_CLOCK,
     TWO_O_CLOCK,

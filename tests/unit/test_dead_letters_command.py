@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 import structlog
-from builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, opened
 from msgspec.structs import replace
+from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, opened
 
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges

@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from apps import Clinic, UnreachableDeadLetters, problem, settings, wrong_fields
-from builders import a_history_entry, a_letter, an_event
 from dependency_injector.providers import Object
 from msgspec.structs import replace
+from support.apps import Clinic, UnreachableDeadLetters, problem, settings, wrong_fields
+from support.builders import a_history_entry, a_letter, an_event
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import to_message

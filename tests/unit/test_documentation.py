@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from apps import Clinic, problem, settings
+from support.apps import Clinic, problem, settings
 
 
 @pytest.fixture

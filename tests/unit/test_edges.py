@@ -8,9 +8,9 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from builders import a_charge, a_message, an_appointment, now, opened
-from contracts.stores import LONG, finished, hand_over
+from contracts.outbox import LONG, finished, hand_over
 from msgspec.structs import replace
+from support.builders import a_charge, a_message, an_appointment, now, opened
 
 from clinic.adapters import cloudevents
 from clinic.adapters.leases import Leases

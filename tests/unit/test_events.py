@@ -6,10 +6,10 @@ from datetime import datetime, timedelta, timezone
 from uuid import UUID
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_message, an_event
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
+from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_message, an_event
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, from_message, to_message

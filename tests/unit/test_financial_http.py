@@ -7,8 +7,8 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
-from apps import NIL, NOBODY, PATIENT, PHYSICIAN, Clinic, exactly, problem, settings, wrong_fields
 from dependency_injector.providers import Object
+from support.apps import NIL, NOBODY, PATIENT, PHYSICIAN, Clinic, exactly, problem, settings, wrong_fields
 
 from clinic.adapters.charge_waiters import MAX_WAITERS
 from clinic.adapters.memory.store import MemoryCharges

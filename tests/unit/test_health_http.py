@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from apps import Clinic, UnreachableAppointments, UnreachableCharges, settings
 from dependency_injector.providers import Object
+from support.apps import Clinic, UnreachableAppointments, UnreachableCharges, settings
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.adapters.memory.transport import MemoryPublisher

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from apps import Clinic, problem, settings, wrong_fields
-from builders import a_message
 from dependency_injector.providers import Object
+from support.apps import Clinic, problem, settings, wrong_fields
+from support.builders import a_message
 
 from clinic.domain import events
 from clinic.domain.errors import Misconfigured, Unreadable

@@ -3,8 +3,8 @@
 from typing import cast
 
 import pytest
-from builders import ONE_O_CLOCK
 from confluent_kafka import Message as Record
+from support.builders import ONE_O_CLOCK
 
 from clinic.adapters.kafka.member import delivery
 from clinic.domain import events

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from builders import a_message
+from support.builders import a_message
 
 from clinic.adapters.leases import Leases
 from clinic.domain.messaging.messages import Message

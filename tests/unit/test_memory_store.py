@@ -4,8 +4,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from builders import now
-from contracts.stores import AppointmentsContract, ChargesContract, DeadLettersContract
+from contracts.appointments import AppointmentsContract
+from contracts.charges import ChargesContract
+from contracts.dead_letters import DeadLettersContract
+from support.builders import now
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 

@@ -4,9 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
-from builders import now
 from contracts.subject import Ends
 from contracts.transports import TransportContract
+from support.builders import now
 
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 

@@ -9,7 +9,8 @@ from uuid import UUID
 
 import httpx
 import pytest
-from apps import (
+from dependency_injector.providers import Object
+from support.apps import (
     NOBODY,
     PATIENT,
     PHYSICIAN,
@@ -19,8 +20,7 @@ from apps import (
     exactly,
     settings,
 )
-from builders import a_letter
-from dependency_injector.providers import Object
+from support.builders import a_letter
 
 PROBLEM = "application/problem+json"
 TOKEN = "0123456789abcdef"  # noqa: S105 — of no other service than these tests'

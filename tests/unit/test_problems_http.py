@@ -15,7 +15,8 @@ from uuid import UUID
 import httpx
 import pytest
 import structlog
-from apps import (
+from dependency_injector.providers import Object
+from support.apps import (
     NIL,
     NOBODY,
     PATIENT,
@@ -27,7 +28,6 @@ from apps import (
     settings,
     wrong_fields,
 )
-from dependency_injector.providers import Object
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.domain.appointment.model import Appointment

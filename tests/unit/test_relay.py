@@ -7,9 +7,9 @@ from datetime import datetime
 from typing import Literal
 
 import pytest
-from builders import NO_FAULT, Died, Fault, Noticed, NoWait, a_message, now, running
-from contracts.stores import LONG, saved
-from processes import eventually
+from contracts.outbox import LONG, saved
+from support.builders import NO_FAULT, Died, Fault, Noticed, NoWait, a_message, now, running
+from support.processes import eventually
 
 from clinic.adapters.memory.store import MemoryAppointments
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher

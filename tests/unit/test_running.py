@@ -10,8 +10,8 @@ from pathlib import Path
 
 import httpx
 import pytest
-from apps import Clinic, Noticing, settings
 from dependency_injector.providers import Object
+from support.apps import Clinic, Noticing, settings
 
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.entrypoints.service import Lifecycle, Service, serve

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from builders import opened
+from support.builders import opened
 
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment
 from clinic.domain.errors import Misconfigured, Unavailable

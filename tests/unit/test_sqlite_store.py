@@ -9,16 +9,11 @@ from typing import ClassVar
 
 import msgspec
 import pytest
-from builders import a_charge, a_message, an_appointment, now, opened
-from contracts.stores import (
-    LONG,
-    AppointmentsContract,
-    ChargesContract,
-    DeadLettersContract,
-    hand_over,
-    published,
-    saved,
-)
+from contracts.appointments import AppointmentsContract
+from contracts.charges import ChargesContract
+from contracts.dead_letters import DeadLettersContract
+from contracts.outbox import LONG, hand_over, published, saved
+from support.builders import a_charge, a_message, an_appointment, now, opened
 
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from builders import a_message, now, opened
 from contracts.subject import Ends
 from contracts.transports import TransportContract
+from support.builders import a_message, now, opened
 
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, PRUNE_INTERVAL, SqlitePublisher, SqliteSubscription

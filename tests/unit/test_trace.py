@@ -4,8 +4,8 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, an_origin
 from msgspec.structs import replace
+from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, an_origin
 
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.domain.errors import NotFound

@@ -8,10 +8,10 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from builders import TWO_O_CLOCK, a_history_entry, a_letter, an_appointment, an_origin
-from folders import Folder, a_folder
 from msgspec.structs import replace
-from schemas import json_schema
+from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_appointment, an_origin
+from support.folders import Folder, a_folder
+from support.schemas import json_schema
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import event_ids

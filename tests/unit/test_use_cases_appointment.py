@@ -4,8 +4,8 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
-from builders import ONE_O_CLOCK, TWO_O_CLOCK, Noticed, StandingClock, an_appointment
-from contracts.stores import hand_over, published
+from contracts.outbox import hand_over, published
+from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, Noticed, StandingClock, an_appointment
 
 from clinic.adapters.memory.store import MemoryAppointments
 from clinic.domain.appointment.model import Appointment

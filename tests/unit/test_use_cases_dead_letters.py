@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from builders import (
+from msgspec.structs import replace
+from support.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     Fault,
@@ -24,7 +25,6 @@ from builders import (
     opened,
     running,
 )
-from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters

@@ -4,7 +4,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
-from builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, an_event, an_origin, received
+from support.builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, an_event, an_origin, received
 
 from clinic.adapters.memory.store import MemoryCharges
 from clinic.domain.errors import NotFound, Refused

@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx
-import servers
-from clients import Client
-from ledger import History, Json, judge, kept, read, shown_charges
-from processes import PROGRAM, Pair, Process, Service, eventually, free_ports
 from testcontainers.core.docker_client import DockerClient
+
+from support import servers
+from support.clients import Client
+from support.ledger import History, Json, judge, kept, read, shown_charges
+from support.processes import PROGRAM, Pair, Process, Service, eventually, free_ports
 
 Outage = Literal["stopped", "frozen", "killed"]
 

@@ -10,12 +10,12 @@ from contextlib import suppress
 from itertools import count
 
 from msgspec import Struct
-from processes import eventually
+from support.processes import eventually
 
-from campaign.keeper import Keeper
+from campaign.failpoints import Armed, Control
 from campaign.messages import Post
 from campaign.plan import ANY_MOMENT, Fault
-from campaign.points import Armed, Control
+from campaign.supervisor import Supervisor
 
 AGAIN_WHILE_IT_RECOVERS = 0.2
 """Of the kills, how many are followed by the next fault at once."""
@@ -33,30 +33,30 @@ class Happened(Struct, frozen=True):
     ended: float
 
 
-class Struck:
+class Hit:
     """At whom, just now."""
 
     def __init__(self, by: str) -> None:
         self.by, self.at = by, time.time()
 
 
-Deed = Callable[[Fault], Awaitable[Struck | None]]
+Action = Callable[[Fault], Awaitable[Hit | None]]
 """Brings a fault about, until it is over; None where it did not come to it."""
 
 
-class Conductor:
-    """`deeds` are those faults that only some stacks have, by the first word of their name."""
+class Nemesis:
+    """`actions` are those faults that only some stacks have, by the first word of their name."""
 
     def __init__(
         self,
         control: Control,
-        keepers: Mapping[str, list[Keeper]],
+        keepers: Mapping[str, list[Supervisor]],
         post: Post,
-        deeds: Mapping[str, Deed],
-        dice: random.Random,
+        actions: Mapping[str, Action],
+        rng: random.Random,
     ) -> None:
-        self._control, self._keepers, self._post, self._dice = control, keepers, post, dice
-        self._deeds = dict(deeds) | {"tell": self._tell, "clock": self._step_clock}
+        self._control, self._keepers, self._post, self._rng = control, keepers, post, rng
+        self._deeds = dict(actions) | {"tell": self._tell, "clock": self._step_clock}
         self._numbers = count(1)
         self.journal: list[Happened] = []
 
@@ -82,19 +82,19 @@ class Conductor:
     async def _happens(self, fault: Fault) -> bool:
         if fault.where == "dead-letter":
             self._post.send("garbage")
-        struck = await self._deed(fault)(fault)
-        if struck is not None:
-            self.journal.append(Happened(fault, struck.by, struck.at, time.time()))
-        return struck is not None
+        hit = await self._deed(fault)(fault)
+        if hit is not None:
+            self.journal.append(Happened(fault, hit.by, hit.at, time.time()))
+        return hit is not None
 
-    def _deed(self, fault: Fault) -> Deed:
+    def _deed(self, fault: Fault) -> Action:
         if fault.lane in self._keepers:
             return self._any_moment if fault.where.endswith(ANY_MOMENT) else self._at_point
         if fault.where == "both services":
             return self._both
         return self._deeds[fault.what]
 
-    async def _at_point(self, fault: Fault) -> Struck | None:
+    async def _at_point(self, fault: Fault) -> Hit | None:
         number = next(self._numbers)
         self._control.arm(fault.where, Armed(number, fault.what, fault.seconds))  # type: ignore[arg-type]
         try:
@@ -105,9 +105,9 @@ class Conductor:
             by = await self._control.hit(number, within=1)
         if by is None:
             return None
-        struck = Struck(by)
+        hit = Hit(by)
         await self._overcome(fault, self._keeper(by))
-        return struck
+        return hit
 
     async def _hit(self, number: int, point: str) -> str | None:
         for _ in range(3):
@@ -117,42 +117,42 @@ class Conductor:
                 return by
         return None
 
-    async def _any_moment(self, fault: Fault) -> Struck:
-        keeper = self._dice.choice(self._keepers[fault.lane])
-        await keeper.back(within=UP_WITHIN)
-        self._strike(fault, keeper)
-        struck = Struck(keeper.service.name)
-        await self._overcome(fault, keeper)
-        return struck
+    async def _any_moment(self, fault: Fault) -> Hit:
+        supervisor = self._rng.choice(self._keepers[fault.lane])
+        await supervisor.back(within=UP_WITHIN)
+        self._strike(fault, supervisor)
+        hit = Hit(supervisor.service.name)
+        await self._overcome(fault, supervisor)
+        return hit
 
-    async def _both(self, fault: Fault) -> Struck:
-        everybody = [keeper for keepers in self._keepers.values() for keeper in keepers]
-        for keeper in everybody:
-            self._strike(fault, keeper)
-        struck = Struck("both")
-        await asyncio.gather(*(self._overcome(fault, keeper) for keeper in everybody))
-        return struck
+    async def _both(self, fault: Fault) -> Hit:
+        everybody = [supervisor for keepers in self._keepers.values() for supervisor in keepers]
+        for supervisor in everybody:
+            self._strike(fault, supervisor)
+        hit = Hit("both")
+        await asyncio.gather(*(self._overcome(fault, supervisor) for supervisor in everybody))
+        return hit
 
-    def _strike(self, fault: Fault, keeper: Keeper) -> None:
+    def _strike(self, fault: Fault, supervisor: Supervisor) -> None:
         if fault.what == "kill":
-            keeper.kill()
+            supervisor.kill()
         else:
-            keeper.freeze()
+            supervisor.freeze()
 
-    async def _overcome(self, fault: Fault, keeper: Keeper) -> None:
+    async def _overcome(self, fault: Fault, supervisor: Supervisor) -> None:
         """The end of what does not pass by itself."""
         if fault.what == "freeze":
             try:
                 await asyncio.sleep(fault.seconds)
             finally:
-                keeper.go_on()
-        elif fault.what == "kill" and self._dice.random() > AGAIN_WHILE_IT_RECOVERS:
+                supervisor.go_on()
+        elif fault.what == "kill" and self._rng.random() > AGAIN_WHILE_IT_RECOVERS:
             await asyncio.sleep(0.1)  # until its keeper has seen it
-            await keeper.back(within=UP_WITHIN)
+            await supervisor.back(within=UP_WITHIN)
         elif fault.what in ("delay", "fill"):
             await asyncio.sleep(fault.seconds)
 
-    async def _tell(self, fault: Fault) -> Struck | None:
+    async def _tell(self, fault: Fault) -> Hit | None:
         name = self._post.send(fault.where)
         if name is None:
             return None
@@ -162,16 +162,19 @@ class Conductor:
 
         with suppress(AssertionError):
             await eventually(is_sent, within=5)
-            return Struck("post")
+            return Hit("post")
         return None
 
-    async def _step_clock(self, fault: Fault) -> Struck:
+    async def _step_clock(self, fault: Fault) -> Hit:
         self._control.step_clock(fault.where, fault.seconds)
-        struck = Struck(fault.where)
+        hit = Hit(fault.where)
         await asyncio.sleep(0.5)
-        return struck
+        return hit
 
-    def _keeper(self, name: str) -> Keeper:
+    def _keeper(self, name: str) -> Supervisor:
         return next(
-            keeper for keepers in self._keepers.values() for keeper in keepers if keeper.service.name == name
+            supervisor
+            for keepers in self._keepers.values()
+            for supervisor in keepers
+            if supervisor.service.name == name
         )

@@ -8,7 +8,7 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from time import monotonic
 
 import httpx
-from processes import ENDS_WITHIN, Service
+from support.processes import ENDS_WITHIN, Service
 
 LOOK_EVERY = 0.02
 CHANGES = {
@@ -22,14 +22,14 @@ class DidNotComeBack(Exception):
     """A service that does not answer, or does not end."""
 
 
-class Keeper:
+class Supervisor:
     """Keeps one service running, with some settings changed at each restart, but for the `fixed` ones.
 
     `up` is set while it answers; `recoveries` are the seconds from an end to the next answer.
     """
 
-    def __init__(self, service: Service, dice: random.Random, fixed: Collection[str] = ()) -> None:
-        self.service, self._dice = service, dice
+    def __init__(self, service: Service, rng: random.Random, fixed: Collection[str] = ()) -> None:
+        self.service, self._rng = service, rng
         self.up = asyncio.Event()
         self.recoveries: list[float] = []
         self.ends: list[int] = []
@@ -53,12 +53,10 @@ class Keeper:
         ):  # without its servers it does not even start
             self.ends.append(self.service.exit_code or 0)
         self._asked = False
-        await asyncio.sleep(self._dice.uniform(0.0, 0.2))
+        await asyncio.sleep(self._rng.uniform(0.0, 0.2))
         if self._kept_down:
             return
-        self.service.environment |= {
-            name: self._dice.choice(values) for name, values in self._changes.items()
-        }
+        self.service.environment |= {name: self._rng.choice(values) for name, values in self._changes.items()}
         self.service.start()
         while self.service.exit_code is None:
             with suppress(httpx.TransportError):

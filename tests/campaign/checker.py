@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from ledger import History, Kept, judge, sums
+from support.ledger import History, Kept, judge, sums
 
-from campaign.conductor import Happened
+from campaign.clients import BEHAVIOURS
 from campaign.evidence import Evidence
 from campaign.messages import Letter, Stranger
+from campaign.nemesis import Happened
 from campaign.plan import Kind, Options
-from campaign.visitors import BEHAVIOURS
 
 LEAST_SHARE = 0.5
 

@@ -13,17 +13,17 @@ from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import Struct
-from processes import eventually
+from support.processes import eventually
 
 from clinic.domain.errors import Refused, Unavailable
 
-Action = Literal["kill", "freeze", "error", "refuse", "delay", "fill"]
+FailpointAction = Literal["kill", "freeze", "error", "refuse", "delay", "fill"]
 
 CALLS: Final[Mapping[str, tuple[str, ...]]] = {
     "appointment": ("add", "save", "hand-over", "publish", "confirm"),
     "financial": ("delivery", "charge", "dead-letter", "acknowledge"),
 }
-POINTS: Final = {
+FAILPOINTS: Final = {
     context: [f"{call}.{side}" for call, side in product(calls, ("before", "after"))]
     for context, calls in CALLS.items()
 }
@@ -33,14 +33,14 @@ class Armed(Struct, frozen=True):
     """What happens to the next call that reaches a point."""
 
     number: int
-    action: Action
+    action: FailpointAction
     seconds: float = 0
 
 
 _armed = msgspec.json.Decoder(Armed)
 
 
-class Points:
+class Failpoints:
     """A service's own view: nothing but a look for a file, unless a point is armed."""
 
     def __init__(self, folder: Path, service: str) -> None:
@@ -72,13 +72,17 @@ class Points:
         return armed
 
 
-class AtPoints:
+class AtFailpoints:
     """An adapter with a fault point on either side of some of its calls."""
 
     def __init__(
-        self, adapter: Any, calls: Mapping[str, str], points: Points, fill: Callable[[float], Awaitable[None]]
+        self,
+        adapter: Any,
+        calls: Mapping[str, str],
+        failpoints: Failpoints,
+        fill: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._adapter, self._calls, self._points, self._fill = adapter, calls, points, fill
+        self._adapter, self._calls, self._points, self._fill = adapter, calls, failpoints, fill
 
     def __getattr__(self, name: str) -> Any:
         shipped = getattr(self._adapter, name)

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import structlog
-from builders import TWO_O_CLOCK, an_origin, opened
 from msgspec.structs import replace
 
 from clinic.domain.appointment.model import Appointment
@@ -22,6 +21,7 @@ from clinic.domain.messaging.messages import PublishResult, Received
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
+from support.builders import TWO_O_CLOCK, an_origin, opened
 
 Work = Callable[[AppointmentContainer, FinancialContainer], Awaitable[Any]]
 

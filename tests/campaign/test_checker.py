@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from ledger import History
 from msgspec.structs import replace
+from support.ledger import History
 
+from campaign.checker import shortcomings
+from campaign.clients import BEHAVIOURS
 from campaign.plan import NO_FAULT, USUAL, Options, patterns, unmatched
 from campaign.report import command
 from campaign.run import Still
-from campaign.verdict import shortcomings
-from campaign.visitors import BEHAVIOURS
 
 
 def a_history(appointments: int) -> History:

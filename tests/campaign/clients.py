@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import httpx
-from clients import UNKNOWN, Client
-from ledger import History, Json
+from support.clients import UNKNOWN, Client
+from support.ledger import History, Json
 
 LEAVES = 0.03
 """Of the requests that change something, how many are left before their answer is there."""
@@ -19,7 +19,7 @@ BEHAVIOURS = ("left before the answer", "finished again", "finished twice at onc
 """What the people of every campaign do at times."""
 
 
-class Visitor(Client):
+class CampaignClient(Client):
     """Rests for `pace` seconds on average between two appointments; `urls` are those of both services'
     instances.
     """
@@ -31,38 +31,38 @@ class Visitor(Client):
         http: httpx.AsyncClient,
         urls: tuple[Sequence[str], Sequence[str]],
         history: History,
-        dice: random.Random,
+        rng: random.Random,
         pace: float,
     ) -> None:
         self._urls, self._pace = urls, pace
-        super().__init__(http, urls[0][0], urls[1][0], history, dice)
+        super().__init__(http, urls[0][0], urls[1][0], history, rng)
 
     async def work(self, until: asyncio.Event, waiting_room: list[str]) -> None:
         while not until.is_set():
-            await asyncio.sleep(self._dice.uniform(0, 2 * self._pace))
+            await asyncio.sleep(self._rng.uniform(0, 2 * self._pace))
             appointment_id = (
                 waiting_room.pop(0)
-                if len(waiting_room) > 20 and self._dice.random() < 0.5
+                if len(waiting_room) > 20 and self._rng.random() < 0.5
                 else await self.start()
             )
             if appointment_id is None:
-                await asyncio.sleep(self._dice.uniform(*self.between_tries))
-            elif self._dice.random() < 0.3:  # it takes its time
+                await asyncio.sleep(self._rng.uniform(*self.between_tries))
+            elif self._rng.random() < 0.3:  # it takes its time
                 waiting_room.append(appointment_id)
             else:
                 await self._finish_in_some_way(appointment_id)
 
     async def _finish_in_some_way(self, appointment_id: str) -> None:
-        if self._dice.random() < AT_ONCE:
+        if self._rng.random() < AT_ONCE:
             both = await asyncio.gather(self.finish(appointment_id), self.finish(appointment_id))
             self._history.behaviours["finished twice at once"] += all(both)
         await super()._finish_in_some_way(appointment_id)
 
     async def _outcome(self, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
-        self._appointment_url, self._financial_url = (self._dice.choice(each) for each in self._urls)
-        leaves = method == "POST" and self._dice.random() < LEAVES
+        self._appointment_url, self._financial_url = (self._rng.choice(each) for each in self._urls)
+        leaves = method == "POST" and self._rng.random() < LEAVES
         if leaves:
-            more["timeout"] = httpx.Timeout(5, read=self._dice.uniform(0.0005, 0.01))
+            more["timeout"] = httpx.Timeout(5, read=self._rng.uniform(0.0005, 0.01))
         outcome, found = await super()._outcome(method, url, **more)
         self._history.behaviours["left before the answer"] += leaves and outcome == UNKNOWN
         return outcome, found

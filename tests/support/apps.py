@@ -12,7 +12,6 @@ from typing import Any, Literal, cast
 from uuid import UUID
 
 import httpx
-from builders import StandingClock
 from dependency_injector.providers import Object
 from litestar import Litestar
 
@@ -29,6 +28,7 @@ from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web import appointment, financial
+from support.builders import StandingClock
 
 PHYSICIAN = "11111111-1111-4111-8111-111111111111"
 PATIENT = "22222222-2222-4222-8222-222222222222"

@@ -10,7 +10,8 @@ from uuid import uuid4
 
 import httpx
 import msgspec
-from ledger import History, Json, read
+
+from support.ledger import History, Json, read
 
 ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
@@ -39,21 +40,21 @@ class Client:
         appointment_url: str,
         financial_url: str,
         history: History,
-        dice: random.Random,
+        rng: random.Random,
     ) -> None:
         self._http, self._appointment_url, self._financial_url = http, appointment_url, financial_url
-        self._history, self._dice = history, dice
+        self._history, self._rng = history, rng
 
     async def work(self, until: asyncio.Event, waiting_room: list[str]) -> None:
         """Start and finish appointments, beginning with those that wait, until that event."""
         while not until.is_set():
-            await asyncio.sleep(self._dice.uniform(0, 0.02))
+            await asyncio.sleep(self._rng.uniform(0, 0.02))
             appointment_id = (
-                waiting_room.pop() if waiting_room and self._dice.random() < 0.3 else await self.start()
+                waiting_room.pop() if waiting_room and self._rng.random() < 0.3 else await self.start()
             )  # some
             if appointment_id is None:
                 await asyncio.sleep(0.05)
-            elif self._dice.random() < 0.95:  # the rest stay unfinished
+            elif self._rng.random() < 0.95:  # the rest stay unfinished
                 await self._finish_in_some_way(appointment_id)
 
     async def start(self) -> str | None:
@@ -83,16 +84,16 @@ class Client:
             self._history.saw_charge(appointment_id, Decimal(charge["total_price"]))
 
     async def _finish_in_some_way(self, appointment_id: str) -> None:
-        stubborn = self._dice.random() < 0.6  # most ask again, others leave
+        stubborn = self._rng.random() < 0.6  # most ask again, others leave
         for _ in range(TRIES if stubborn else 1):
             if await self.finish(appointment_id):
                 break
-            await asyncio.sleep(self._dice.uniform(*self.between_tries))
+            await asyncio.sleep(self._rng.uniform(*self.between_tries))
         else:
             return
-        if self._dice.random() < 0.1:  # some are not sure that they did
+        if self._rng.random() < 0.1:  # some are not sure that they did
             await self.finish(appointment_id)
-        if self._dice.random() < 0.2:  # some want to see what it costs
+        if self._rng.random() < 0.2:  # some want to see what it costs
             await self.look_at_charge(appointment_id)
 
     async def _ask(self, what: str, method: str, url: str, **more: Any) -> tuple[str, Json | None]:

@@ -1,0 +1,1 @@
+"""What tests share: builders, clients, apps, processes, servers, and a ledger of what was promised."""
