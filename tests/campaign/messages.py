@@ -21,7 +21,7 @@ from clinic.domain.events import FINISHED, AppointmentFinished, to_message
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
 
-TOO_MUCH = "is no amount of money"
+TOO_MUCH = "is not a valid amount"
 STRANGER = "stranger-"
 """How the ids of what must become a dead letter begin."""
 
@@ -125,7 +125,7 @@ class Post:
         yield "malformed", replace(event, data=b"\xff\xfe\x00")
         yield "got `null`", replace(event, data=b"null")
         yield "a version that is not known here", replace(event, type=f"{FINISHED}.v99")
-        yield "'-1.00' is no amount of money", replace(event, data=data.replace(b"1.00", b"-1.00"))
+        yield "'-1.00' is not a valid amount", replace(event, data=data.replace(b"1.00", b"-1.00"))
 
     def _again(self) -> Sequence[Message]:
         """Facts of long ago and of just now, in no order."""

@@ -145,7 +145,7 @@ async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_wh
     letters = await world.set_aside()
     assert set(letters) == {UNREADABLE.id, REFUSED.id}
     assert FINISHED_V1 in letters[UNREADABLE.id].reason
-    assert "no amount of money" in letters[REFUSED.id].reason
+    assert "not a valid amount" in letters[REFUSED.id].reason
     assert [letters[each].position for each in (UNREADABLE.id, REFUSED.id)] == ["memory/1", "memory/5"]
     assert [notice["event_id"] for notice in world.telemetry.named("dead-lettered")] == [
         UNREADABLE.id,
@@ -186,8 +186,8 @@ async def test_a_dead_letter_is_about_its_subject_or_else_its_key_and_not_more_t
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ("'1e9' is no amount of money", "'free' is no amount of money"),
-        ('"it\'s" is no amount of money', "'free' is no amount of money"),
+        ("'1e9' is not a valid amount", "'free' is not a valid amount"),
+        ('"it\'s" is not a valid amount', "'free' is not a valid amount"),
         (
             "the appointment ends (2020-12-01 12:00:00+00:00) early",
             "the appointment ends (2021-01-31 07:30:00.5+02:00) early",

@@ -8,7 +8,7 @@ from dotenv import dotenv_values
 
 from clinic.domain.errors import Misconfigured
 from clinic.domain.money import Money
-from clinic.entrypoints.settings import PREFIX, Settings, load
+from clinic.entrypoints.settings import PREFIX, Settings, environment, load, unknown
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
@@ -100,6 +100,9 @@ def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, val
         ("CLINIC_HOURLY_PRICE", "NaN"),
         ("CLINIC_HOURLY_PRICE", "Infinity"),
         ("CLINIC_HOURLY_PRICE", "1e400"),
+        ("CLINIC_HOURLY_PRICE", "5e1"),
+        ("CLINIC_HOURLY_PRICE", "2_00.00"),
+        ("CLINIC_DATA_DIR", "~nobody-of-that-name/var"),
         ("CLINIC_PRICING", "free"),
         ("CLINIC_LEASE", "0"),
         ("CLINIC_LEASE", "-3"),
@@ -186,3 +189,74 @@ def test_the_example_says_of_every_variable_what_it_is() -> None:
     for index, line in enumerate(lines):
         if line.startswith(PREFIX) and not lines[index - 1].startswith(PREFIX):
             assert lines[index - 1].startswith("# "), line
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('CLINIC_HOURLY_PRICE="300.00\n', 1),
+        ("# ours\n\n\nCLINIC_HOURLY_PRICE: 300.00\n", 4),
+        ("CLINIC_STORE=sqlite\nCLINIC_HOURLY_PRICE 300.00\n", 2),
+        ("CLINIC_STORE=sqlite\r\nCLINIC_HOURLY_PRICE\r\n", 2),
+        ("CLINIC_HOURLY_PRICE:300.00\n", 1),
+        ("CLINIC_HOURLY_PRICE='300.00' per hour\n", 1),
+        ("CLINIC_HOURLY_PRICE=300.00\nCLINIC_STORE=sqlite\nCLINIC_HOURLY_PRICE=200.00\n", 3),
+    ],
+)
+def test_a_line_of_the_file_that_cannot_be_used_is_named(tmp_path: Path, text: str, line: int) -> None:
+    file = tmp_path / ".env"
+    file.write_bytes(text.encode())
+    with pytest.raises(Misconfigured, match=rf"\.env, line {line} "):
+        environment(file)
+
+
+def test_the_file_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLINIC_HOURLY_PRICE", "99.00")
+    monkeypatch.setenv("x", "expanded")
+    file = tmp_path / ".env"
+    file.write_text(
+        "\ufeffCLINIC_MONGO_URL=mongodb://a:p${x}$x@b/  # the town's\n"
+        "export CLINIC_STORE = 'mongo'\nCLINIC_HOURLY_PRICE=300.00\nexport PATH\n"
+    )
+    settings = load(environment(file))
+    assert (settings.mongo_url, settings.store) == ("mongodb://a:p${x}$x@b/", "mongo")
+    assert str(settings.hourly_price) == "99.00", "the environment wins"
+
+
+def test_without_a_file_there_is_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLINIC_STORE", "mongo")
+    assert environment(tmp_path / ".env")["CLINIC_STORE"] == "mongo"
+
+
+@pytest.mark.parametrize("token", ["0123456789abcdef\n", " 0123456789abcdef\r\n"])
+def test_a_secret_that_ends_with_a_line_break_is_the_secret(token: str) -> None:
+    assert load({"CLINIC_OPERATOR_TOKEN": token}).operator_token == token.strip()
+
+
+@pytest.mark.parametrize(
+    "token", ["0123456789\nabcdef", "0123456789 abcdef", "J\xfcrgen's 16 secrets", "\udcff" * 16]
+)
+def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(Misconfigured, match="CLINIC_OPERATOR_TOKEN") as refused:
+        load({"CLINIC_OPERATOR_TOKEN": token})
+    assert token not in str(refused.value)
+
+
+def test_a_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/anna")
+    assert load({"CLINIC_DATA_DIR": "~/var"}).data_dir == Path("/home/anna/var")
+
+
+def test_a_name_that_is_not_a_setting_is_told_with_the_one_that_was_meant() -> None:
+    names = {
+        "clinic_hourly_price": "1",
+        "CLINIC_HOURLYPRICE": "1",
+        "CLINIC_X": "",
+        "PATH": "",
+        "CLINIC_TEST_A": "",
+    }
+    assert unknown(names) == [
+        "CLINIC_HOURLYPRICE is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
+        "CLINIC_X is not known here and has no effect",
+        "clinic_hourly_price is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
+    ]

@@ -244,7 +244,7 @@ async def test_what_cannot_be_charged_fails_again_and_the_rest_goes_on(financial
     )
     sentences = await financial.replay()
     assert [sentences[0], sentences[2]] == ["charged 400.00"] * 2
-    assert "no amount of money" in sentences[1]
+    assert "not a valid amount" in sentences[1]
     assert [letter.state for letter in await financial.kept()] == ["replayed", "waiting", "replayed"]
 
 

@@ -1,5 +1,6 @@
 """Exact money: whole cents inside, two decimals outside, one rounding rule."""
 
+import re
 from decimal import Decimal
 from fractions import Fraction
 from functools import total_ordering
@@ -28,9 +29,9 @@ class Money:
     def __init__(self, amount: str | Decimal) -> None:
         cents = _cents(amount)
         if cents is None:
+            written = str(amount)[:40]
             raise Unreadable(
-                f"{str(amount)[:40]!r} is no amount of money: write it like 200.00, without "
-                f"fractions of a cent"
+                f"{written!r} is not a valid amount: write it like 200.00, without fractions of a cent"
             )
         self.cents = cents
 
@@ -64,7 +65,16 @@ class Money:
         return f"Money({str(self)!r})"
 
 
+WRITTEN: Final = re.compile(r"[0-9]{1,13}(\.[0-9]{1,2})?")
+"""What an accountant types: digits and at most two decimals.
+
+`Decimal` takes much more: 2_00, full-width digits, spaces, 5e1.
+"""
+
+
 def _cents(amount: str | Decimal) -> int | None:
+    if isinstance(amount, str) and not WRITTEN.fullmatch(amount):
+        return None
     try:
         read = Decimal(amount)
         if not 0 <= read < LIMIT // 100 or read != (cents := read.quantize(Decimal("0.01"))):

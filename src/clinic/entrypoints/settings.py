@@ -1,10 +1,13 @@
 """Everything that can be set, read once. `.env.example` lists the same."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import msgspec
+from dotenv.parser import Binding, parse_stream
 from msgspec import Meta, Struct
 
 from clinic.domain.errors import Misconfigured, Refused
@@ -14,7 +17,8 @@ PREFIX = "CLINIC_"
 OF_TESTS = PREFIX + "TEST_"
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Token = Annotated[str, Meta(min_length=16)]
+Token = Annotated[str, Meta(min_length=16, pattern=r"^[!-~]*$")]
+"""What can be sent in a header: a line break or an umlaut in it would never match."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -45,25 +49,67 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["console", "json"] = "console"
 
 
+def environment(file: Path = Path(".env")) -> dict[str, str]:
+    """The lines of this file, if there is one, and over them the variables of the environment.
+
+    Values are taken as they stand: nothing in them is expanded. Raises `Misconfigured`, naming the line that
+    cannot be read, that sets a name without a value or that sets it again.
+    """
+    return _lines(file) | os.environ
+
+
+def _lines(file: Path) -> dict[str, str]:
+    try:
+        with file.open(encoding="utf-8-sig") as stream:
+            bindings = list(parse_stream(stream))
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise Misconfigured(f"{file} cannot be read: {error}") from error
+    found = dict[str, str]()
+    for each in bindings:
+        name = each.key or ""
+        is_ours = name.upper().startswith(PREFIX)
+        if each.error or (is_ours and each.value is None):
+            raise Misconfigured(f"{file}, line {_line(each)} cannot be read: write NAME=value")
+        if is_ours and name in found:
+            raise Misconfigured(f"{file}, line {_line(each)} sets {name} again: keep one of the lines")
+        if name and each.value is not None:
+            found[name] = each.value
+    return found
+
+
+def _line(binding: Binding) -> int:
+    # The parser counts from where it stood, and passes over empty lines first.
+    text = binding.original.string
+    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
+
+
 def load(environment: Mapping[str, str]) -> Settings:
-    """The settings that these variables make; an empty one counts as unset. Raises `Misconfigured`, naming
-    the variable.
+    """The settings that these variables make.
+
+    An empty one counts as unset, and space around a value does not count: a secret read from a file often
+    ends with a line break. Raises `Misconfigured`, naming the variable.
     """
     fields = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
-    given = {name: text for name, text in environment.items() if name in fields and text}
+    given = {name: text.strip() for name, text in environment.items() if name in fields and text.strip()}
     return Settings(
         **{fields[name].name: _value(name, text, fields[name].type) for name, text in given.items()}
     )
 
 
 def unknown(environment: Mapping[str, str]) -> list[str]:
-    """The variables that look like settings and are none: misspelt, most likely."""
+    """A sentence about each variable that looks like a setting and is not: misspelt, most likely."""
     known = {PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)}
-    return sorted(
-        name
-        for name in environment
-        if name.startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known
-    )
+    return [
+        f"{name} is not known here and has no effect{_meant(name, known)}"
+        for name in sorted(environment)
+        if name.upper().startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known
+    ]
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    return "".join(f": did you mean {each}?" for each in get_close_matches(name.upper(), known, 1, 0.8))
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
@@ -71,10 +117,10 @@ def _value(name: str, text: str, kind: Any) -> Any:
         return _options(name, text, kind)
     try:
         return msgspec.convert(text, kind, strict=False, dec_hook=_read)
-    except (msgspec.ValidationError, Refused) as error:
+    except (msgspec.ValidationError, Refused, RuntimeError) as error:  # RuntimeError: nobody's home
         if kind is Token:  # a secret, or what was meant to be one, is not repeated
             raise Misconfigured(
-                f"{name} cannot be used: give at least 16 characters, or none to do without"
+                f"{name} cannot be used: give at least 16 characters of visible ASCII, or none to do without"
             ) from None
         raise Misconfigured(f"{name}={text} cannot be used: {_choices(kind) or error}") from error
 
@@ -93,7 +139,7 @@ def _read(kind: type, text: str) -> Any:
     if kind is Money:
         return Money(text)
     if kind is Path:
-        return Path(text)
+        return Path(text).expanduser()
     raise NotImplementedError(kind)
 
 

@@ -1,12 +1,10 @@
 """The `clinic` command."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 
 import uvloop
-from dotenv import dotenv_values
 
 from clinic.domain.errors import ClinicError, Misconfigured
 from clinic.entrypoints.cli import audit, dead_letters, tracing
@@ -14,7 +12,7 @@ from clinic.entrypoints.cli.demo import demo
 from clinic.entrypoints.cli.supervisor import supervise
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.service import Lifecycle, Service, serve
-from clinic.entrypoints.settings import Settings, load, unknown
+from clinic.entrypoints.settings import Settings, environment, load, unknown
 from clinic.entrypoints.telemetry import configure_logging
 from clinic.entrypoints.web import appointment, financial
 
@@ -27,25 +25,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     args = _parser().parse_args(arguments)
     try:
-        environment = _environment()
-        settings = load(environment)
-        for name in unknown(environment):
-            print(f"clinic: {name} is not known here and has no effect", file=sys.stderr)
+        given = environment()
+        settings = load(given)
+        for sentence in unknown(given):
+            print(f"clinic: {sentence}", file=sys.stderr)
         configure_logging(settings)
         return int(args.command(settings, args) or 0)
     except ClinicError as error:
         print(f"clinic: {error}", file=sys.stderr)
         return 1
-
-
-def _environment() -> dict[str, str]:
-    """The variables of .env, if there is one, and over them those of the environment. Raises
-    `Misconfigured`.
-    """
-    try:
-        return {name: text or "" for name, text in dotenv_values(".env").items()} | os.environ
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f".env cannot be read: {error}") from error
 
 
 def _parser() -> argparse.ArgumentParser:
