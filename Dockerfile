@@ -26,10 +26,11 @@ WORKDIR /data
 EXPOSE 8000 8001
 # Asks the service that the command names, or both where it names none.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD python -c "\
-from os import environ; from urllib.request import urlopen; \
+from os import environ; from urllib.request import ProxyHandler, build_opener; \
 both = {'appointment', 'financial'}; \
 named = both.intersection(open('/proc/1/cmdline').read().split('\0')); \
 ports = [environ['CLINIC_' + name.upper() + '_PORT'] for name in named or both]; \
-[urlopen('http://127.0.0.1:' + port + '/health/ready', timeout=3) for port in ports]"
+ask = build_opener(ProxyHandler({})).open; \
+[ask('http://127.0.0.1:' + port + '/health/ready', timeout=3) for port in ports]"
 ENTRYPOINT ["clinic"]
 CMD ["run"]

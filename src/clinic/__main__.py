@@ -1,5 +1,6 @@
 """`python -m clinic`, and the `clinic` command."""
 
+import io
 import os
 import signal
 import sys
@@ -7,6 +8,9 @@ import sys
 
 def main() -> int:
     """Run the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show ends no command
     # A Ctrl-C while the rest is being imported ends the process, as it does everywhere, and shows nobody a
     # traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)

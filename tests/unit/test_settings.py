@@ -8,7 +8,7 @@ from dotenv import dotenv_values
 
 from clinic.domain.errors import Misconfigured
 from clinic.domain.money import Money
-from clinic.entrypoints.settings import PREFIX, Settings, environment, load, unknown
+from clinic.entrypoints.settings import PREFIX, Settings, environment, load, unknown, url
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
 
@@ -259,4 +259,12 @@ def test_a_name_that_is_not_a_setting_is_told_with_the_one_that_was_meant() -> N
         "CLINIC_HOURLYPRICE is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
         "CLINIC_X is not known here and has no effect",
         "clinic_hourly_price is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
+    ]
+
+
+def test_an_address_is_printed_as_clients_take_it() -> None:
+    assert [url(host, 8000) for host in ("::1", "127.0.0.1", "localhost")] == [
+        "http://[::1]:8000",
+        "http://127.0.0.1:8000",
+        "http://localhost:8000",
     ]

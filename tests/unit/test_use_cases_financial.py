@@ -1,14 +1,17 @@
 """What accounting does, on the memory store."""
 
 import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
 from uuid import uuid4
 
 import pytest
 from support.builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, an_event, an_origin, received
 
 from clinic.adapters.memory.store import MemoryCharges
-from clinic.domain.errors import NotFound, Refused
-from clinic.domain.financial.ports import ChargeFilter
+from clinic.domain.errors import NotFound, Refused, Unavailable
+from clinic.domain.financial.model import Charge
+from clinic.domain.financial.ports import AddResult, ChargeFilter
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ListCharges
 from clinic.domain.money import Money
@@ -116,3 +119,25 @@ async def test_charges_are_listed_a_page_at_a_time(charges: MemoryCharges) -> No
     listed = ListCharges(charges)
     assert list(await listed(ChargeFilter(), 2)) == kept[:2]
     assert list(await listed(ChargeFilter(), 2, kept[1].cursor)) == kept[2:]
+
+
+class BusyAtFirst(MemoryCharges):
+    """Its first call waits for a lock that it does not get."""
+
+    calls = 0
+
+    async def add(self, charges: Sequence[Charge]) -> AddResult:
+        self.calls += 1
+        if self.calls == 1:
+            raise Unavailable("the store is busy")
+        return await super().add(charges)
+
+
+async def test_each_attempt_is_charged_at_its_own_time() -> None:
+    charges, times = BusyAtFirst(), [TWO_O_CLOCK, TWO_O_CLOCK + timedelta(seconds=5)]
+    charge = ChargeAppointments(charges, POLICIES["hours-begun"], iter(times).__next__, Noticed())
+    event = received(an_event())
+    with pytest.raises(Unavailable):
+        await charge([event])
+    await charge([event])
+    assert (await charges.get(event.event.appointment_id)).charged_at == times[1]

@@ -12,6 +12,7 @@ import uvicorn
 from litestar import Litestar
 
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
+from clinic.entrypoints.settings import url
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
 T = TypeVar("T")
@@ -118,7 +119,7 @@ class Service:
                 timeout_graceful_shutdown=REQUESTS_TIMEOUT,
             )
         )
-        self.url = f"http://{host}:{port}"
+        self.url = url(host, port)
 
     def stop(self) -> None:
         self._life.stop()

@@ -49,6 +49,11 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: Literal["console", "json"] = "console"
 
 
+def url(host: str, port: int) -> str:
+    """Where a service on this address is found; an IPv6 address stands in brackets (RFC 3986, 3.2.2)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def environment(file: Path = Path(".env")) -> dict[str, str]:
     """The lines of this file, if there is one, and over them the variables of the environment.
 

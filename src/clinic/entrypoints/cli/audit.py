@@ -3,7 +3,6 @@ meet.
 """
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
@@ -22,9 +21,8 @@ from clinic.domain.money import Money
 from clinic.domain.reconciliation.audit import Finished
 from clinic.domain.reconciliation.findings import Finding
 from clinic.domain.reconciliation.repair import Repair
-from clinic.entrypoints.cli.operator_session import attached, seconds
+from clinic.entrypoints.cli.operator_session import attached, seconds, write_json
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.formats import as_json
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import plain
 
@@ -181,15 +179,12 @@ class Lines:
         outcome, explanation, charged = (
             (repair.outcome, repair.explanation, repair.total) if repair else (None, None, None)
         )
-        self._write(
+        write_json(
             Found(**asdict(finding), outcome=outcome, outcome_explanation=explanation, charged=charged)
         )
 
     def ended(self, summary: Summary) -> None:
-        self._write(summary)
-
-    def _write(self, line: Struct) -> None:
-        sys.stdout.write(as_json(line) + "\n")
+        write_json(summary)
 
 
 class Readable:

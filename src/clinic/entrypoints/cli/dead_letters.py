@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
 from typing import Any
 
-import msgspec
 import uvloop
 from msgspec import Struct
 from msgspec.structs import replace
@@ -19,7 +18,7 @@ from clinic.domain.errors import Misconfigured, NotFound
 from clinic.domain.financial.dead_letters import DeadLetterSelection, Outcome
 from clinic.domain.messaging.dead_letters import DeadLetterFilter
 from clinic.entrypoints.cli import dead_letters_view as printed
-from clinic.entrypoints.cli.operator_session import attached
+from clinic.entrypoints.cli.operator_session import attached, is_text, write_json
 from clinic.entrypoints.containers import FinancialContainer
 from clinic.entrypoints.dead_letter_schemas import (
     DeadLetterResponse,
@@ -173,7 +172,7 @@ async def _list(container: FinancialContainer, args: argparse.Namespace) -> int:
     shown = found[: args.limit]
     after = shown[-1].position if len(found) > len(shown) else None
     if args.json:
-        _write_json(
+        write_json(
             LetterList(
                 [group_response(each) for each in groups],
                 more_groups,
@@ -192,7 +191,7 @@ async def _list(container: FinancialContainer, args: argparse.Namespace) -> int:
 async def _show(container: FinancialContainer, args: argparse.Namespace) -> int:
     letter = await container.find_dead_letter()(args.position)
     if args.json:
-        _write_json(dead_letter_details(letter))
+        write_json(dead_letter_details(letter))
     else:
         printed.show_letter(letter)
     return 0
@@ -214,9 +213,12 @@ def _choice(args: argparse.Namespace) -> DeadLetterSelection:
 
 def _name(args: argparse.Namespace) -> str:
     try:
-        return str(args.by or getpass.getuser())
+        name = str(args.by or getpass.getuser())
     except (KeyError, OSError, ImportError):  # which one, depends on the version of Python
-        raise Misconfigured("who you are cannot be told from the login: name yourself with --by") from None
+        name = ""
+    if not (name and is_text(name)):
+        raise Misconfigured("the login does not tell who you are: name yourself with --by")
+    return name
 
 
 async def _tell(
@@ -229,14 +231,10 @@ async def _tell(
         async for outcome in outcomes:
             counts[outcome.outcome] += 1
             if args.json:
-                _write_json(outcome_response(outcome))
+                write_json(outcome_response(outcome))
             else:
                 printed.show_outcome(outcome)
             advance()
     if not args.json:
         printed.show_summary(counts, dry_run=args.dry_run)
     return EXIT_SOME_FAILED if counts["failed again"] else 0
-
-
-def _write_json(shape: Struct) -> None:
-    sys.stdout.write(msgspec.json.encode(shape).decode() + "\n")

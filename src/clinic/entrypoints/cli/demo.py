@@ -22,6 +22,8 @@ from clinic.domain.errors import Unavailable
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 15.0
 POLL_INTERVAL = 0.05
+LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Never goes through the proxy that the environment names."""
 
 
 def demo() -> int:
@@ -72,7 +74,7 @@ def _call(
         url, data, {"Content-Type": "application/json", **(headers or {})}, method=method
     )
     try:
-        with urllib.request.urlopen(request, timeout=15) as answer:  # noqa: S310 — always http
+        with LOOPBACK.open(request, timeout=15) as answer:
             return json.load(answer)
     except OSError as error:
         raise Unavailable(f"{method} {url} is not answered: {error}") from error

@@ -9,6 +9,7 @@ import uvloop
 from clinic.domain.errors import ClinicError, Misconfigured
 from clinic.entrypoints.cli import audit, dead_letters, tracing
 from clinic.entrypoints.cli.demo import demo
+from clinic.entrypoints.cli.operator_session import is_text
 from clinic.entrypoints.cli.supervisor import supervise
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.service import Lifecycle, Service, serve
@@ -23,7 +24,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Commands of an operator end with 3 where they found something that needs a person.
     """
-    args = _parser().parse_args(arguments)
+    parser = _parser()
+    words = sys.argv[1:] if arguments is None else arguments
+    for word in words:
+        if not is_text(word):
+            parser.error(f"{word!a} cannot be used: its bytes are not UTF-8")
+    args = parser.parse_args(words)
     try:
         given = environment()
         settings = load(given)

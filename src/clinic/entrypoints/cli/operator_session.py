@@ -1,11 +1,16 @@
 """What the commands of an operator share: the contexts' data, open beside the services that serve them."""
 
+import json
+import sys
 from argparse import ArgumentTypeError
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from msgspec import Struct
+
 from clinic.domain.errors import Misconfigured
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.entrypoints.formats import as_json
 
 MAX_SECONDS = 10**9
 
@@ -36,3 +41,20 @@ def seconds(text: str) -> float:
     if not 0 <= number <= MAX_SECONDS:
         raise ArgumentTypeError(f"{text!r} is no number of seconds: write one from 0 to {MAX_SECONDS}")
     return number
+
+
+def is_text(word: str) -> bool:
+    """Whether it can be kept and printed: an argument with bytes that are not UTF-8 cannot."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def write_json(document: Struct) -> None:
+    """One JSON object on a line of standard output; in ASCII where that does not take UTF-8."""
+    line = as_json(document)
+    if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
+        line = "".join(each if each.isascii() else json.dumps(each)[1:-1] for each in line)
+    sys.stdout.write(line + "\n")

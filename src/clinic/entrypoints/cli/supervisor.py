@@ -7,7 +7,7 @@ import time
 from collections.abc import Collection
 from types import FrameType
 
-from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.settings import Settings, url
 
 SERVICES = ("appointment", "financial")
 STOP_TIMEOUT = 10
@@ -47,14 +47,10 @@ def supervise(settings: Settings) -> int:
 
 
 def _greet(settings: Settings) -> None:
-    print(
-        f"appointments  http://{settings.appointment_host}:{settings.appointment_port}/  (its "
-        f"documentation: /docs)"
-    )
-    print(
-        f"charges       http://{settings.financial_host}:{settings.financial_port}/  (its "
-        f"documentation: /docs)"
-    )
+    appointments = url(settings.appointment_host, settings.appointment_port)
+    charges = url(settings.financial_host, settings.financial_port)
+    print(f"appointments  {appointments}/  (its documentation: /docs)")
+    print(f"charges       {charges}/  (its documentation: /docs)")
     print(f"data          {settings.data_dir.absolute()}", flush=True)
 
 

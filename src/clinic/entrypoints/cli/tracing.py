@@ -1,7 +1,6 @@
 """`clinic trace`: where a charge is. Each context answers with its own steps; here they are put together."""
 
 import argparse
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
@@ -22,9 +21,8 @@ from clinic.domain.reconciliation.tracing import (
     joined,
 )
 from clinic.domain.tracing import Trace
-from clinic.entrypoints.cli.operator_session import attached
+from clinic.entrypoints.cli.operator_session import attached, write_json
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.formats import as_json
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import plain
 
@@ -54,7 +52,7 @@ def _trace(settings: Settings, args: argparse.Namespace) -> None:
         )
     )
     if args.json:
-        sys.stdout.write(as_json(traced) + "\n")
+        write_json(traced)
     else:
         _show(traced)
 

@@ -26,7 +26,14 @@ From = Annotated[
         description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC where no zone is named."
     ),
 ]
-To = Annotated[datetime | None, QueryParameter(description="Charged before this moment.")]
+To = Annotated[
+    datetime | None,
+    QueryParameter(
+        description="Charged before this moment. The list up to it is complete a minute after it, while "
+        "/health/ready says ready; a charge whose store did not answer can still appear until a minute after "
+        "it is ready again."
+    ),
+]
 Prefer = Annotated[
     str | None,
     HeaderParameter(
