@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from litestar import Litestar, MediaType, Request, Response, get
+from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.di import Provide
 from litestar.exceptions import InternalServerException
 from litestar.handlers import BaseRouteHandler
@@ -62,7 +62,7 @@ def application(
     *,
     title: str,
     description: str,
-    routes: Sequence[BaseRouteHandler],
+    routes: Sequence[BaseRouteHandler | Router],
     dependencies: Mapping[str, Callable[[], object]],
     ready: Callable[[], Awaitable[Health]],
     telemetry: LoggingTelemetry,

@@ -1,5 +1,6 @@
 """The appointment service over HTTP: what the front desk calls."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -24,6 +25,7 @@ from clinic.entrypoints.containers import AppointmentContainer
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.web import parameters
 from clinic.entrypoints.web.app import Health, application, health
+from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import documented, json_body
 
 PhysicianId = Annotated[UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"])]
@@ -79,7 +81,7 @@ async def start(
     the same.
     """
     appointment = await start_appointment(data.physician_id, data.patient_id)
-    return Response(_shown(appointment), headers={"Location": f"/{appointment.id}/"})
+    return Response(_response(appointment), headers={"Location": f"/{appointment.id}/"})
 
 
 @post(
@@ -95,7 +97,7 @@ async def finish(
     """Finish an appointment now; it is then charged exactly once. Finishing again is safe and answers the
     first end.
     """
-    return _shown(await finish_appointment(appointment_id))
+    return _response(await finish_appointment(appointment_id))
 
 
 @get(
@@ -107,7 +109,7 @@ async def finish(
 async def find(
     appointment_id: FromPath[UUID], find_appointment: NamedDependency[FindAppointment]
 ) -> AppointmentResponse:
-    return _shown(await find_appointment(appointment_id))
+    return _response(await find_appointment(appointment_id))
 
 
 @get(
@@ -127,11 +129,11 @@ async def list_all(
     """The newest first, a page at a time."""
     matching = AppointmentFilter(physician_id, patient_id, finished)
     found = await list_appointments(matching, limit + 1, parameters.place(after, UUID))
-    more = parameters.cursor(found[limit - 1].id) if len(found) > limit else None
-    return AppointmentPage([_shown(each) for each in found[:limit]], more)
+    appointments, more = page(found, limit, lambda appointment: appointment.id)
+    return AppointmentPage([_response(appointment) for appointment in appointments], more)
 
 
-def _shown(appointment: Appointment) -> AppointmentResponse:
+def _response(appointment: Appointment) -> AppointmentResponse:
     return AppointmentResponse(
         id=appointment.id,
         start_date=formats.date(appointment.start),
@@ -144,16 +146,6 @@ def _shown(appointment: Appointment) -> AppointmentResponse:
 
 def create_app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
     """The service that this container makes. Its lifespan opens the store and runs the relay."""
-
-    async def ready() -> Health:
-        appointments = container.appointments()
-
-        async def age() -> float | None:
-            oldest = await appointments.oldest()
-            return None if oldest is None else (container.clock()() - oldest).total_seconds()
-
-        return await health(appointments.check(), age, relay=container.relay().problem)
-
     return application(
         title="Appointments",
         description="Starts and finishes a clinic's appointments.",
@@ -164,7 +156,20 @@ def create_app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
             "find_appointment": container.find_appointment,
             "list_appointments": container.list_appointments,
         },
-        ready=ready,
+        ready=partial(_ready, container),
         telemetry=container.telemetry(),
         lifespan=lambda _: life.lifespan(container.resources(), lambda: container.relay().run()),
     )
+
+
+async def _ready(container: AppointmentContainer) -> Health:
+    return await health(
+        container.appointments().check(),
+        partial(_oldest_unpublished, container),
+        relay=container.relay().problem,
+    )
+
+
+async def _oldest_unpublished(container: AppointmentContainer) -> float | None:
+    oldest = await container.appointments().oldest()
+    return None if oldest is None else (container.clock()() - oldest).total_seconds()

@@ -6,9 +6,9 @@ from http import HTTPStatus
 from typing import Annotated, Any, get_args
 
 import msgspec
-from litestar import get, post
+from litestar import Router, get, post
 from litestar.connection import ASGIConnection
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
@@ -38,6 +38,7 @@ from clinic.entrypoints.dead_letter_schemas import (
 )
 from clinic.entrypoints.web import parameters
 from clinic.entrypoints.web.documentation import OPERATOR
+from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import FieldProblem, Invalid, documented, json_body
 
 BATCH_SIZE = 100
@@ -143,91 +144,106 @@ OF_ONE = PROBLEMS | documented(HTTPStatus.NOT_FOUND)
 OF_A_BODY = OF_A_QUERY | documented(
     HTTPStatus.NOT_FOUND, HTTPStatus.REQUEST_ENTITY_TOO_LARGE, HTTPStatus.UNSUPPORTED_MEDIA_TYPE
 )
-SECURITY: list[dict[str, list[str]]] = [{OPERATOR: []}]
 
 
-def routes(token: str) -> list[BaseRouteHandler]:
-    """The routes for whoever has this token."""
-    described: dict[str, Any] = {
-        "tags": ["dead letters"],
-        "security": SECURITY,
-        "guards": [_only_with(token)],
-    }
+class Remaining:
+    """Counts the chosen letters that still wait."""
 
-    @get("/dead-letters/", summary="List dead letters", responses=OF_A_QUERY, **described)
-    async def list_letters(
-        list_dead_letters: NamedDependency[ListDeadLetters],
-        limit: parameters.Limit = parameters.DEFAULT_LIMIT,
-        after: FromQuery[str | None] = None,
-        in_state: InState = None,
-        group: FromQuery[str | None] = None,
-        about: FromQuery[str | None] = None,
-    ) -> LetterPage:
-        """What arrived and could not be charged, by position, a page at a time."""
-        found = await list_dead_letters(
-            DeadLetterFilter(_state(in_state), group, about), limit + 1, parameters.place(after, str) or ""
-        )
-        more = parameters.cursor(found[limit - 1].position) if len(found) > limit else None
-        return LetterPage([dead_letter_response(each) for each in found[:limit]], more)
-
-    @get("/dead-letters/groups/", summary="List the groups of dead letters", responses=PROBLEMS, **described)
-    async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> LetterGroups:
-        """Letters whose reasons differ only in ids, numbers, dates and the like; the group of which the most
-        wait comes first.
-        """
-        found = await group_dead_letters()
-        return LetterGroups([group_response(each) for each in found[:MAX_GROUPS]], len(found[MAX_GROUPS:]))
-
-    @get("/dead-letters/{position:path}", summary="Show a dead letter", responses=OF_ONE, **described)
-    async def find_letter(
-        position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]
-    ) -> DeadLetterDetails:
-        """The message in it, cut where it is large, the reason, and what people did with it. A position
-        contains slashes.
-        """
-        return dead_letter_details(await find_dead_letter(str(position).removeprefix("/")))
-
-    @post(
-        "/dead-letters/replay/",
-        status_code=HTTPStatus.OK,
-        before_request=json_body(Replay),
-        summary="Charge what dead letters tell",
-        responses=OF_A_BODY,
-        **described,
-    )
-    async def replay(
-        data: JSONBody[Replay],
-        replay_dead_letters: NamedDependency[ReplayDeadLetters],
+    def __init__(
+        self,
         find_dead_letter: NamedDependency[FindDeadLetter],
         group_dead_letters: NamedDependency[GroupDeadLetters],
-    ) -> Handled:
-        """As if they had just arrived, so that each is charged once at most. A hundred a request; answered
-        with 503, repeat it.
-        """
-        outcomes = replay_dead_letters(_chosen(data), data.by, dry_run=data.dry_run)
-        return await _handled(data, outcomes, find_dead_letter, group_dead_letters)
+    ) -> None:
+        self._find = find_dead_letter
+        self._groups = group_dead_letters
 
-    @post(
-        "/dead-letters/discard/",
+    async def __call__(self, body: Choice) -> int:
+        if body.position is not None:
+            return int((await self._find(body.position)).state == "waiting")
+        return await self._groups.waiting(body.group)
+
+
+@get("/", summary="List dead letters", responses=OF_A_QUERY)
+async def list_letters(
+    list_dead_letters: NamedDependency[ListDeadLetters],
+    limit: parameters.Limit = parameters.DEFAULT_LIMIT,
+    after: FromQuery[str | None] = None,
+    in_state: InState = None,
+    group: FromQuery[str | None] = None,
+    about: FromQuery[str | None] = None,
+) -> LetterPage:
+    """What arrived and could not be charged, by position, a page at a time."""
+    matching = DeadLetterFilter(_state(in_state), group, about)
+    found = await list_dead_letters(matching, limit + 1, parameters.place(after, str) or "")
+    letters, more = page(found, limit, lambda letter: letter.position)
+    return LetterPage([dead_letter_response(letter) for letter in letters], more)
+
+
+@get("/groups/", summary="List the groups of dead letters", responses=PROBLEMS)
+async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> LetterGroups:
+    """Letters whose reasons differ only in ids, numbers, dates and the like; the group of which the most
+    wait comes first.
+    """
+    found = await group_dead_letters()
+    return LetterGroups([group_response(group) for group in found[:MAX_GROUPS]], len(found[MAX_GROUPS:]))
+
+
+@get("/{position:path}", summary="Show a dead letter", responses=OF_ONE)
+async def find_letter(
+    position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]
+) -> DeadLetterDetails:
+    """The message in it, cut where it is large, the reason, and what people did with it. A position
+    contains slashes.
+    """
+    return dead_letter_details(await find_dead_letter(str(position).removeprefix("/")))
+
+
+def _post(path: str, body: type[Choice], summary: str) -> post:
+    return post(
+        path,
         status_code=HTTPStatus.OK,
-        before_request=json_body(Discard),
-        summary="Note that dead letters are not to be charged",
+        before_request=json_body(body),
+        summary=summary,
         responses=OF_A_BODY,
-        **described,
     )
-    async def discard(
-        data: JSONBody[Discard],
-        discard_dead_letters: NamedDependency[DiscardDeadLetters],
-        find_dead_letter: NamedDependency[FindDeadLetter],
-        group_dead_letters: NamedDependency[GroupDeadLetters],
-    ) -> Handled:
-        """They are kept with the reason and who gave it, and can be replayed by position. A hundred a
-        request.
-        """
-        outcomes = discard_dead_letters(_chosen(data), data.reason, data.by, dry_run=data.dry_run)
-        return await _handled(data, outcomes, find_dead_letter, group_dead_letters)
 
-    return [list_letters, list_groups, find_letter, replay, discard]
+
+@_post("/replay/", Replay, "Charge what dead letters tell")
+async def replay(
+    data: JSONBody[Replay],
+    replay_dead_letters: NamedDependency[ReplayDeadLetters],
+    remaining: NamedDependency[Remaining],
+) -> Handled:
+    """As if they had just arrived, so that each is charged once at most. A hundred a request; answered
+    with 503, repeat it.
+    """
+    outcomes = replay_dead_letters(_selection(data), data.by, dry_run=data.dry_run)
+    return await _handled(data, outcomes, remaining)
+
+
+@_post("/discard/", Discard, "Note that dead letters are not to be charged")
+async def discard(
+    data: JSONBody[Discard],
+    discard_dead_letters: NamedDependency[DiscardDeadLetters],
+    remaining: NamedDependency[Remaining],
+) -> Handled:
+    """They are kept with the reason and who gave it, and can be replayed by position. A hundred a
+    request.
+    """
+    outcomes = discard_dead_letters(_selection(data), data.reason, data.by, dry_run=data.dry_run)
+    return await _handled(data, outcomes, remaining)
+
+
+def router(token: str) -> Router:
+    """All of this under /dead-letters/, for whoever has this token."""
+    return Router(
+        "/dead-letters",
+        route_handlers=[list_letters, list_groups, find_letter, replay, discard],
+        dependencies={"remaining": Provide(Remaining, sync_to_thread=False)},
+        guards=[_only_with(token)],
+        security=[{OPERATOR: []}],
+        tags=["dead letters"],
+    )
 
 
 def _only_with(token: str) -> Guard:
@@ -252,7 +268,7 @@ def _state(text: str | None) -> LetterState | None:
     return state
 
 
-def _chosen(body: Choice) -> DeadLetterSelection:
+def _selection(body: Choice) -> DeadLetterSelection:
     return DeadLetterSelection(
         position=body.position,
         group=body.group,
@@ -261,13 +277,7 @@ def _chosen(body: Choice) -> DeadLetterSelection:
     )
 
 
-async def _handled(
-    body: Choice, outcomes: AsyncIterator[Outcome], find: FindDeadLetter, groups: GroupDeadLetters
-) -> Handled:
-    items = [outcome_response(each) async for each in outcomes]
+async def _handled(body: Choice, outcomes: AsyncIterator[Outcome], remaining: Remaining) -> Handled:
+    items = [outcome_response(outcome) async for outcome in outcomes]
     more = parameters.cursor(items[-1].position) if len(items) == BATCH_SIZE else None
-    if body.position is not None:
-        remaining = int((await find(body.position)).state == "waiting")
-    else:
-        remaining = await groups.waiting(body.group)
-    return Handled(items, more, remaining, body.dry_run)
+    return Handled(items, more, await remaining(body), body.dry_run)

@@ -8,7 +8,7 @@ from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
 
-from litestar import Litestar, MediaType, get
+from litestar import Litestar, MediaType, Router, get
 from litestar.connection import ASGIConnection
 from litestar.di import Provide
 from litestar.exceptions import NotFoundException
@@ -44,7 +44,10 @@ REDOC = """<!doctype html>
 
 
 def documentation(
-    title: str, description: str, routes: Sequence[BaseRouteHandler], dependencies: Mapping[str, Provide]
+    title: str,
+    description: str,
+    routes: Sequence[BaseRouteHandler | Router],
+    dependencies: Mapping[str, Provide],
 ) -> list[Any]:
     """Handlers for /docs, /redoc, /openapi.json and the files behind them."""
 

@@ -1,5 +1,6 @@
 """The financial service over HTTP: what accounting calls."""
 
+from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
@@ -19,6 +20,7 @@ from clinic.entrypoints.containers import FinancialContainer
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.web import dead_letters, parameters
 from clinic.entrypoints.web.app import Health, application, health
+from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import documented, respond
 
 
@@ -58,6 +60,35 @@ class ChargePage(Struct, frozen=True):
 
 
 @get(
+    "/{appointment_id:uuid}/",
+    tags=["charges"],
+    summary="Show the charge of an appointment",
+    responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
+)
+async def find(
+    appointment_id: FromPath[UUID],
+    find_charge: NamedDependency[FindCharge],
+    life: NamedDependency[Lifecycle],
+    request: Request[Any, Any, Any],
+    prefer: parameters.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
+) -> Response[ChargeResponse]:
+    """404 while there is no charge; with `Prefer: wait=5` the answer comes with the charge, or as 404
+    after 5 seconds.
+    """
+    wait = parameters.parse_wait(request.headers.getall("prefer", []))
+    headers = {"Vary": "Prefer"} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
+    try:
+        charge = (
+            await life.unless_stopping(find_charge(appointment_id, wait))
+            if wait
+            else await find_charge(appointment_id)
+        )
+    except ClinicError as error:
+        return respond(request, error, headers)  # type: ignore[return-value]
+    return Response(ChargeResponse(charge.appointment_id, charge.total), headers=headers)
+
+
+@get(
     "/",
     tags=["charges"],
     summary="List charges",
@@ -80,11 +111,11 @@ async def list_all(
         parameters.utc("charged_to", charged_to),
     )
     found = await list_charges(matching, limit + 1, parameters.place(after, ChargeCursor))
-    more = parameters.cursor(found[limit - 1].cursor) if len(found) > limit else None
-    return ChargePage([_explained(each) for each in found[:limit]], more)
+    charges, more = page(found, limit, lambda charge: charge.cursor)
+    return ChargePage([_details(charge) for charge in charges], more)
 
 
-def _explained(charge: Charge) -> ChargeDetails:
+def _details(charge: Charge) -> ChargeDetails:
     return ChargeDetails(
         appointment_id=charge.appointment_id,
         total_price=charge.total,
@@ -99,43 +130,13 @@ def _explained(charge: Charge) -> ChargeDetails:
 
 def create_app(container: FinancialContainer, life: Lifecycle) -> Litestar:
     """The service that this container makes. Its lifespan opens the store and runs the consumer."""
-
-    @get(
-        "/{appointment_id:uuid}/",
-        tags=["charges"],
-        summary="Show the charge of an appointment",
-        responses=documented(HTTPStatus.NOT_FOUND, HTTPStatus.SERVICE_UNAVAILABLE),
-    )
-    async def find(
-        appointment_id: FromPath[UUID],
-        find_charge: NamedDependency[FindCharge],
-        request: Request[Any, Any, Any],
-        prefer: parameters.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
-    ) -> Response[ChargeResponse]:
-        """404 while there is no charge; with `Prefer: wait=5` the answer comes with the charge, or as 404
-        after 5 seconds.
-        """
-        wait = parameters.parse_wait(request.headers.getall("prefer", []))
-        headers = {"Vary": "Prefer"} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
-        try:
-            charge = (
-                await life.unless_stopping(find_charge(appointment_id, wait))
-                if wait
-                else await find_charge(appointment_id)
-            )
-        except ClinicError as error:
-            return respond(request, error, headers)  # type: ignore[return-value]
-        return Response(ChargeResponse(charge.appointment_id, charge.total), headers=headers)
-
-    async def ready() -> Health:
-        return await health(container.charges().check(), consumer=container.consumer().problem)
-
     token = container.settings().operator_token
     return application(
         title="Charges",
         description="Turns each finished appointment into exactly one charge.",
-        routes=[find, list_all, *(dead_letters.routes(token) if token else ())],
+        routes=[find, list_all, *([dead_letters.router(token)] if token else [])],
         dependencies={
+            "life": lambda: life,
             "find_charge": container.find_charge,
             "list_charges": container.list_charges,
             "list_dead_letters": container.list_dead_letters,
@@ -144,7 +145,11 @@ def create_app(container: FinancialContainer, life: Lifecycle) -> Litestar:
             "replay_dead_letters": container.replay_dead_letters,
             "discard_dead_letters": container.discard_dead_letters,
         },
-        ready=ready,
+        ready=partial(_ready, container),
         telemetry=container.telemetry(),
         lifespan=lambda _: life.lifespan(container.resources(), lambda: container.consumer().run()),
     )
+
+
+async def _ready(container: FinancialContainer) -> Health:
+    return await health(container.charges().check(), consumer=container.consumer().problem)
