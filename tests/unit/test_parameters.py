@@ -1,5 +1,6 @@
 """How values look over HTTP: money, dates, cursors, and the Prefer header."""
 
+import timeit
 from base64 import urlsafe_b64encode
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
@@ -165,3 +166,21 @@ def test_whatever_the_prefer_header_says_it_is_read_or_ignored(prefer: list[str]
 @given(st.integers(0, 10**12))
 def test_a_long_wait_is_cut_and_a_short_one_is_kept(seconds: int) -> None:
     assert parameters.parse_wait([f"wait={seconds}"]) == min(seconds, 30)
+
+
+@pytest.mark.parametrize(
+    "piece", ['\\"', '"', 'a="', '"a"', '"\\', "\\", ",", "a,", '","', "wait=x,", ";", "=", "wait", '"\\"']
+)
+@pytest.mark.parametrize("opened", ["", '"'])
+def test_reading_the_prefer_header_takes_time_in_proportion_to_it(opened: str, piece: str) -> None:
+    def seconds(length: int) -> float:
+        header = opened + piece * (length // len(piece))
+        return min(timeit.repeat(lambda: parameters.parse_wait([header]), number=1, repeat=5))
+
+    assert seconds(16_000) < 4 * 8 * seconds(2_000)  # a quadratic reader takes 64 times as long
+
+
+def test_an_open_quote_hides_what_is_behind_it() -> None:
+    assert parameters.parse_wait(['foo="a, wait=3']) is None
+    assert parameters.parse_wait(['wait=5, foo="a\\']) == 5
+    assert parameters.parse_wait(['foo="a\\", wait=3", wait=4']) == 4

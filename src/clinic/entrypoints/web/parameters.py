@@ -14,7 +14,10 @@ from clinic.entrypoints.web.problems import FieldProblem, Invalid
 
 MAX_WAIT = 30
 MAX_DIGITS = 19
-PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
+PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*(?:"|\\?\Z))+', re.DOTALL)
+"""A preference up to its comma. An open quote extends to the end of the text: every quote matches, so that
+nothing is read twice.
+"""
 
 T = TypeVar("T")
 
@@ -77,10 +80,9 @@ def place(text: str | None, shape: type[T]) -> T | None:
 
 
 def parse_wait(prefer: Iterable[str]) -> int | None:
-    """The seconds that a client wants to wait at most (RFC 7240, section 4.3), cut to 30; None where it names
-    none.
+    """The seconds that a client is willing to wait (RFC 7240, section 4.3), at most 30; None if none.
 
-    What cannot be read is ignored, as the RFC has it; of a preference that is repeated the first counts.
+    Unreadable preferences are ignored and the first of a repeated one counts, both as the RFC says.
     """
     for preference in PREFERENCE.findall(",".join(prefer)):
         name, _, value = preference.partition(";")[0].partition("=")
