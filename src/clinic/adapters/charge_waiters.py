@@ -1,8 +1,9 @@
-"""What the charge stores share: many who wait for a charge, one look-up for all of them."""
+"""What the charge stores share: many requests wait for charges, and one look-up serves them all."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from time import monotonic
 from uuid import UUID
 
 from clinic.domain.errors import NotFound, NotNow, Unavailable
@@ -10,29 +11,36 @@ from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import AddResult
 
 LOOKUP_INTERVAL = 0.05
+"""Seconds between two look-ups of everything awaited."""
 MAX_WAITERS = 1000
 MIN_WAIT = 0.01
 """Seconds that even the shortest wait takes to look once."""
 
 
 class ChargeWaiters:
-    """A charge made in this process wakes its waiters at once; for those that others make, all share one
-    look-up.
+    """A charge made in this process wakes its waiters at once; charges made by others are looked up for all
+    waiters together.
 
-    Costs nothing while nobody waits. `find` answers the charges there are among many ids.
+    A new waiter is looked up at once, and everybody again every `LOOKUP_INTERVAL`, however many new ones
+    come. Costs nothing while nobody waits. `find` returns those of many ids that have a charge; `clock`
+    counts seconds.
     """
 
-    def __init__(self, find: Callable[[Sequence[UUID]], Awaitable[Sequence[Charge]]]) -> None:
-        self._find = find
+    def __init__(
+        self,
+        find: Callable[[Sequence[UUID]], Awaitable[Sequence[Charge]]],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._find, self._clock = find, clock
         self._waiting: dict[UUID, set[asyncio.Future[Charge]]] = {}
         self._waiters = 0
-        self._trouble: NotNow | None = None
+        self._problem: NotNow | None = None
         self._new_ids: set[UUID] = set()
         self._came = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
 
     def notify(self, added: AddResult) -> None:
-        """These are kept."""
+        """Wake the waiters for these charges."""
         if self._waiting:
             self._wake([*added.new, *added.existing])
 
@@ -43,9 +51,10 @@ class ChargeWaiters:
                     waiter.set_result(charge)
 
     async def wait(self, appointment_id: UUID, timeout: float) -> Charge:
-        """The charge as soon as there is one. Raises `NotFound` after so many seconds.
+        """The charge as soon as there is one. Raises `NotFound` after `timeout` seconds.
 
-        Raises `Unavailable` where too many wait already, or the store does not answer.
+        Raises `Unavailable` if too many wait already or the store does not answer, and any other failure of
+        the look-up as it is.
         """
         if self._waiters >= MAX_WAITERS:
             raise Unavailable(f"{MAX_WAITERS} requests wait for charges already: ask again without waiting")
@@ -56,7 +65,7 @@ class ChargeWaiters:
             self._look_soon(appointment_id)
             return await asyncio.wait_for(waiter, max(timeout, MIN_WAIT))
         except TimeoutError:
-            raise self._trouble or NotFound(f"appointment {appointment_id} has no charge yet") from None
+            raise self._problem or NotFound(f"appointment {appointment_id} has no charge yet") from None
         finally:
             self._forget(appointment_id, waiter)
 
@@ -67,21 +76,34 @@ class ChargeWaiters:
             self._looking = asyncio.create_task(self._look())
 
     async def _look(self) -> None:
+        next_for_all = self._clock()
         try:
             while self._waiting:
-                ids, self._new_ids = self._new_ids or set(self._waiting), set()
                 self._came.clear()
-                try:
-                    self._wake(await self._find(list(ids)))
-                    self._trouble = None
-                except (
-                    NotNow
-                ) as problem:  # the next look-up may find the store again; each waiter has its own bound
-                    self._trouble = problem
-                with suppress(TimeoutError):  # who comes meanwhile is not kept waiting
-                    await asyncio.wait_for(self._came.wait(), LOOKUP_INTERVAL)
+                ids, self._new_ids = self._new_ids, set()
+                if (now := self._clock()) >= next_for_all:
+                    ids, next_for_all = set(self._waiting), now + LOOKUP_INTERVAL
+                if ids:
+                    await self._look_up(list(ids))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._came.wait(), next_for_all - self._clock())
         finally:
             self._looking = None
+
+    async def _look_up(self, ids: Sequence[UUID]) -> None:
+        try:
+            self._wake(await self._find(ids))
+            self._problem = None
+        except NotNow as problem:
+            self._problem = problem  # a later look-up may find the store again; each wait has its own timeout
+        except Exception as error:  # noqa: BLE001 — raised by everybody it concerns
+            self._fail(ids, error)
+
+    def _fail(self, ids: Sequence[UUID], error: Exception) -> None:
+        for each in ids:
+            for waiter in self._waiting.get(each, ()):
+                if not waiter.done():
+                    waiter.set_exception(error)
 
     def _forget(self, appointment_id: UUID, waiter: asyncio.Future[Charge]) -> None:
         self._waiters -= 1
