@@ -393,3 +393,36 @@ def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Ta
         subscription, from_message, handle, world.letters, world.clock, world.pause, world.telemetry
     )
     return asyncio.create_task(consumer.run())
+
+
+class Recovering(Subscription):
+    """Fails, and then says that the log answers and has nothing."""
+
+    def __init__(self) -> None:
+        self.answers, self.asked_again, self._failed = asyncio.Event(), asyncio.Event(), False
+
+    async def receive(self) -> Sequence[Delivery]:
+        if not self._failed:
+            self._failed = True
+            raise Unavailable("storm")
+        if self.answers.is_set():
+            self.asked_again.set()
+            await asyncio.Event().wait()
+        await self.answers.wait()
+        return []
+
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        raise AssertionError(f"{batch} was never handed over")
+
+
+async def test_a_failure_of_the_log_is_over_when_the_log_answers_and_has_nothing() -> None:
+    world, log = World(), Recovering()
+    consumer = Consumer(
+        log, from_message, world.charge, world.letters, world.clock, world.pause, world.telemetry
+    )
+    async with running(consumer.run()):
+        await world.telemetry.seen("consumer waits")
+        assert consumer.problem == "storm"
+        log.answers.set()
+        await log.asked_again.wait()
+        assert consumer.problem is None

@@ -183,17 +183,19 @@ async def test_one_that_could_not_be_published_is_tried_again_after_its_lease() 
     assert world.wait_for == [message.id]
 
 
-async def test_one_that_somebody_else_published_is_no_trouble_any_more(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("lease", [SHORT, LONG])
+async def test_one_that_another_relay_published_is_forgotten(
+    lease: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clinic.domain.messaging.relay.RECOVERY_TIMEOUT", 3 * SHORT)
-    world = World()
+    monkeypatch.setattr("clinic.domain.messaging.relay.RECHECK_INTERVAL", SHORT)
+    world = World(lease)
     message = await saved(world.store)
     publisher = FragilePublisher(world.log, NO_FAULT)
     publisher.refused = {message.id}
     relay = world.relay(publisher=publisher)
     async with running(relay.run()):
-        await world.telemetry.seen("cannot be published", 3)
+        await world.telemetry.seen("cannot be published")
+        await asyncio.sleep(3 * SHORT)  # it was looked for, and is still there
         assert relay.problem
         await world.store.confirm([PublishResult(message, "elsewhere", now())])
 
@@ -201,6 +203,23 @@ async def test_one_that_somebody_else_published_is_no_trouble_any_more(
             return relay.problem is None
 
         await eventually(clear)
+
+
+async def test_a_failure_is_over_when_nothing_waits_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clinic.domain.messaging.relay.RECHECK_INTERVAL", SHORT)
+    world = World(LONG)
+    relay = world.relay(Fault("claim", "before", Unavailable("storm")))
+    async with running(relay.run()):
+        await world.telemetry.seen("relay waits")
+        assert relay.problem == "storm"
+
+        async def over() -> bool:
+            return relay.problem is None
+
+        await eventually(over)
+        message = await saved(world.store)
+        await world.telemetry.seen("published")
+    assert world.wait_for == [message.id]
 
 
 async def test_a_cancelled_relay_ends_its_batch_first() -> None:

@@ -45,11 +45,11 @@ class Consumer(Generic[Event]):
             dead_letters,
         )
         self._clock, self._pause, self._notices = clock, pause, telemetry
-        self._weather = LastFailure()
+        self._failure = LastFailure()
 
     @property
     def problem(self) -> str | None:
-        return str(self._weather) or None
+        return str(self._failure) or None
 
     async def run(self) -> None:
         """Never returns; cancel it. The attempt under way is ended first."""
@@ -58,14 +58,15 @@ class Consumer(Generic[Event]):
             for wait in backoff():
                 try:
                     batch = batch or await self._subscription.receive()
-                    await run_to_completion(self._attempt(batch))
-                except NotNow as weather:
-                    self._weather.record(weather)
-                    self._notices("consumer waits", reason=str(weather))
+                    if batch:
+                        await run_to_completion(self._attempt(batch))
+                except NotNow as reason:
+                    self._failure.record(reason)
+                    self._notices("consumer waits", reason=str(reason))
                     batch = [_again(delivery) for delivery in batch]
                     await self._pause(wait)
                 else:
-                    self._weather.clear()
+                    self._failure.clear()
                     break
 
     async def _attempt(self, batch: Sequence[Delivery]) -> None:

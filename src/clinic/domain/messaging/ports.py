@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from clinic.domain.messaging.messages import (
     ClaimedMessage,
@@ -22,10 +22,19 @@ Sleep = Callable[[float], Awaitable[None]]
 
 
 class Telemetry(Protocol):
-    """Is told what happened, for people who watch: logs and counters. Never raises."""
+    """Is told what happened, for people who watch: logs and counters. Never raises and never blocks."""
 
     @abstractmethod
     def __call__(self, event: str, /, **details: object) -> None: ...
+
+
+@runtime_checkable
+class Monitored(Protocol):
+    """What owns threads, and can be asked whether they still run. Readiness asks all that are opened."""
+
+    @abstractmethod
+    def check_alive(self) -> None:
+        """Raise `Unavailable`, with the reason, where a thread has ended that should run. At once: no wait."""
 
 
 class Outbox(Protocol):
@@ -84,7 +93,7 @@ class Subscription(Protocol):
         """Hand over the next batch, one delivery at least, waiting until there is one.
 
         A batch that was not acknowledged comes again. Cancelling the wait loses nothing. Raises
-        `Unavailable`.
+        `Unavailable`; after that it returns an empty batch once the log answers again and has nothing.
         """
 
     @abstractmethod

@@ -3,46 +3,44 @@
 A crash anywhere in here means "again", never "lost": what was published is confirmed afterwards.
 """
 
+import asyncio
 from collections.abc import Sequence
+from itertools import islice
 from time import monotonic
 
 from clinic.domain.errors import NotNow
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Outbox, Publisher, Sleep, Telemetry
-from clinic.domain.messaging.retry import (
-    RECOVERY_TIMEOUT,
-    LastFailure,
-    backoff,
-    bisect_refused,
-    run_to_completion,
-)
+from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
 BATCH_SIZE = 500
+RECHECK_INTERVAL = 1.0
+"""Seconds between two looks whether what failed was mended elsewhere: another relay may have published it."""
+RECHECKS = 10
+"""Events that one such look asks about."""
+MAX_STUCK = 1000
+"""Events that cannot be published, of which the relay keeps the reason."""
 
 
 class Relay:
-    """Carries saved facts from the outbox to the publisher, for as long as the service runs.
+    """Carries saved events from the outbox to the publisher, for as long as the service runs.
 
-    `problem` says in one sentence what keeps facts from leaving; None while they leave.
+    `problem` says in one sentence what keeps events from leaving; None while they leave.
     """
 
     def __init__(self, outbox: Outbox, publisher: Publisher, pause: Sleep, telemetry: Telemetry) -> None:
         self._outbox, self._publisher, self._pause, self._notices = outbox, publisher, pause, telemetry
-        self._stuck: dict[str, tuple[str, float]] = {}
-        self._weather = LastFailure()
+        self._stuck: dict[str, tuple[Message, str]] = {}
+        self._failure = LastFailure()
+        self._recheck_at = 0.0
 
     @property
     def problem(self) -> str | None:
-        # It is offered again after its lease: one that is not heard of any more was published, by whomever.
-        self._stuck = {
-            each: (reason, expires_at)
-            for each, (reason, expires_at) in self._stuck.items()
-            if expires_at + RECOVERY_TIMEOUT > monotonic()
-        }
         if self._stuck:
-            event_id, (reason, _) = next(iter(self._stuck.items()))
-            return f"{len(self._stuck)} facts cannot be published, among them {event_id}: {reason}"
-        return str(self._weather) or None
+            event_id, (_, reason) = next(iter(self._stuck.items()))
+            count = f"{len(self._stuck)}{'+' if len(self._stuck) == MAX_STUCK else ''}"
+            return f"events that cannot be published: {count}, among them {event_id}: {reason}"
+        return str(self._failure) or None
 
     async def run(self) -> None:
         """Never returns; cancel it. The batch under way is ended first."""
@@ -50,22 +48,50 @@ class Relay:
         while True:
             for wait in backoff():
                 try:
-                    held = _still_held(held) or await self._outbox.claim(BATCH_SIZE)
+                    held = _still_held(held) or await self._claim()
                     await run_to_completion(self._carry(_still_held(held)))
-                except NotNow as weather:
-                    self._weather.record(weather)
-                    self._notices("relay waits", reason=str(weather))
+                except NotNow as reason:
+                    self._failure.record(reason)
+                    self._recheck_at = monotonic() + RECHECK_INTERVAL
+                    self._notices("relay waits", reason=str(reason))
                     await self._pause(wait)
                 else:
                     held = ()
                     break
 
+    async def _claim(self) -> Sequence[ClaimedMessage]:
+        claiming = asyncio.create_task(self._outbox.claim(BATCH_SIZE))
+        try:
+            while self.problem:
+                await asyncio.wait([claiming], timeout=max(0, self._recheck_at - monotonic()))
+                if monotonic() < self._recheck_at:
+                    break
+                await self._recheck()
+            return await claiming
+        finally:
+            claiming.cancel()
+
+    async def _recheck(self) -> None:
+        """Forget the problems that are over: stuck events published elsewhere, a failure with nothing left."""
+        self._recheck_at = monotonic() + RECHECK_INTERVAL
+        try:
+            for event_id, stuck in list(islice(self._stuck.items(), RECHECKS)):
+                status = await self._outbox.status(stuck[0])
+                del self._stuck[event_id]
+                if status is not None and status.published_at is None:
+                    self._stuck[event_id] = stuck  # at the end: the next look asks about others
+            if str(self._failure) and await self._outbox.oldest() is None:
+                self._failure.clear()
+        except NotNow:
+            return  # the claim itself says what is wrong
+
     async def _carry(self, held: Sequence[ClaimedMessage]) -> None:
         if not held:
             return
-        expires_at = {each.message.id: each.expires_at for each in held}
         for message, reason in await bisect_refused([each.message for each in held], self._publish):
-            self._stuck[message.id] = str(reason), expires_at[message.id]
+            if message.id in self._stuck or len(self._stuck) < MAX_STUCK:
+                self._stuck[message.id] = message, str(reason)
+            self._failure.clear()  # the transport answers
             self._notices(
                 "cannot be published", event_id=message.id, appointment_id=message.subject, reason=str(reason)
             )
@@ -73,7 +99,7 @@ class Relay:
     async def _publish(self, batch: Sequence[Message]) -> None:
         published = await self._publisher.publish(batch)
         await self._outbox.confirm(published)
-        self._weather.clear()
+        self._failure.clear()
         for message, place in zip(batch, published, strict=True):
             self._stuck.pop(message.id, None)
             self._notices(
@@ -82,7 +108,7 @@ class Relay:
 
 
 def _still_held(claimed: Sequence[ClaimedMessage]) -> Sequence[ClaimedMessage]:
-    """A process can sleep past its lease: by then another relay may hold the fact, and telling it late
+    """A process can sleep past its lease: by then another relay may hold the event, and publishing it late
     repeats it.
     """
     now = monotonic()

@@ -5,18 +5,11 @@ found.
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
-from time import monotonic
 from typing import TypeVar
 
 from clinic.domain.errors import NotNow, Refused
 
 T = TypeVar("T")
-
-
-RECOVERY_TIMEOUT = 15.0
-"""Seconds after which trouble that does not come again is over: longer than the longest pause and a server's
-time to answer.
-"""
 
 
 def backoff(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
@@ -60,16 +53,16 @@ async def bisect_refused(
 
 
 class LastFailure:
-    """The last bad weather, in a sentence. It is over when it is said to be, or is not heard of any more."""
+    """What failed last, in a sentence. It lasts until something succeeds; time alone does not end it."""
 
     def __init__(self) -> None:
-        self._last: tuple[str, float] | None = None
+        self._reason = ""
 
     def record(self, reason: NotNow) -> None:
-        self._last = str(reason), monotonic()
+        self._reason = str(reason) or type(reason).__name__
 
     def clear(self) -> None:
-        self._last = None
+        self._reason = ""
 
     def __str__(self) -> str:
-        return self._last[0] if self._last and monotonic() - self._last[1] < RECOVERY_TIMEOUT else ""
+        return self._reason
