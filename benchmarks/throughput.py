@@ -73,14 +73,14 @@ def app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
         started = Appointment.started(
             id=new_id(), physician_id=data.physician_id, patient_id=data.patient_id, price=price, now=now()
         )
-        return Response(appointment._shown(started), headers={"Location": f"/{started.id}/"})  # noqa: SLF001 — the same shape
+        return Response(appointment._response(started), headers={"Location": f"/{started.id}/"})  # noqa: SLF001 — the same shape
 
     @post("/nothing/{appointment_id:uuid}/", status_code=HTTPStatus.OK)
     async def finish(appointment_id: UUID) -> AppointmentResponse:
         started = Appointment.started(
             id=appointment_id, physician_id=appointment_id, patient_id=appointment_id, price=price, now=now()
         )
-        return appointment._shown(started.finish(now())[0])  # noqa: SLF001 — the same shape
+        return appointment._response(started.finish(now())[0])  # noqa: SLF001 — the same shape
 
     made.register(start)
     made.register(finish)

@@ -34,7 +34,7 @@ class Monitored(Protocol):
 
     @abstractmethod
     def check_alive(self) -> None:
-        """Raise `Unavailable`, with the reason, where a thread has ended that should run. At once: no wait."""
+        """Raise `Unavailable`, with the reason, where a thread has ended that should run. No wait."""
 
 
 class Outbox(Protocol):
