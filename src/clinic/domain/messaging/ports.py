@@ -34,7 +34,7 @@ class Monitored(Protocol):
 
     @abstractmethod
     def check_alive(self) -> None:
-        """Raise `Unavailable`, with the reason, where a thread has ended that should run. No wait."""
+        """Raise `Unavailable`, with the reason, where a thread that should run has ended. Never waits."""
 
 
 class Outbox(Protocol):

@@ -72,7 +72,7 @@ class Relay:
             claiming.cancel()
 
     async def _recheck(self) -> None:
-        """Forget what is over: stuck events published elsewhere, a failure with nothing left."""
+        """Forget what is over: stuck events that are published by now, a failure with nothing left."""
         self._recheck_at = monotonic() + RECHECK_INTERVAL
         try:
             for event_id, stuck in list(islice(self._stuck.items(), RECHECKS)):
