@@ -62,7 +62,7 @@ def charges_of(some: Sequence[Appointment], first: int) -> Sequence[Charge]:
 async def fill(settings: Settings, appointments: int) -> None:
     appointment, financial = AppointmentContainer(settings=settings), FinancialContainer(settings=settings)
     store, charges = appointment.appointments(), financial.charges()
-    opened = [store, charges] if settings.store == "mongo" else [appointment.file(), financial.file()]
+    opened = [appointment.store().resource, financial.store().resource]
     for each in opened:
         await each.open()
     for first in range(0, appointments, BATCH):

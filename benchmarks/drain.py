@@ -63,9 +63,9 @@ async def fill(settings: Settings, events: int) -> None:
 async def drained(settings: Settings, events: int) -> float:
     """Events a second, by the consumer of the service, on a database and with a group of its own."""
     run = uuid4().hex[:8]
-    own = replace(settings, mongo_database=f"drain-{run}", kafka_group=run)
+    own = replace(settings, mongo_database=f"drain-{run}", consumer_group=run)
     container = FinancialContainer(settings=own, telemetry=Object(Silent()))
-    opened = [each for each in container.resources() if each]
+    opened = container.resources()
     for each in opened:
         await each.open()
     client: pymongo.MongoClient[dict[str, Any]] = pymongo.MongoClient(own.mongo_url)

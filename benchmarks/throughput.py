@@ -107,7 +107,7 @@ async def served() -> None:
 
 
 async def _prepare(container: AppointmentContainer, ids: Path) -> None:
-    opened = [each for each in container.resources() if each]
+    opened = container.resources()
     for each in opened:
         await each.open()
     start, person = container.start_appointment(), uuid4()

@@ -202,14 +202,14 @@ DEFECTS: Final = {
     "success-on-an-unsafe-write": Defect("appointments", SwallowsAnUnsafeWrite),
     "conflict-is-success": Defect("appointments", AnswersAConflictWithSuccess),
     "end-changes-on-repeat": Defect("appointments", ForgetsTheEnd),
-    "publishes-past-its-lease": Defect("appointments", ForgetsWhenItsLeaseEnds, is_seen=False),
+    "publishes-past-its-lease": Defect("outbox", ForgetsWhenItsLeaseEnds, is_seen=False),
     "wrong-rounding": Defect(
         "charges", RoundsDown, {"CLINIC_PRICING": "pro-rata", "CLINIC_HOURLY_PRICE": "133.33"}
     ),
     "save-without-the-fact": Defect("appointments", LosesTheFact),
-    "lease-ignored": Defect("appointments", IgnoresItsLease, {"CLINIC_LEASE": "0.1"}),
-    "confirm-clears-the-outbox": Defect("appointments", ForgetsTheWholeOutbox),
-    "confirm-before-publishing": Defect("appointments", ConfirmsBeforePublishing),
+    "lease-ignored": Defect("outbox", IgnoresItsLease, {"CLINIC_LEASE": "0.1"}),
+    "confirm-clears-the-outbox": Defect("outbox", ForgetsTheWholeOutbox),
+    "confirm-before-publishing": Defect("outbox", ConfirmsBeforePublishing),
     "publish-drops-one": Defect("publisher", DropsOneOfABatch),
     "commit-before-charging": Defect("subscription", CommitsBeforeCharging),
     "place-without-the-logs-id": Defect("subscription", KeepsPlacesWithoutTheLogsId),

@@ -18,12 +18,14 @@ from typing import Any, Final
 from uuid import UUID
 
 import msgspec
-from dependency_injector.providers import Object, Selector, Singleton
+from dependency_injector.providers import Object, Singleton
+from uuid_utils.compat import uuid7
 
 from campaign.defects import DEFECTS, Defect
 from campaign.failpoints import AtFailpoints, Failpoints
 from campaign.witness import Witness, WitnessOfClaims, WitnessOfPublications
 from clinic.domain.appointment.model import Appointment
+from clinic.domain.appointment.use_cases import FinishAppointment, StartAppointment
 from clinic.domain.errors import ClinicError
 from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.entrypoints.cli import main as cli
@@ -33,18 +35,17 @@ LONGEST: Final = 5 * 3600
 """Seconds that an appointment may have lasted when it begins."""
 NO_LIMIT: Final = 4_294_967_294
 PORTS: Final = (
-    (
-        AppointmentContainer,
-        "appointments",
-        "file",
-        {"add": "add", "save": "save", "claim": "hand-over", "confirm": "confirm"},
-    ),
-    (AppointmentContainer, "publisher", "log", {"publish": "publish"}),
-    (FinancialContainer, "subscription", "place", {"receive": "delivery", "acknowledge": "acknowledge"}),
-    (FinancialContainer, "charges", "file", {"add": "charge"}),
-    (FinancialContainer, "dead_letters", "file", {"add": "dead-letter"}),
+    (AppointmentContainer, "store", "appointments", {"add": "add", "save": "save"}),
+    (AppointmentContainer, "store", "outbox", {"claim": "hand-over", "confirm": "confirm"}),
+    (AppointmentContainer, "transport", "publisher", {"publish": "publish"}),
+    (FinancialContainer, "transport", "subscription", {"receive": "delivery", "acknowledge": "acknowledge"}),
+    (FinancialContainer, "store", "charges", {"add": "charge"}),
+    (FinancialContainer, "store", "dead_letters", {"add": "dead-letter"}),
 )
-"""Container, its provider, the file that SQLite keeps behind it, and the point of each call."""
+"""Container, its provider, the port of what that provides, and the point of each call."""
+
+FILES: Final = {"publisher": "_log", "subscription": "_place"}
+"""Where a SQLite transport keeps its file, to fill it; a SQLite store's resource is its file."""
 
 _messages = msgspec.json.Decoder(list[Message])
 _running: set[asyncio.Task[None]] = set()
@@ -133,10 +134,10 @@ def main() -> int:
     for container, context in ((AppointmentContainer, "appointment"), (FinancialContainer, "financial")):
         container.clock.override(Object(partial(stepped, folder / f"clock.{context}")))
     rng = random.Random(f"{folder.name} {service}")  # noqa: S311 — odd times, not secrets
-    for name, clock in (("start_appointment", long_ago), ("finish_appointment", jittered)):
-        _set_clock(AppointmentContainer, name, partial(clock, folder / "clock.appointment", rng))
-    for container, name, file, calls in PORTS:
-        _wrap(container, name, file, partial(_wrapped, name, calls, failpoints, defect, witness))
+    _set_clocks(folder / "clock.appointment", rng)
+    for container, provider, name, calls in PORTS:
+        wrap = partial(_wrapped, name, calls, failpoints, defect, witness)
+        getattr(container, name).override(Singleton(wrap, getattr(container, provider)))
     return (
         cli.main(sys.argv[4:]) if sys.stdin.readline() else 0
     )  # at the end of the campaign nobody gives the word
@@ -148,9 +149,10 @@ def _wrapped(
     failpoints: Failpoints,
     defect: Defect | None,
     witness: Witness,
-    adapter: Any,
-    file: Any,
+    shipped: Any,
 ) -> Any:
+    adapter = getattr(shipped, name)
+    file = getattr(shipped.resource, FILES.get(name, ""), shipped.resource)
     if name == "publisher":
         adapter = WithPost(adapter, failpoints.folder)
     if name == "appointments":
@@ -167,22 +169,17 @@ def _unwatched(adapter: Any, _: Witness) -> Any:
 
 
 WITNESSES: Final[dict[str, Callable[[Any, Witness], Any]]] = {
-    "appointments": WitnessOfClaims,
+    "outbox": WitnessOfClaims,
     "publisher": WitnessOfPublications,
 }
 
 
-def _set_clock(container: Any, name: str, clock: Callable[[], datetime]) -> None:
-    shipped = getattr(container, name)
-    ports = [Object(clock) if port is container.clock else port for port in shipped.args]
-    shipped.override(Singleton(shipped.cls, *ports))
-
-
-def _wrap(container: Any, name: str, file: str, wrap: Callable[[Any, Any], Any]) -> None:
-    shipped = getattr(container, name)
-    shipped.override(
-        Singleton(wrap, Selector(shipped.selector, **shipped.providers), getattr(container, file))
-    )
+def _set_clocks(clock: Path, rng: random.Random) -> None:
+    its = AppointmentContainer
+    began, ended = Object(partial(long_ago, clock, rng)), Object(partial(jittered, clock, rng))
+    price = its.settings.provided.hourly_price
+    its.start_appointment.override(Singleton(StartAppointment, its.appointments, began, Object(uuid7), price))
+    its.finish_appointment.override(Singleton(FinishAppointment, its.appointments, ended, its.telemetry))
 
 
 if __name__ == "__main__":

@@ -96,7 +96,7 @@ class Real(Stack):
             "CLINIC_MONGO_TIMEOUT": "1",
             "CLINIC_KAFKA_BOOTSTRAP_SERVERS": self._below.kafka.address,
             "CLINIC_KAFKA_TOPIC": self._name,
-            "CLINIC_KAFKA_GROUP": self._name,
+            "CLINIC_CONSUMER_GROUP": self._name,
             "CLINIC_KAFKA_PARTITIONS": str(PARTITIONS),
             "CLINIC_KAFKA_OPTIONS": f"{{{options}}}",
         }

@@ -15,11 +15,10 @@ from msgspec.structs import replace
 from support.builders import a_letter, a_message, an_event, now, opened
 from support.deployments import on_real_servers, telemetry
 from support.ledger import Json, kept
+from support.mongo import mongo_dead_letters
 from support.processes import PROGRAM, Pair, Process, Service, eventually
 
 from clinic.adapters import cloudevents
-from clinic.adapters.mongo.database import MongoDatabase
-from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, SqlitePublisher
 from clinic.domain.events import to_message
@@ -163,12 +162,8 @@ def write(kafka: str, topic: str, messages: list[Message]) -> list[str]:
 
 async def set_aside_before(pair: Pair, letters: list[DeadLetter]) -> None:
     """An older version could not read them."""
-    database = MongoDatabase(
-        pair.environment["CLINIC_MONGO_URL"],
-        pair.environment["CLINIC_MONGO_DATABASE"] + "_financial",
-        timeout=5,
-    )
-    async with opened(MongoDeadLetters(database)) as store:
+    name = pair.environment["CLINIC_MONGO_DATABASE"] + "_financial"
+    async with mongo_dead_letters(pair.environment["CLINIC_MONGO_URL"], name) as store:
         await store.add(letters)
 
 

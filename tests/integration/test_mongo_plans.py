@@ -4,7 +4,7 @@ server's profiler says so.
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import contextmanager
 from datetime import timedelta
 from itertools import product
 from typing import Any
@@ -14,11 +14,8 @@ import pymongo
 import pytest
 from msgspec.structs import replace
 from support.builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
+from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 
-from clinic.adapters.mongo.appointments import MongoAppointments
-from clinic.adapters.mongo.charges import MongoCharges
-from clinic.adapters.mongo.database import MongoDatabase
-from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial import ports as financial
@@ -86,17 +83,7 @@ def profiler(mongo_standalone: str, name: str) -> Iterator[Profiler]:
     profiler.close()
 
 
-@asynccontextmanager
-async def process(url: str, name: str) -> AsyncIterator[MongoAppointments]:
-    store = MongoAppointments(MongoDatabase(url, name, timeout=5), now, LEASE)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-async def added(store: MongoAppointments, count: int) -> list[Appointment]:
+async def added(store: MongoStore, count: int) -> list[Appointment]:
     made = [
         an_appointment(
             physician_id=somebody(BUSY_PHYSICIAN, number), patient_id=somebody(LOYAL_PATIENT, number // 2)
@@ -107,7 +94,7 @@ async def added(store: MongoAppointments, count: int) -> list[Appointment]:
     return made
 
 
-async def finished(store: MongoAppointments, some: list[Appointment]) -> None:
+async def finished(store: MongoStore, some: list[Appointment]) -> None:
     """Each with a fact that nobody has published yet."""
     await asyncio.gather(
         *(
@@ -117,7 +104,7 @@ async def finished(store: MongoAppointments, some: list[Appointment]) -> None:
     )
 
 
-async def published(store: MongoAppointments, count: int) -> None:
+async def published(store: MongoStore, count: int) -> None:
     while count:
         claimed = await store.claim(100)
         await store.confirm([PublishResult(each.message, "log/1", now()) for each in claimed])
@@ -125,9 +112,9 @@ async def published(store: MongoAppointments, count: int) -> None:
 
 
 @pytest.fixture
-async def appointments(mongo_standalone: str, name: str) -> AsyncIterator[MongoAppointments]:
+async def appointments(mongo_standalone: str, name: str) -> AsyncIterator[MongoStore]:
     """A history of appointments, most of them finished and published."""
-    async with process(mongo_standalone, name) as store:
+    async with a_mongo_store(mongo_standalone, name, LEASE) as store:
         made = await added(store, HISTORY)
         some = made[: HISTORY - 50]
         await finished(store, some)
@@ -136,7 +123,7 @@ async def appointments(mongo_standalone: str, name: str) -> AsyncIterator[MongoA
 
 
 async def test_every_list_of_appointments_comes_in_the_order_of_an_index(
-    appointments: MongoAppointments, profiler: Profiler
+    appointments: MongoStore, profiler: Profiler
 ) -> None:
     (middle,) = (await appointments.page(appointment.AppointmentFilter(), HISTORY // 2))[-1:]
     shapes = list(
@@ -156,9 +143,7 @@ async def test_every_list_of_appointments_comes_in_the_order_of_an_index(
 async def test_every_list_of_charges_comes_in_the_order_of_an_index(
     mongo_standalone: str, name: str, profiler: Profiler
 ) -> None:
-    charges = MongoCharges(MongoDatabase(mongo_standalone, name, timeout=5))
-    await charges.open()
-    try:
+    async with mongo_charges(mongo_standalone, name) as charges:
         made = [_charge(number) for number in range(HISTORY)]
         await charges.add(made)
         middle = made[HISTORY // 2].charged_at
@@ -171,8 +156,6 @@ async def test_every_list_of_charges_comes_in_the_order_of_an_index(
                 await charges.page(
                     financial.ChargeFilter(physician, patient, charged_from, charged_to), PAGE, after
                 )
-    finally:
-        await charges.close()
 
     assert dear(plans) == []
     assert len(plans) >= len(shapes) == 32
@@ -181,9 +164,7 @@ async def test_every_list_of_charges_comes_in_the_order_of_an_index(
 async def test_every_list_of_dead_letters_comes_in_the_order_of_an_index(
     mongo_standalone: str, name: str, profiler: Profiler
 ) -> None:
-    letters = MongoDeadLetters(MongoDatabase(mongo_standalone, name, timeout=5))
-    await letters.open()
-    try:
+    async with mongo_dead_letters(mongo_standalone, name) as letters:
         await letters.add([_letter(number) for number in range(HISTORY)])
         shapes = list(
             product(
@@ -197,8 +178,6 @@ async def test_every_list_of_dead_letters_comes_in_the_order_of_an_index(
         with profiler.watching("dead_letters") as plans:
             for state, group, about, after in shapes:
                 await letters.page(DeadLetterFilter(state, group, about), PAGE, after)  # type: ignore[arg-type]
-    finally:
-        await letters.close()
 
     assert dear(plans) == []
     assert len(plans) >= len(shapes) == 24
@@ -207,15 +186,11 @@ async def test_every_list_of_dead_letters_comes_in_the_order_of_an_index(
 async def test_the_groups_of_dead_letters_are_counted_without_reading_a_letter(
     mongo_standalone: str, name: str, profiler: Profiler
 ) -> None:
-    letters = MongoDeadLetters(MongoDatabase(mongo_standalone, name, timeout=5))
-    await letters.open()
-    try:
+    async with mongo_dead_letters(mongo_standalone, name) as letters:
         await letters.add([_letter(number) for number in range(HISTORY)])
         with profiler.watching("dead_letters") as plans:
             assert sum(each.waiting for each in await letters.groups()) == HISTORY // 2
         indexes = profiler.indexes("dead_letters")
-    finally:
-        await letters.close()
 
     assert dear(plans) == []
     assert max(each["docsExamined"] for each in plans) == 0
@@ -232,22 +207,18 @@ def _letter(number: int) -> DeadLetter:
 async def test_the_charges_of_an_audit_come_in_the_order_of_their_ids(
     mongo_standalone: str, name: str, profiler: Profiler
 ) -> None:
-    charges = MongoCharges(MongoDatabase(mongo_standalone, name, timeout=5))
-    await charges.open()
-    try:
+    async with mongo_charges(mongo_standalone, name) as charges:
         await charges.add(made := [_charge(number) for number in range(HISTORY)])
         with profiler.watching("charges") as plans:
             for after in (None, made[0].appointment_id):
                 await charges.by_appointment(PAGE, after)
-    finally:
-        await charges.close()
 
     assert dear(plans) == []
     assert max(each["docsExamined"] for each in plans) <= PAGE
 
 
 async def test_when_a_fact_was_told_is_found_by_its_appointments_id(
-    appointments: MongoAppointments, profiler: Profiler
+    appointments: MongoStore, profiler: Profiler
 ) -> None:
     (told,) = await appointments.page(appointment.AppointmentFilter(finished=True), 1)
 
@@ -265,12 +236,12 @@ def _charge(number: int) -> Charge:
 
 
 async def test_what_a_dead_process_left_is_found_without_reading_the_history(
-    appointments: MongoAppointments, mongo_standalone: str, name: str, profiler: Profiler
+    appointments: MongoStore, mongo_standalone: str, name: str, profiler: Profiler
 ) -> None:
     left = await added(appointments, 7)
     await finished(appointments, left)
 
-    async with process(mongo_standalone, name) as another:
+    async with a_mongo_store(mongo_standalone, name, LEASE) as another:
         with profiler.watching("appointments") as plans:
             taken = await another.claim(100)
             await another.confirm([PublishResult(each.message, "log/1", now()) for each in taken])
@@ -281,7 +252,7 @@ async def test_what_a_dead_process_left_is_found_without_reading_the_history(
 
 
 async def test_the_age_of_the_oldest_fact_is_told_without_reading_the_history(
-    appointments: MongoAppointments, profiler: Profiler
+    appointments: MongoStore, profiler: Profiler
 ) -> None:
     await finished(appointments, await added(appointments, 7))
 
@@ -293,7 +264,7 @@ async def test_the_age_of_the_oldest_fact_is_told_without_reading_the_history(
 
 
 async def test_starting_and_finishing_find_an_appointment_by_its_id(
-    appointments: MongoAppointments, profiler: Profiler
+    appointments: MongoStore, profiler: Profiler
 ) -> None:
     with profiler.watching("appointments") as plans:
         made = await added(appointments, 5)

@@ -22,12 +22,10 @@ from support.builders import (
     a_letter,
     a_message,
     an_appointment,
-    now,
-    opened,
 )
+from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 
 from clinic.adapters import cloudevents
-from clinic.adapters.mongo.appointments import MongoAppointments
 from clinic.adapters.mongo.charges import MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
@@ -59,20 +57,16 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
     together = True
 
     @asynccontextmanager
-    async def opened(self, where: Path, lease: float) -> AsyncIterator[MongoAppointments]:
-        store = MongoAppointments(self.database(where), now, lease)
-        await store.open()
-        try:
+    async def opened(self, where: Path, lease: float) -> AsyncIterator[MongoStore]:
+        async with a_mongo_store(self.url, where.name, lease) as store:
             yield store
-        finally:
-            await store.close()
 
     @asynccontextmanager
-    async def unanswering(self, where: Path) -> AsyncIterator[MongoAppointments]:
-        yield MongoAppointments(self.database(where, NOBODY), now, LONG)
+    async def unanswering(self, where: Path) -> AsyncIterator[MongoStore]:
+        yield MongoStore(self.database(where, NOBODY), LONG)
 
     async def test_a_fact_behind_one_in_hand_comes_as_soon_as_that_one_is_confirmed(
-        self, store: MongoAppointments
+        self, store: MongoStore
     ) -> None:
         await store.add(each := an_appointment())
         first, behind = [a_message(subject=str(each.id)) for _ in range(2)]
@@ -84,7 +78,7 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
         await store.confirm(published(first))
         assert await self.soon(waiting) == [sentinel, behind]
 
-    async def looked_in_vain(self, store: MongoAppointments) -> None:
+    async def looked_in_vain(self, store: MongoStore) -> None:
         """By the time that so many questions are answered, the waiting claim has looked into the database."""
         for _ in range(10):
             await store.oldest()
@@ -93,12 +87,8 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
 class TestMongoCharges(OnMongo, ChargesContract):
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MongoCharges]:
-        store = MongoCharges(self.database(where))
-        await store.open()
-        try:
+        async with mongo_charges(self.url, where.name) as store:
             yield store
-        finally:
-            await store.close()
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[MongoCharges]:
@@ -108,12 +98,8 @@ class TestMongoCharges(OnMongo, ChargesContract):
 class TestMongoDeadLetters(OnMongo, DeadLettersContract):
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MongoDeadLetters]:
-        letters = MongoDeadLetters(self.database(where))
-        await letters.open()
-        try:
+        async with mongo_dead_letters(self.url, where.name) as letters:
             yield letters
-        finally:
-            await letters.close()
 
     async def test_letters_from_before_there_were_states_are_all_there_and_wait(self, where: Path) -> None:
         database, message = self.database(where), a_message(data=b"{")
@@ -221,10 +207,7 @@ def writes_that_are_not_safe(url: str, command: str) -> Iterator[None]:
 async def test_a_write_that_is_not_safe_has_an_unknown_outcome_and_its_facts_are_found_later(
     mongo_standalone: str,
 ) -> None:
-    store = MongoAppointments(
-        MongoDatabase(mongo_standalone, f"test-{uuid4().hex}", timeout=5), now, lease=0.2
-    )
-    async with opened(store):
+    async with a_mongo_store(mongo_standalone, f"test-{uuid4().hex}", lease=0.2) as store:
         started = an_appointment()
         with writes_that_are_not_safe(mongo_standalone, "insert"), pytest.raises(Unavailable, match="safe"):
             await store.add(started)
@@ -235,8 +218,7 @@ async def test_a_write_that_is_not_safe_has_an_unknown_outcome_and_its_facts_are
 
 
 async def test_charges_that_are_not_safe_are_not_said_to_be_kept(mongo_standalone: str) -> None:
-    charges = MongoCharges(MongoDatabase(mongo_standalone, f"test-{uuid4().hex}", timeout=5))
-    async with opened(charges):
+    async with mongo_charges(mongo_standalone, f"test-{uuid4().hex}") as charges:
         charge = a_charge()
         with writes_that_are_not_safe(mongo_standalone, "insert"), pytest.raises(Unavailable):
             await charges.add([charge])
@@ -253,10 +235,8 @@ async def test_an_address_that_is_none_is_named_by_its_setting_and_not_repeated(
 
 
 async def test_what_was_written_is_read_again_whatever_the_address_asks_for(mongo_replica_set: str) -> None:
-    database = MongoDatabase(
-        f"{mongo_replica_set}&readPreference=secondary", f"test-{uuid4().hex}", timeout=2
-    )
-    async with opened(MongoAppointments(database, now, LONG)) as store:
+    url = f"{mongo_replica_set}&readPreference=secondary"
+    async with a_mongo_store(url, f"test-{uuid4().hex}", LONG, timeout=2) as store:
         started = an_appointment()
         await store.add(started)
         assert await store.get(started.id) == started

@@ -241,5 +241,5 @@ async def test_an_outage_of_the_database_longer_than_the_poll_interval_expels_no
 def members(pair: Pair) -> set[str]:
     """Of the group, as the broker knows them."""
     admin = AdminClient({"bootstrap.servers": pair.environment["CLINIC_KAFKA_BOOTSTRAP_SERVERS"]})
-    group = pair.environment["CLINIC_KAFKA_GROUP"]
+    group = pair.environment["CLINIC_CONSUMER_GROUP"]
     return {each.member_id for each in admin.describe_consumer_groups([group])[group].result(10).members}

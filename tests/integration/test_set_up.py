@@ -14,7 +14,7 @@ from support.proxy import proxied
 
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
-from clinic.adapters.mongo.charges import MongoCharges
+from clinic.adapters.mongo.charges import CHARGES
 from clinic.adapters.mongo.database import MongoDatabase
 from clinic.domain.errors import Misconfigured
 
@@ -120,14 +120,14 @@ async def test_another_shard_key_stops_the_start_with_what_to_do(
         sharded: pymongo.collection.Collection[Document] = client["config"]["collections"]
         sharded.insert_one({"_id": f"{name}.charges", "key": key})
         router.edit = as_a_router
-        charges = MongoCharges(MongoDatabase(router.url, name, timeout=5))
+        database = MongoDatabase(router.url, name, 5, CHARGES)
         try:
             with pytest.raises(
                 Misconfigured, match=rf"sh\.shardCollection\(\"{name}\.charges\", {{_id: \"hashed\"}}\)"
             ):
-                await charges.open()
+                await database.open()
             sharded.update_one({"_id": f"{name}.charges"}, {"$set": {"key": {"_id": "hashed"}}})
-            await charges.open()
+            await database.open()
         finally:
-            await charges.close()
+            await database.close()
             sharded.delete_one({"_id": f"{name}.charges"})

@@ -70,7 +70,7 @@ class Clinic:
     def __init__(self, its: Settings) -> None:
         self.clock = StandingClock()
         self.appointment = AppointmentContainer(settings=its)
-        self.financial = FinancialContainer(settings=its, memory_log=self.appointment.memory_log)
+        self.financial = FinancialContainer(settings=its, shared=self.appointment.shared)
         for container in (self.appointment, self.financial):
             container.clock.override(Object(self.clock))
         self.front_desk_notices, self.accounting_notices = Noticing("appointment"), Noticing("financial")

@@ -34,7 +34,7 @@ def on_real_servers(folder: Path, processes: list[Process], mongo: str, kafka: s
             "CLINIC_MONGO_DATABASE": name,
             "CLINIC_KAFKA_BOOTSTRAP_SERVERS": kafka,
             "CLINIC_KAFKA_TOPIC": name,
-            "CLINIC_KAFKA_GROUP": name,
+            "CLINIC_CONSUMER_GROUP": name,
             **settings,
         },
     )

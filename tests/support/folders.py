@@ -37,7 +37,7 @@ class Folder:
         async def opened_for_it() -> Any:
             its = Settings(data_dir=self.path)
             appointment, financial = AppointmentContainer(settings=its), FinancialContainer(settings=its)
-            async with opened(appointment.file()), opened(financial.file()):
+            async with opened(appointment.store().resource), opened(financial.store().resource):
                 return await work(appointment, financial)
 
         return asyncio.run(opened_for_it())
@@ -46,11 +46,10 @@ class Folder:
         """Finished and published there at two o'clock."""
 
         async def finished(its: AppointmentContainer, _: FinancialContainer) -> None:
-            store = its.appointments()
-            await store.add(replace(appointment, end=TWO_O_CLOCK))
+            await its.appointments().add(replace(appointment, end=TWO_O_CLOCK))
             await its.republish_finished()(appointment.id)
-            (claimed,) = await store.claim(1)
-            await store.confirm([PublishResult(claimed.message, position, TWO_O_CLOCK)])
+            (claimed,) = await its.outbox().claim(1)
+            await its.outbox().confirm([PublishResult(claimed.message, position, TWO_O_CLOCK)])
 
         self.run(finished)
 

@@ -298,6 +298,7 @@ async def test_a_finish_whose_answer_was_lost_is_safe_to_repeat(tmp_path: Path) 
     store = UnreachableAppointments(clinic.clock, 3.0)
     store.kept_first = True
     clinic.appointment.appointments.override(Object(store))
+    clinic.appointment.outbox.override(Object(store))
     async with clinic.running():
         store.reachable = True
         its_id = await clinic.start()
@@ -317,6 +318,7 @@ async def test_a_start_answered_with_503_may_have_started(tmp_path: Path) -> Non
     store = UnreachableAppointments(clinic.clock, 3.0)
     store.kept_first = True
     clinic.appointment.appointments.override(Object(store))
+    clinic.appointment.outbox.override(Object(store))
     async with clinic.running():
         problem(
             await clinic.appointments.post("/", json={"physician_id": PHYSICIAN, "patient_id": PATIENT}), 503

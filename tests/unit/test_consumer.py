@@ -5,6 +5,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from contextlib import suppress
+from random import uniform
 from typing import Literal
 from uuid import uuid4
 
@@ -108,6 +109,7 @@ class World:
             self.clock,
             self.pause,
             self.telemetry,
+            uniform,
         )
 
     async def acknowledged(self, count: int) -> None:
@@ -390,7 +392,14 @@ def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Ta
 
     subscription = MemorySubscription(world.log, "financial", now)
     consumer = Consumer(
-        subscription, from_message, handle, world.letters, world.clock, world.pause, world.telemetry
+        subscription,
+        from_message,
+        handle,
+        world.letters,
+        world.clock,
+        world.pause,
+        world.telemetry,
+        uniform,
     )
     return asyncio.create_task(consumer.run())
 
@@ -418,7 +427,7 @@ class Recovering(Subscription):
 async def test_a_failure_of_the_log_is_over_when_the_log_answers_and_has_nothing() -> None:
     world, log = World(), Recovering()
     consumer = Consumer(
-        log, from_message, world.charge, world.letters, world.clock, world.pause, world.telemetry
+        log, from_message, world.charge, world.letters, world.clock, world.pause, world.telemetry, uniform
     )
     async with running(consumer.run()):
         await world.telemetry.seen("consumer waits")

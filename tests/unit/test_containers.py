@@ -1,13 +1,19 @@
 """Which class fills which port is chosen by setting, in one place."""
 
+import asyncio
+import subprocess
+import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args, get_type_hints
 
 import pytest
+from dependency_injector.providers import Object, Singleton
 from support.apps import Technology, settings
+from support.builders import opened
 
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
+from clinic.adapters.memory.factories import memory_log
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryPublisher, MemorySubscription
 from clinic.adapters.mongo.appointments import MongoAppointments
@@ -19,6 +25,7 @@ from clinic.adapters.sqlite.dead_letters import SqliteDeadLetters
 from clinic.adapters.sqlite.transport import SqlitePublisher, SqliteSubscription
 from clinic.domain.messaging.consumer import Consumer
 from clinic.domain.messaging.relay import Relay
+from clinic.entrypoints import technologies
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 
@@ -67,16 +74,97 @@ async def test_a_service_opens_exactly_the_files_of_its_own(
 ) -> None:
     for kind, expected in zip((AppointmentContainer, FinancialContainer), files, strict=True):
         folder = tmp_path / kind.__name__
-        opened = [
-            each
-            for each in kind(settings=Settings(store=store, transport=transport, data_dir=folder)).resources()
-            if each is not None
-        ]
+        opened = kind(settings=Settings(store=store, transport=transport, data_dir=folder)).resources()
         for each in opened:
             await each.open()
         assert sorted(path.name for path in folder.glob("*.db")) == expected
         for each in reversed(opened):
             await each.close()
+
+
+MAKE_EVERYTHING = """
+import sys
+from pathlib import Path
+from clinic.entrypoints import technologies
+from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.entrypoints.settings import Settings
+
+its = Settings(store={store!r}, transport={transport!r}, data_dir=Path({folder!r}))
+appointment, financial = AppointmentContainer(settings=its), FinancialContainer(settings=its)
+appointment.relay(), appointment.appointments(), appointment.resources()
+financial.consumer(), financial.charges(), financial.dead_letters(), financial.resources()
+print(*sorted({{"pymongo", "confluent_kafka", "sqlite3"}} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("store", "transport", "imported"),
+    [
+        ("sqlite", "sqlite", ["sqlite3"]),
+        ("memory", "memory", []),
+        ("mongo", "memory", ["pymongo"]),
+        ("memory", "kafka", ["confluent_kafka"]),
+    ],
+)
+def test_only_the_technologies_that_are_chosen_are_imported(
+    tmp_path: Path, store: Store, transport: Transport, imported: list[str]
+) -> None:
+    program = MAKE_EVERYTHING.format(store=store, transport=transport, folder=str(tmp_path))
+    ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    assert ran.stdout.split() == imported
+
+
+def test_every_technology_of_the_settings_is_in_the_table() -> None:
+    hints = get_type_hints(Settings)
+    assert {*get_args(hints["store"])} == {*technologies.STORES}
+    assert {*get_args(hints["transport"])} == {*technologies.TRANSPORTS}
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["appointments", "outbox", "publisher", "clock", "sleep", "monotonic", "jitter", "telemetry"],
+)
+def test_what_the_appointment_service_rests_on_is_overridden_by_its_name(tmp_path: Path, name: str) -> None:
+    container, mark = AppointmentContainer(settings=settings("memory", tmp_path)), object()
+    getattr(container, name).override(Object(mark))
+    uses = [container.relay(), container.start_appointment(), container.finish_appointment()]
+    assert any(mark is value for use in uses for value in vars(use).values())
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["charges", "dead_letters", "subscription", "clock", "sleep", "jitter", "telemetry"],
+)
+def test_what_the_financial_service_rests_on_is_overridden_by_its_name(tmp_path: Path, name: str) -> None:
+    container, mark = FinancialContainer(settings=settings("memory", tmp_path)), object()
+    getattr(container, name).override(Object(mark))
+    uses = [container.consumer(), container.charge_appointments()]
+    assert any(mark is value for use in uses for value in vars(use).values())
+
+
+def test_a_port_is_wrapped_for_every_container_that_is_made_afterwards(tmp_path: Path) -> None:
+    wrap = Singleton(lambda store: ["around", store.outbox], AppointmentContainer.store)
+    with AppointmentContainer.outbox.override(wrap):
+        container = AppointmentContainer(settings=settings("memory", tmp_path))
+        another = AppointmentContainer(settings=settings("memory", tmp_path))
+    assert container.outbox() == ["around", container.store().outbox]
+    assert container.outbox()[1] is not another.outbox()[1]
+
+
+@pytest.mark.parametrize("technology", ["memory", "sqlite"])
+async def test_the_group_that_is_set_is_the_one_that_events_go_to(
+    tmp_path: Path, technology: Technology
+) -> None:
+    its = settings(technology, tmp_path, consumer_group="auditors")
+    container = FinancialContainer(settings=its)
+    async with opened(container.transport().resource):
+        waiting = asyncio.create_task(container.subscription().receive())
+        await asyncio.sleep(0)
+        waiting.cancel()
+    if technology == "sqlite":
+        assert (tmp_path / "events.auditors.db").exists()
+    else:
+        assert list(memory_log(container.shared()).places) == ["auditors"]
 
 
 def test_nothing_happens_when_a_container_is_made(tmp_path: Path) -> None:
@@ -90,11 +178,11 @@ def test_nothing_happens_when_a_container_is_made(tmp_path: Path) -> None:
 def test_everything_is_made_once_and_two_containers_share_nothing(tmp_path: Path) -> None:
     first, second = (AppointmentContainer(settings=settings("sqlite", tmp_path)) for _ in range(2))
     assert first.start_appointment() is first.start_appointment()
-    assert first.file() is first.file()
-    assert first.file() is not second.file()
+    assert first.store() is first.store()
+    assert first.store() is not second.store()
     assert first.telemetry() is not second.telemetry()
 
 
 def test_a_container_without_settings_says_so() -> None:
     with pytest.raises(Exception, match="settings"):
-        AppointmentContainer().file()
+        AppointmentContainer().store()

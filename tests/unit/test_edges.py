@@ -60,11 +60,8 @@ async def test_adding_the_very_same_charge_again_does_not_call_it_new() -> None:
     assert (await charges.add([charge])).new == []
 
 
-async def test_a_lease_that_ran_out_on_a_fact_that_is_gone_does_not_keep_claim_busy(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_a_lease_that_ran_out_on_a_fact_that_is_gone_does_not_keep_claim_busy() -> None:
     time, looks, messages = [1000.0], [0], [a_message()]
-    monkeypatch.setattr("clinic.adapters.leases.monotonic", lambda: time[0])
 
     async def unpublished(limit: int) -> Sequence[Message]:
         looks[0] += 1
@@ -72,7 +69,7 @@ async def test_a_lease_that_ran_out_on_a_fact_that_is_gone_does_not_keep_claim_b
             raise ZeroDivisionError
         return messages[:limit]
 
-    leases = Leases(3600)
+    leases = Leases(3600, lambda: time[0])
     await leases.claim(unpublished, 1)
     messages.clear()
     time[0] += 4000

@@ -9,6 +9,7 @@ import pytest
 from dependency_injector.providers import Object
 from support.apps import Clinic, UnreachableAppointments, UnreachableCharges, settings
 
+from clinic.adapters.memory.factories import memory_log
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
@@ -26,7 +27,7 @@ class Closed(MemoryPublisher):
     """Publishes nothing, for the reason that it is given, until it is told to."""
 
     def __init__(self, clinic: Clinic, reason: Exception) -> None:
-        super().__init__(clinic.appointment.memory_log(), clinic.clock)
+        super().__init__(memory_log(clinic.appointment.shared()), clinic.clock)
         self._reason = reason
         self.open = False
 
@@ -76,7 +77,9 @@ async def test_a_fact_that_cannot_be_published_is_named_while_the_others_go_on(t
                 raise Refused("it is too large")
             return await super().publish(batch)
 
-    clinic.appointment.publisher.override(Object(Picky(clinic.appointment.memory_log(), clinic.clock)))
+    clinic.appointment.publisher.override(
+        Object(Picky(memory_log(clinic.appointment.shared()), clinic.clock))
+    )
     async with clinic.running():
         culprit.append(await clinic.start())
         await clinic.finish(culprit[0])
@@ -129,7 +132,7 @@ async def test_an_outbox_that_cannot_be_read_is_trouble_of_the_relay(tmp_path: P
         async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
             raise Unavailable(f"the outbox does not hand over {limit}")
 
-    clinic.appointment.appointments.override(Object(Stuck(clinic.clock, 3.0)))
+    clinic.appointment.outbox.override(Object(Stuck(clinic.clock, 3.0)))
     async with clinic.running():
         await clinic.front_desk_notices.seen("relay waits")
         assert (await clinic.appointments.get("/health/ready")).json()["status"] == "degraded"

@@ -15,6 +15,7 @@ from support.builders import a_message
 
 from clinic.domain import events
 from clinic.domain.errors import Misconfigured, Unreadable
+from clinic.domain.messaging.ports import Resource
 from clinic.entrypoints.settings import load
 from clinic.entrypoints.web import parameters
 
@@ -125,7 +126,7 @@ async def test_what_is_not_foreseen_at_the_start_is_the_failure(tmp_path: Path) 
     clinic = Clinic(settings("memory", tmp_path))
     life = clinic.front_desk_life
 
-    class Torn:
+    class Torn(Resource):
         async def open(self) -> None:
             raise RuntimeError("torn")
 

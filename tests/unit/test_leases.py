@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 
-import pytest
 from support.builders import a_message
 
 from clinic.adapters.leases import Leases
@@ -13,19 +12,22 @@ from clinic.domain.messaging.messages import Message
 class Outbox:
     """So many unpublished facts, and a clock to move."""
 
-    def __init__(self, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.messages, self.time, self.asked = [a_message() for _ in range(count)], 1000.0, asyncio.Event()
-        monkeypatch.setattr("clinic.adapters.leases.monotonic", lambda: self.time)
+    def __init__(self, count: int) -> None:
+        self.messages = [a_message() for _ in range(count)]
+        self.time = 1000.0
+        self.asked = asyncio.Event()
+
+    def leases(self, seconds: float) -> Leases:
+        return Leases(seconds, lambda: self.time)
 
     async def unpublished(self, limit: int) -> Sequence[Message]:
         self.asked.set()
         return self.messages[:limit]
 
 
-async def test_the_oldest_are_handed_over_first_and_held_until_their_lease_is_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    outbox, leases = Outbox(3, monkeypatch), Leases(3600)
+async def test_the_oldest_are_handed_over_first_and_held_until_their_lease_is_over() -> None:
+    outbox = Outbox(3)
+    leases = outbox.leases(3600)
     first = await leases.claim(outbox.unpublished, 2)
     assert [(each.message, each.expires_at) for each in first] == [
         (message, 4600) for message in outbox.messages[:2]
@@ -33,22 +35,25 @@ async def test_the_oldest_are_handed_over_first_and_held_until_their_lease_is_ov
     assert [each.message for each in await leases.claim(outbox.unpublished, 2)] == outbox.messages[2:]
 
 
-async def test_held_facts_do_not_hide_the_free_ones_behind_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox, leases = Outbox(10, monkeypatch), Leases(3600)
+async def test_held_facts_do_not_hide_the_free_ones_behind_them() -> None:
+    outbox = Outbox(10)
+    leases = outbox.leases(3600)
     handed = [(await leases.claim(outbox.unpublished, 1))[0].message for _ in range(10)]
     assert handed == outbox.messages
 
 
-async def test_a_fact_is_free_again_the_moment_its_lease_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox, leases = Outbox(1, monkeypatch), Leases(3600)
+async def test_a_fact_is_free_again_the_moment_its_lease_is_over() -> None:
+    outbox = Outbox(1)
+    leases = outbox.leases(3600)
     await leases.claim(outbox.unpublished, 1)
     outbox.time += 3600
     (again,) = await leases.claim(outbox.unpublished, 1)
     assert (again.message, again.expires_at) == (outbox.messages[0], 8200)
 
 
-async def test_a_claim_waits_until_it_is_woken(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox, leases = Outbox(0, monkeypatch), Leases(3600)
+async def test_a_claim_waits_until_it_is_woken() -> None:
+    outbox = Outbox(0)
+    leases = outbox.leases(3600)
     claim = asyncio.create_task(leases.claim(outbox.unpublished, 1))
     await outbox.asked.wait()
     outbox.messages = [a_message()]
@@ -56,10 +61,9 @@ async def test_a_claim_waits_until_it_is_woken(monkeypatch: pytest.MonkeyPatch) 
     assert [each.message for each in await claim] == outbox.messages
 
 
-async def test_what_is_saved_while_the_outbox_is_being_read_is_not_missed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    outbox, leases = Outbox(0, monkeypatch), Leases(3600)
+async def test_what_is_saved_while_the_outbox_is_being_read_is_not_missed() -> None:
+    outbox = Outbox(0)
+    leases = outbox.leases(3600)
 
     async def unpublished(limit: int) -> Sequence[Message]:
         found = await outbox.unpublished(limit)
@@ -71,18 +75,18 @@ async def test_what_is_saved_while_the_outbox_is_being_read_is_not_missed(
     assert [each.message for each in await leases.claim(unpublished, 1)] == outbox.messages
 
 
-async def test_the_sweep_finds_what_nobody_woke_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    outbox, leases = Outbox(0, monkeypatch), Leases(0.01)
+async def test_the_sweep_finds_what_nobody_woke_for() -> None:
+    outbox = Outbox(0)
+    leases = outbox.leases(0.01)
     claim = asyncio.create_task(leases.claim(outbox.unpublished, 1))
     await outbox.asked.wait()
     outbox.messages = [a_message()]
     assert [each.message for each in await claim] == outbox.messages
 
 
-async def test_a_fact_that_was_forgotten_and_is_saved_again_is_handed_over(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    outbox, leases = Outbox(1, monkeypatch), Leases(3600)
+async def test_a_fact_that_was_forgotten_and_is_saved_again_is_handed_over() -> None:
+    outbox = Outbox(1)
+    leases = outbox.leases(3600)
     await leases.claim(outbox.unpublished, 1)
     leases.release([outbox.messages[0].id, "unknown"])
     assert [each.message for each in await leases.claim(outbox.unpublished, 1)] == outbox.messages

@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import datetime
+from random import uniform
+from time import monotonic
 from typing import Literal
 
 import pytest
@@ -66,7 +68,8 @@ class World:
         self, fault: Fault = NO_FAULT, *, outbox: Outbox | None = None, publisher: Publisher | None = None
     ) -> Relay:
         outbox = FragileOutbox(outbox or self.store, fault)
-        return Relay(outbox, publisher or FragilePublisher(self.log, fault), self.pause, self.telemetry)
+        publisher = publisher or FragilePublisher(self.log, fault)
+        return Relay(outbox, publisher, self.pause, self.telemetry, monotonic, uniform)
 
     @property
     def wait_for(self) -> list[str]:
@@ -307,7 +310,8 @@ async def test_a_batch_that_went_stale_in_bad_weather_is_dropped_and_claimed_ane
         )  # it lasts longer than the lease: here the time itself is what is tested
 
     outbox = Counting(world.store)
-    relay = Relay(outbox, FragilePublisher(world.log, weather), long_pause, world.telemetry)
+    publisher = FragilePublisher(world.log, weather)
+    relay = Relay(outbox, publisher, long_pause, world.telemetry, monotonic, uniform)
     async with running(relay.run()):
         await world.telemetry.seen("published")
     assert world.wait_for == [message.id]
@@ -328,8 +332,8 @@ class Counting(FragileOutbox):
 
 
 def test_pauses_grow_are_jittered_and_have_a_longest() -> None:
-    pauses = backoff(first=1, longest=8)
-    found = [next(pauses) for _ in range(50)]
-    for wait, bound in zip(found, [1, 2, 4, *[8] * 47], strict=True):
-        assert bound / 2 <= wait <= bound
-    assert len(set(found)) == 50
+    bounds = [1, 2, 4, *[8] * 47]
+    ranges = backoff(lambda low, high: low * 100 + high, first=1, longest=8)
+    assert [next(ranges) for _ in bounds] == [bound / 2 * 100 + bound for bound in bounds]
+    pauses = backoff(uniform, first=1, longest=8)
+    assert len({next(pauses) for _ in bounds}) == 50

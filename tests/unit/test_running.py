@@ -14,11 +14,12 @@ from dependency_injector.providers import Object
 from support.apps import Clinic, Noticing, settings
 
 from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.domain.messaging.ports import Resource
 from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.web import appointment
 
 
-class Opened:
+class Opened(Resource):
     """Something that is opened and closed; the diary says when."""
 
     def __init__(self, name: str, diary: list[str], refuses: Exception | None = None) -> None:
@@ -105,7 +106,7 @@ async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(lif
         finally:
             diary.append("loop ends")
 
-    async with life.lifespan([Opened("a", diary), None, Opened("b", diary)], loop):
+    async with life.lifespan([Opened("a", diary), Opened("b", diary)], loop):
         await asyncio.sleep(0)
     assert diary == ["open a", "open b", "loop", "loop ends", "close b", "close a"]
     assert life.failure is None

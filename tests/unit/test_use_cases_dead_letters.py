@@ -5,6 +5,7 @@ nothing is lost.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from random import uniform
 from typing import Any, Literal
 
 import pytest
@@ -530,6 +531,7 @@ async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_o
         financial.clock,
         NoWait(),
         financial.telemetry,
+        uniform,
     )
     async with running(consumer.run()):
         await financial.telemetry.seen("dead-lettered", 3)

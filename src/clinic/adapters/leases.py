@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from time import monotonic
 
 from clinic.domain.messaging.messages import ClaimedMessage, Message
+from clinic.domain.messaging.ports import Monotonic
 
 
 class Leases:
@@ -15,8 +15,9 @@ class Leases:
     whoever opens the store next finds everything free at once.
     """
 
-    def __init__(self, seconds: float) -> None:
+    def __init__(self, seconds: float, monotonic: Monotonic) -> None:
         self._seconds = seconds
+        self._monotonic = monotonic
         self._until: dict[str, float] = {}
         self._saved = asyncio.Event()
 
@@ -37,7 +38,7 @@ class Leases:
         """
         while True:
             self._saved.clear()
-            now = monotonic()
+            now = self._monotonic()
             self._until = {each: until for each, until in self._until.items() if until > now}
             oldest = await unpublished(limit + len(self._until))
             free = [message for message in oldest if message.id not in self._until][:limit]
@@ -49,7 +50,7 @@ class Leases:
 
     async def _wait(self) -> None:
         # The sweep also finds what another process put there, such as an operator's command.
-        sweep = min(self._until.values(), default=float("inf")) - monotonic()
+        sweep = min(self._until.values(), default=float("inf")) - self._monotonic()
         try:
             await asyncio.wait_for(self._saved.wait(), max(0.001, min(sweep, self._seconds)))
         except TimeoutError:

@@ -1,28 +1,24 @@
-"""One container a context: which class fills which port. Selectors choose store and transport by setting."""
+"""One container a context: what fills each port, and each use case from its ports."""
 
 import asyncio
+import random
+import time
 from datetime import UTC, datetime
-from typing import Any
+from operator import attrgetter
 
 import uuid_utils.compat
 from dependency_injector.containers import DeclarativeContainer
-from dependency_injector.providers import Callable, Dependency, List, Object, Selector, Singleton
+from dependency_injector.providers import Callable, Dependency, List, Object, Singleton
+from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import KafkaConfig
-from clinic.adapters.kafka.publisher import KafkaPublisher
-from clinic.adapters.kafka.subscription import KafkaSubscription
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
-from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.adapters.mongo.appointments import MongoAppointments
-from clinic.adapters.mongo.charges import MongoCharges
-from clinic.adapters.mongo.database import MongoDatabase
-from clinic.adapters.mongo.dead_letters import MongoDeadLetters
-from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
-from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
-from clinic.adapters.sqlite.file import SqliteFile
-from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
+from clinic.adapters.factories import (
+    AppointmentStore,
+    FactoryContext,
+    FinancialStore,
+    PublisherEnd,
+    SubscriptionEnd,
+)
 from clinic.domain import events
 from clinic.domain.appointment.use_cases import (
     FindAppointment,
@@ -48,10 +44,9 @@ from clinic.domain.messaging.consumer import Consumer
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.reconciliation.audit import AuditCharges
 from clinic.domain.reconciliation.repair import RepairCharges
+from clinic.entrypoints import technologies
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import LoggingTelemetry
-
-GROUP = "financial"
 
 
 def now() -> datetime:
@@ -60,55 +55,55 @@ def now() -> datetime:
     return exact.replace(microsecond=exact.microsecond // 1000 * 1000)
 
 
-def _kafka(settings: Settings) -> KafkaConfig:
-    return KafkaConfig(
-        servers=settings.kafka_bootstrap_servers,
-        topic=settings.kafka_topic,
-        group=settings.kafka_group,
-        partitions=settings.kafka_partitions,
-        replication=settings.kafka_replication,
-        protocol=settings.kafka_protocol,
-        options=settings.kafka_options,
-    )
+def _appointment_store(settings: Settings, context: FactoryContext) -> AppointmentStore:
+    return technologies.store(settings).appointment(_with_options(context, settings, settings.store))
 
 
-def _mongo(settings: Settings, context: str) -> MongoDatabase:
-    return MongoDatabase(settings.mongo_url, f"{settings.mongo_database}_{context}", settings.mongo_timeout)
+def _financial_store(settings: Settings, context: FactoryContext) -> FinancialStore:
+    return technologies.store(settings).financial(_with_options(context, settings, settings.store))
 
 
-def _in(settings: Any, name: str) -> Any:
-    return Callable(lambda folder: folder / name, settings.provided.data_dir)
+def _publisher_end(settings: Settings, context: FactoryContext) -> PublisherEnd:
+    return technologies.transport(settings).publisher(_with_options(context, settings, settings.transport))
+
+
+def _subscription_end(settings: Settings, context: FactoryContext) -> SubscriptionEnd:
+    return technologies.transport(settings).subscription(_with_options(context, settings, settings.transport))
+
+
+def _with_options(context: FactoryContext, settings: Settings, technology: str) -> FactoryContext:
+    return replace(context, options=technologies.options(settings, technology))
 
 
 class AppointmentContainer(DeclarativeContainer):
     """The appointment context."""
 
     settings = Dependency(instance_of=Settings)
-    memory_log = Dependency(instance_of=MemoryLog, default=Singleton(MemoryLog))
+    shared = Dependency(instance_of=dict, default=Singleton(dict))
     clock = Object(now)
+    sleep = Object(asyncio.sleep)
+    monotonic = Object(time.monotonic)
+    jitter = Object(random.uniform)
     telemetry = Singleton(LoggingTelemetry, "appointment")
+    context = Singleton(
+        FactoryContext,
+        clock=clock,
+        sleep=sleep,
+        monotonic=monotonic,
+        telemetry=telemetry,
+        lease=settings.provided.lease,
+        group=settings.provided.consumer_group,
+        data_dir=settings.provided.data_dir,
+        shared=shared,
+    )
 
-    file = Singleton(SqliteFile, _in(settings, "appointment.db"), APPOINTMENTS)
-    database = Singleton(_mongo, settings, "appointment")
-    storage = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
-    appointments = Selector(
-        settings.provided.store,
-        sqlite=Singleton(SqliteAppointments, file, clock, settings.provided.lease),
-        mongo=Singleton(MongoAppointments, database, clock, settings.provided.lease),
-        memory=Singleton(MemoryAppointments, clock, settings.provided.lease),
-    )
-    log = Singleton(SqliteFile, _in(settings, "events.db"), LOG)
-    publisher = Selector(
-        settings.provided.transport,
-        sqlite=Singleton(SqlitePublisher, log, clock),
-        kafka=Singleton(KafkaPublisher, Singleton(_kafka, settings), settings.provided.lease, telemetry),
-        memory=Singleton(MemoryPublisher, memory_log, clock),
-    )
-    relay = Singleton(Relay, appointments, publisher, Object(asyncio.sleep), telemetry)
-    resources = List(
-        Selector(settings.provided.store, sqlite=file, mongo=appointments, memory=Object(None)),
-        Selector(settings.provided.transport, sqlite=publisher, kafka=publisher, memory=Object(None)),
-    )
+    store = Singleton(_appointment_store, settings, context)
+    appointments = Callable(attrgetter("appointments"), store)
+    outbox = Callable(attrgetter("outbox"), store)
+    transport = Singleton(_publisher_end, settings, context)
+    publisher = Callable(attrgetter("publisher"), transport)
+    resources = List(store.provided.resource, transport.provided.resource)
+    relay = Singleton(Relay, outbox, publisher, sleep, telemetry, monotonic, jitter)
 
     start_appointment = Singleton(
         StartAppointment, appointments, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price
@@ -117,44 +112,40 @@ class AppointmentContainer(DeclarativeContainer):
     find_appointment = Singleton(FindAppointment, appointments)
     list_appointments = Singleton(ListAppointments, appointments)
     list_finished_events = Singleton(ListFinishedEvents, appointments)
-    find_finished_event = Singleton(FindFinishedEvent, appointments, appointments)
+    find_finished_event = Singleton(FindFinishedEvent, appointments, outbox)
     republish_finished = Singleton(RepublishFinished, appointments, appointments)
-    trace_appointment = Singleton(TraceAppointment, appointments, appointments)
+    trace_appointment = Singleton(TraceAppointment, appointments, outbox)
 
 
 class FinancialContainer(DeclarativeContainer):
     """The financial context."""
 
     settings = Dependency(instance_of=Settings)
-    memory_log = Dependency(instance_of=MemoryLog, default=Singleton(MemoryLog))
+    shared = Dependency(instance_of=dict, default=Singleton(dict))
     clock = Object(now)
-    pause = Object(asyncio.sleep)
+    sleep = Object(asyncio.sleep)
+    monotonic = Object(time.monotonic)
+    jitter = Object(random.uniform)
     telemetry = Singleton(LoggingTelemetry, "financial")
+    context = Singleton(
+        FactoryContext,
+        clock=clock,
+        sleep=sleep,
+        monotonic=monotonic,
+        telemetry=telemetry,
+        lease=settings.provided.lease,
+        group=settings.provided.consumer_group,
+        data_dir=settings.provided.data_dir,
+        shared=shared,
+    )
 
-    file = Singleton(
-        SqliteFile, _in(settings, "financial.db"), CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING
-    )
-    database = Singleton(_mongo, settings, "financial")
-    storage = Selector(settings.provided.store, sqlite=file, mongo=database, memory=Object(None))
-    charges = Selector(
-        settings.provided.store,
-        sqlite=Singleton(SqliteCharges, file),
-        mongo=Singleton(MongoCharges, database),
-        memory=Singleton(MemoryCharges),
-    )
-    dead_letters = Selector(
-        settings.provided.store,
-        sqlite=Singleton(SqliteDeadLetters, file),
-        mongo=Singleton(MongoDeadLetters, database),
-        memory=Singleton(MemoryDeadLetters),
-    )
-    place = Singleton(SqliteFile, _in(settings, f"events.{GROUP}.db"), PLACE)
-    subscription = Selector(
-        settings.provided.transport,
-        sqlite=Singleton(SqliteSubscription, _in(settings, "events.db"), place, clock, pause),
-        kafka=Singleton(KafkaSubscription, Singleton(_kafka, settings), clock, telemetry),
-        memory=Singleton(MemorySubscription, memory_log, GROUP, clock),
-    )
+    store = Singleton(_financial_store, settings, context)
+    charges = Callable(attrgetter("charges"), store)
+    dead_letters = Callable(attrgetter("dead_letters"), store)
+    transport = Singleton(_subscription_end, settings, context)
+    subscription = Callable(attrgetter("subscription"), transport)
+    resources = List(store.provided.resource, transport.provided.resource)
+
     policy = Callable(POLICIES.__getitem__, settings.provided.pricing)
     charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, telemetry)
     consumer = Singleton(
@@ -164,13 +155,9 @@ class FinancialContainer(DeclarativeContainer):
         charge_appointments,
         dead_letters,
         clock,
-        pause,
+        sleep,
         telemetry,
-    )
-    resources = List(
-        Selector(settings.provided.store, sqlite=file, mongo=charges, memory=Object(None)),
-        Selector(settings.provided.store, sqlite=Object(None), mongo=dead_letters, memory=Object(None)),
-        Selector(settings.provided.transport, sqlite=subscription, kafka=subscription, memory=Object(None)),
+        jitter,
     )
 
     find_charge = Singleton(FindCharge, charges)

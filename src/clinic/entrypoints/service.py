@@ -6,12 +6,13 @@ import os
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import uvicorn
 from litestar import Litestar
 
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
+from clinic.domain.messaging.ports import Resource
 from clinic.entrypoints.settings import url
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
@@ -19,13 +20,6 @@ T = TypeVar("T")
 
 REQUESTS_TIMEOUT = 3
 LOOP_TIMEOUT = 1.5
-
-
-class Resource(Protocol):
-    """What is opened before a service runs and closed after."""
-
-    async def open(self) -> None: ...
-    async def close(self) -> None: ...
 
 
 class Lifecycle:
@@ -65,7 +59,7 @@ class Lifecycle:
 
     @contextlib.asynccontextmanager
     async def lifespan(
-        self, resources: Sequence[Resource | None], loop: Callable[[], Coroutine[Any, Any, None]]
+        self, resources: Sequence[Resource], loop: Callable[[], Coroutine[Any, Any, None]]
     ) -> AsyncIterator[None]:
         """Open, run the loop behind the service; at the end, let it end its batch and close in the reverse
         order.
@@ -73,9 +67,8 @@ class Lifecycle:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 for resource in resources:
-                    if resource is not None:
-                        stack.push_async_callback(resource.close)
-                        await resource.open()
+                    stack.push_async_callback(resource.close)
+                    await resource.open()
                 task = asyncio.create_task(loop())
                 task.add_done_callback(self._ended)
                 stack.push_async_callback(_end, task)

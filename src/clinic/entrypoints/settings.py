@@ -19,6 +19,8 @@ OF_TESTS = PREFIX + "TEST_"
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Token = Annotated[str, Meta(min_length=16, pattern=r"^[!-~]*$")]
 """What can be sent in a header: a line break or an umlaut in it would never match."""
+Group = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+$", max_length=200)]
+"""It names files and Kafka's consumer group."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -29,6 +31,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     data_dir: Path = Path("var")
     hourly_price: Money = Money("200.00")
     pricing: Literal["hours-begun", "whole-hours", "pro-rata"] = "hours-begun"
+    consumer_group: Group = "financial"
     lease: Annotated[float, Meta(ge=0.1, le=3600)] = 3.0
     appointment_host: str = "127.0.0.1"
     appointment_port: Port = 8000
@@ -40,7 +43,6 @@ class Settings(Struct, frozen=True, kw_only=True):
     mongo_timeout: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
     kafka_topic: str = "clinic.appointments"
-    kafka_group: str = "financial"
     kafka_partitions: Annotated[int, Meta(ge=1)] = 6
     kafka_replication: Annotated[int, Meta(ge=1)] = 1
     kafka_protocol: Literal["classic", "consumer"] = "classic"

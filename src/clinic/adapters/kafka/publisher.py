@@ -16,7 +16,7 @@ from clinic.adapters import cloudevents
 from clinic.adapters.kafka.cluster import KafkaConfig, make_topic, position, time
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging.messages import Message, PublishResult
-from clinic.domain.messaging.ports import Publisher, Telemetry
+from clinic.domain.messaging.ports import Publisher, Resource, Telemetry
 
 POLL_INTERVAL: Final = 0.05
 """Seconds that closing may take to be noticed."""
@@ -26,7 +26,7 @@ OF_THE_MESSAGE: Final = frozenset(
 """What no repetition mends."""
 
 
-class KafkaPublisher(Publisher):
+class KafkaPublisher(Publisher, Resource):
     """The way into the topic. `lease` is the relay's, in seconds: a delivery is given up before half of it is
     over.
     """

@@ -16,7 +16,7 @@ from clinic.adapters.kafka.cluster import KafkaConfig, make_topic
 from clinic.adapters.kafka.member import Batch, Member
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery
-from clinic.domain.messaging.ports import Clock, Subscription, Telemetry
+from clinic.domain.messaging.ports import Clock, Resource, Subscription, Telemetry
 
 KEEP_ALIVE_INTERVAL: Final = 0.5
 """Seconds between two signs of life while a batch is held. The first one stops what the client fetches in
@@ -27,7 +27,7 @@ POLL_INTERVAL: Final = 2.0
 CLOSE_TIMEOUT: Final = 7.0
 
 
-class KafkaSubscription(Subscription):
+class KafkaSubscription(Subscription, Resource):
     """A member of the group. Its thread hands a batch over, reads the next one ahead, and keeps the client
     alive meanwhile.
     """

@@ -5,6 +5,7 @@ the process.
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from time import monotonic
 from uuid import UUID
 
 from msgspec.structs import replace
@@ -24,18 +25,18 @@ from clinic.domain.messaging.dead_letters import (
     LetterGroup,
 )
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Clock, Outbox
+from clinic.domain.messaging.ports import Clock, Monotonic, Outbox
 
 
 class MemoryAppointments(appointment.Appointments, Outbox):
     """Appointments and their outbox."""
 
-    def __init__(self, clock: Clock, lease: float) -> None:
+    def __init__(self, clock: Clock, lease: float, monotonic: Monotonic = monotonic) -> None:
         self._clock = clock
         self._kept: dict[UUID, Appointment] = {}
         self._outbox: dict[str, tuple[datetime, Message]] = {}
         self._published: dict[str, PublicationStatus] = {}
-        self._leases = Leases(lease)
+        self._leases = Leases(lease, monotonic)
 
     async def add(self, appointment: Appointment) -> None:
         if appointment.id in self._kept:

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from fractions import Fraction
+from typing import Final
 from uuid import UUID
 
 from msgspec.structs import asdict
-from pymongo import ASCENDING, DESCENDING, InsertOne
+from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne
 
 from clinic.adapters.charge_waiters import ChargeWaiters
 from clinic.adapters.mongo.database import (
     DUPLICATE,
     Collection,
+    CollectionSchema,
     Document,
     MongoDatabase,
     bulk,
@@ -24,6 +26,14 @@ from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.messaging.messages import Origin
 
+BY_TIME: Final = [("charged_at", ASCENDING), ("_id", ASCENDING)]
+CHARGES: Final = CollectionSchema(
+    "charges",
+    IndexModel(BY_TIME),
+    IndexModel([("physician_id", ASCENDING), *BY_TIME]),
+    IndexModel([("patient_id", ASCENDING), *BY_TIME]),
+)
+
 
 class MongoCharges(financial.Charges):
     """Charges, in the collection `charges`."""
@@ -31,18 +41,6 @@ class MongoCharges(financial.Charges):
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
         self._waiters = ChargeWaiters(self._find)
-
-    async def open(self) -> None:
-        await self._database.open()
-        await self._database.check_sharding("charges")
-        by_time = [("charged_at", ASCENDING), ("_id", ASCENDING)]
-        with translate_errors():
-            await self._documents.create_index(by_time)
-            await self._documents.create_index([("physician_id", ASCENDING), *by_time])
-            await self._documents.create_index([("patient_id", ASCENDING), *by_time])
-
-    async def close(self) -> None:
-        await self._database.close()
 
     async def check(self) -> None:
         await self._database.check()

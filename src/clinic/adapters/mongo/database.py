@@ -12,12 +12,13 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from bson.decimal128 import Decimal128
-from pymongo import AsyncMongoClient, InsertOne, UpdateOne
+from pymongo import AsyncMongoClient, IndexModel, InsertOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
 from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 
 Document = dict[str, Any]
@@ -29,18 +30,40 @@ DUPLICATE: Final = 11000
 NOT_ALLOWED: Final = 13
 
 
-class MongoDatabase:
+class CollectionSchema:
+    """A collection and the indexes that its queries need."""
+
+    def __init__(self, name: str, *indexes: IndexModel) -> None:
+        self.name = name
+        self.indexes = indexes
+
+
+class MongoDatabase(Resource):
     """A context's database; its client lives as long as the service does.
 
-    `timeout` bounds each wait for a server that hangs, in seconds.
+    `timeout` bounds each wait for a server that hangs, in seconds. `schemas` are what `open` makes.
     """
 
-    def __init__(self, url: str, name: str, timeout: float) -> None:
-        self._url, self._name, self._seconds, self._timeout = url, name, timeout, int(timeout * 1000)
+    def __init__(self, url: str, name: str, timeout: float, *schemas: CollectionSchema) -> None:
+        self._url = url
+        self._name = name
+        self._seconds = timeout
+        self._timeout = int(timeout * 1000)
+        self._schemas = schemas
         self._client: AsyncMongoClient[Document] | None = None
+        self._running: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Raises `Misconfigured` where the address cannot be one. A second call does nothing."""
+        """Raises `Misconfigured` where the address or the shard key of a collection cannot be used; also
+        `Unavailable`.
+        """
+        self._connect()
+        for schema in self._schemas:
+            await self._check_sharding(schema.name)
+            with translate_errors():
+                await self.collection(schema.name).create_indexes([*schema.indexes])
+
+    def _connect(self) -> None:
         if self._client is not None:
             return
         try:
@@ -69,10 +92,12 @@ class MongoDatabase:
         """Open it for a command beside the services. Raises `Unavailable` where the server does not
         answer.
         """
-        await self.open()
+        self._connect()
         await self.check()
 
     async def close(self) -> None:
+        if self._running:
+            await asyncio.wait(self._running)
         if self._client is not None:
             await self._client.close()
             self._client = None
@@ -81,6 +106,13 @@ class MongoDatabase:
         """Return when the primary answers. Raises `Unavailable`."""
         with translate_errors():
             await self._opened[self._name].command("ping")
+
+    def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Work that nobody waits for, but `close`."""
+        task = asyncio.create_task(work)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+        return task
 
     async def with_timeout(self, answer: Coroutine[Any, Any, T]) -> T:
         """The answer. Raises `Unavailable` where it takes longer: what was asked goes on, and its outcome is
@@ -96,7 +128,7 @@ class MongoDatabase:
     def collection(self, name: str) -> Collection:
         return self._opened[self._name][name]
 
-    async def check_sharding(self, collection: str) -> None:
+    async def _check_sharding(self, collection: str) -> None:
         """The collision of two writers and the one charge of an appointment hold only where `_id` is the
         shard key.
         """

@@ -4,10 +4,16 @@ from collections.abc import Sequence
 from typing import Final
 
 from msgspec.structs import asdict
-from pymongo import ASCENDING, UpdateOne
+from pymongo import ASCENDING, IndexModel, UpdateOne
 
 from clinic.adapters import cloudevents
-from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, translate_errors
+from clinic.adapters.mongo.database import (
+    Collection,
+    CollectionSchema,
+    Document,
+    MongoDatabase,
+    translate_errors,
+)
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
     MAX_NAME,
@@ -24,6 +30,12 @@ BY_GROUP: Final = [
     (name, ASCENDING) for name in ("group", "_id", "state", "first_seen", "last_seen", "reason")
 ]
 """Holds all that the list of groups shows: it reads no letter, however large."""
+DEAD_LETTERS: Final = CollectionSchema(
+    "dead_letters",
+    IndexModel([("state", ASCENDING), ("_id", ASCENDING)]),
+    IndexModel([("about", ASCENDING), ("_id", ASCENDING)]),
+    IndexModel(BY_GROUP),
+)
 ANY_GROUP: Final = {"$match": {"group": {"$gte": ""}}}
 """Leads to the index, without depending on it: a command may come before the service has made it."""
 
@@ -33,16 +45,6 @@ class MongoDeadLetters(DeadLetters):
 
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
-
-    async def open(self) -> None:
-        await self._database.open()
-        with translate_errors():
-            await self._documents.create_index([("state", ASCENDING), ("_id", ASCENDING)])
-            await self._documents.create_index([("about", ASCENDING), ("_id", ASCENDING)])
-            await self._documents.create_index(BY_GROUP)
-
-    async def close(self) -> None:
-        await self._database.close()
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         with translate_errors():

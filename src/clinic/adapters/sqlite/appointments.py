@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
+from time import monotonic
 from uuid import UUID
 
 import msgspec
@@ -18,7 +19,7 @@ from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Clock, Outbox
+from clinic.domain.messaging.ports import Clock, Monotonic, Outbox
 from clinic.domain.money import Money
 
 APPOINTMENTS = """
@@ -47,9 +48,12 @@ _message = msgspec.msgpack.Decoder(Message)
 class SqliteAppointments(appointment.Appointments, Outbox):
     """Appointments and their outbox, in appointment.db."""
 
-    def __init__(self, file: SqliteFile, clock: Clock, lease: float) -> None:
-        self._file, self._clock = file, clock
-        self._leases = Leases(lease)
+    def __init__(
+        self, file: SqliteFile, clock: Clock, lease: float, monotonic: Monotonic = monotonic
+    ) -> None:
+        self._file = file
+        self._clock = clock
+        self._leases = Leases(lease, monotonic)
         self._commit = GroupCommit(self._write_group)
         self._load = GroupCommit(self._read_group, limit=100)
 

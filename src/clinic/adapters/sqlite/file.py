@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.domain.messaging.ports import Resource
 
 T = TypeVar("T")
 Row = Sequence[Any]
@@ -41,7 +42,7 @@ def moment(milliseconds: int) -> datetime:
     return _epoch + milliseconds * _millisecond
 
 
-class SqliteFile:
+class SqliteFile(Resource):
     """A file with a schema, opened by the one process that serves it.
 
     Each of `scripts` takes its schema from one version to the next, the first from nothing. The version is

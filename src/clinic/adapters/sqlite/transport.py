@@ -23,7 +23,7 @@ from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, read_only
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
-from clinic.domain.messaging.ports import Clock, Publisher, Sleep, Subscription
+from clinic.domain.messaging.ports import Clock, Publisher, Resource, Sleep, Subscription
 
 BATCH_SIZE = 500
 PRUNE_INTERVAL = 1000
@@ -49,7 +49,7 @@ INSERT INTO place VALUES (1, '', 0);
 """
 
 
-class SqlitePublisher(Publisher):
+class SqlitePublisher(Publisher, Resource):
     """The way into the event log. It prunes what every group has behind it, and nothing before there is a
     group.
     """
@@ -83,7 +83,7 @@ class SqlitePublisher(Publisher):
         await self._log.write(partial(_prune, self._log.path))
 
 
-class SqliteSubscription(Subscription):
+class SqliteSubscription(Subscription, Resource):
     """A group's way out of the log at that path, its place kept in a file of its own. One process a group."""
 
     def __init__(self, log: Path, place: SqliteFile, clock: Clock, pause: Sleep) -> None:

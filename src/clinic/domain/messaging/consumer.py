@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from clinic.domain.errors import NotNow, Refused
 from clinic.domain.messaging.dead_letters import MAX_NAME, DeadLetter, DeadLetters, about, fingerprint
 from clinic.domain.messaging.messages import Delivery, Event, Message, Received
-from clinic.domain.messaging.ports import Clock, Sleep, Subscription, Telemetry
+from clinic.domain.messaging.ports import Clock, Jitter, Sleep, Subscription, Telemetry
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
 MAX_VALUE = 1024 * 1024
@@ -37,14 +37,16 @@ class Consumer(Generic[Event]):
         clock: Clock,
         pause: Sleep,
         telemetry: Telemetry,
+        jitter: Jitter,
     ) -> None:
-        self._subscription, self._read, self._handle, self._dead_letters = (
-            subscription,
-            read,
-            handle,
-            dead_letters,
-        )
-        self._clock, self._pause, self._notices = clock, pause, telemetry
+        self._subscription = subscription
+        self._read = read
+        self._handle = handle
+        self._dead_letters = dead_letters
+        self._clock = clock
+        self._pause = pause
+        self._notices = telemetry
+        self._jitter = jitter
         self._failure = LastFailure()
 
     @property
@@ -55,7 +57,7 @@ class Consumer(Generic[Event]):
         """Never returns; cancel it. The attempt under way is ended first."""
         while True:
             batch: Sequence[Delivery] = ()
-            for wait in backoff():
+            for wait in backoff(self._jitter):
                 try:
                     batch = batch or await self._subscription.receive()
                     if batch:

@@ -26,9 +26,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class ClaimedMessage(Struct, frozen=True):
-    """A saved fact that a relay holds, until a moment of its own monotonic clock (`time.monotonic`,
-    seconds).
-    """
+    """A saved event that a relay holds, until a moment of the process's `Monotonic` clock."""
 
     message: Message
     expires_at: float

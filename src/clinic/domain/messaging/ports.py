@@ -21,6 +21,33 @@ Sleep = Callable[[float], Awaitable[None]]
 """Waits that many seconds."""
 
 
+Monotonic = Callable[[], float]
+"""Seconds since some moment of this process's own: it never goes back, and is for measuring only."""
+
+
+Jitter = Callable[[float, float], float]
+"""Some number between the two, as `random.uniform` gives it."""
+
+
+class Resource(Protocol):
+    """What adapters work with and somebody has to open: a file, a connection."""
+
+    @abstractmethod
+    async def open(self) -> None:
+        """Make it ready for the service that owns it. Raises `Misconfigured` or `Unavailable`."""
+
+    async def attach(self) -> None:
+        """Make it ready for a command beside that service; here, nothing is needed.
+
+        Raises `Misconfigured` or `Unavailable`.
+        """
+        return
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Let go of it. A second call does nothing."""
+
+
 class Telemetry(Protocol):
     """Is told what happened, for people who watch: logs and counters. Never raises and never blocks."""
 

@@ -6,11 +6,10 @@ A crash anywhere in here means "again", never "lost": what was published is conf
 import asyncio
 from collections.abc import Sequence
 from itertools import islice
-from time import monotonic
 
 from clinic.domain.errors import NotNow
 from clinic.domain.messaging.messages import ClaimedMessage, Message
-from clinic.domain.messaging.ports import Outbox, Publisher, Sleep, Telemetry
+from clinic.domain.messaging.ports import Jitter, Monotonic, Outbox, Publisher, Sleep, Telemetry
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
 BATCH_SIZE = 500
@@ -28,8 +27,21 @@ class Relay:
     `problem` says in one sentence what keeps events from leaving; None while they leave.
     """
 
-    def __init__(self, outbox: Outbox, publisher: Publisher, pause: Sleep, telemetry: Telemetry) -> None:
-        self._outbox, self._publisher, self._pause, self._notices = outbox, publisher, pause, telemetry
+    def __init__(
+        self,
+        outbox: Outbox,
+        publisher: Publisher,
+        sleep: Sleep,
+        telemetry: Telemetry,
+        monotonic: Monotonic,
+        jitter: Jitter,
+    ) -> None:
+        self._outbox = outbox
+        self._publisher = publisher
+        self._sleep = sleep
+        self._telemetry = telemetry
+        self._monotonic = monotonic
+        self._jitter = jitter
         self._stuck: dict[str, tuple[Message, str]] = {}
         self._failure = LastFailure()
         self._recheck_at = 0.0
@@ -46,15 +58,15 @@ class Relay:
         """Never returns; cancel it. The batch under way is ended first."""
         held: Sequence[ClaimedMessage] = ()
         while True:
-            for wait in backoff():
+            for wait in backoff(self._jitter):
                 try:
-                    held = _still_held(held) or await self._claim()
-                    await run_to_completion(self._carry(_still_held(held)))
+                    held = self._still_held(held) or await self._claim()
+                    await run_to_completion(self._carry(self._still_held(held)))
                 except NotNow as reason:
                     self._failure.record(reason)
-                    self._recheck_at = monotonic() + RECHECK_INTERVAL
-                    self._notices("relay waits", reason=str(reason))
-                    await self._pause(wait)
+                    self._recheck_at = self._monotonic() + RECHECK_INTERVAL
+                    self._telemetry("relay waits", reason=str(reason))
+                    await self._sleep(wait)
                 else:
                     held = ()
                     break
@@ -63,8 +75,8 @@ class Relay:
         claiming = asyncio.create_task(self._outbox.claim(BATCH_SIZE))
         try:
             while self.problem:
-                await asyncio.wait([claiming], timeout=max(0, self._recheck_at - monotonic()))
-                if monotonic() < self._recheck_at:
+                await asyncio.wait([claiming], timeout=max(0, self._recheck_at - self._monotonic()))
+                if self._monotonic() < self._recheck_at:
                     break
                 await self._recheck()
             return await claiming
@@ -73,7 +85,7 @@ class Relay:
 
     async def _recheck(self) -> None:
         """Forget what is over: stuck events that are published by now, a failure with nothing left."""
-        self._recheck_at = monotonic() + RECHECK_INTERVAL
+        self._recheck_at = self._monotonic() + RECHECK_INTERVAL
         try:
             for event_id, stuck in list(islice(self._stuck.items(), RECHECKS)):
                 status = await self._outbox.status(stuck[0])
@@ -92,7 +104,7 @@ class Relay:
             if message.id in self._stuck or len(self._stuck) < MAX_STUCK:
                 self._stuck[message.id] = message, str(reason)
             self._failure.clear()  # the transport answers
-            self._notices(
+            self._telemetry(
                 "cannot be published", event_id=message.id, appointment_id=message.subject, reason=str(reason)
             )
 
@@ -102,14 +114,11 @@ class Relay:
         self._failure.clear()
         for message, place in zip(batch, published, strict=True):
             self._stuck.pop(message.id, None)
-            self._notices(
+            self._telemetry(
                 "published", event_id=message.id, appointment_id=message.subject, position=place.position
             )
 
-
-def _still_held(claimed: Sequence[ClaimedMessage]) -> Sequence[ClaimedMessage]:
-    """A process can sleep past its lease: by then another relay may hold the event, and publishing it late
-    repeats it.
-    """
-    now = monotonic()
-    return [each for each in claimed if each.expires_at > now]
+    def _still_held(self, claimed: Sequence[ClaimedMessage]) -> Sequence[ClaimedMessage]:
+        # A process can sleep past its lease: another relay may hold the event by then, and would repeat it.
+        now = self._monotonic()
+        return [each for each in claimed if each.expires_at > now]

@@ -3,22 +3,22 @@ found.
 """
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TypeVar
 
 from clinic.domain.errors import NotNow, Refused
+from clinic.domain.messaging.ports import Jitter
 
 T = TypeVar("T")
 
 
-def backoff(first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
+def backoff(jitter: Jitter, first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
     """Seconds to wait before each next try: doubling, with jitter, so that many waiters do not come back at
     once.
     """
     longest_now = first
     while True:
-        yield random.uniform(longest_now / 2, longest_now)  # noqa: S311 — spreads load, guards nothing
+        yield jitter(longest_now / 2, longest_now)
         longest_now = min(longest_now * 2, longest)
 
 

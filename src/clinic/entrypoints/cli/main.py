@@ -7,15 +7,16 @@ from collections.abc import Sequence
 import uvloop
 
 from clinic.domain.errors import ClinicError, Misconfigured
+from clinic.entrypoints import technologies
 from clinic.entrypoints.cli import audit, dead_letters, tracing
 from clinic.entrypoints.cli.demo import demo
 from clinic.entrypoints.cli.operator_session import is_text
 from clinic.entrypoints.cli.supervisor import supervise
-from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.service import Lifecycle, Service, serve
+from clinic.entrypoints.services import serve_appointment, serve_both, serve_financial
 from clinic.entrypoints.settings import Settings, environment, load, unknown
 from clinic.entrypoints.telemetry import configure_logging
-from clinic.entrypoints.web import appointment, financial
+
+SERVICES = {"appointment": serve_appointment, "financial": serve_financial}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clinic", description="Appointments become charges, exactly once.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run both services, or the one that is named")
-    run.add_argument("service", nargs="?", choices=["appointment", "financial"], help="only this one")
+    run.add_argument("service", nargs="?", choices=[*SERVICES], help="only this one")
     run.add_argument(
         "--in-process",
         action="store_true",
@@ -65,44 +66,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(settings: Settings, args: argparse.Namespace) -> int | None:
     if args.in_process:
-        uvloop.run(_serve_both(settings))
+        uvloop.run(serve_both(settings))
         return None
-    _refuse_memory_apart(settings)
+    _refuse_in_process(settings)
     if args.service is None:
         return supervise(settings)
-    uvloop.run(_serve_one(settings, args.service))
+    uvloop.run(SERVICES[args.service](settings))
     return None
 
 
-def _refuse_memory_apart(settings: Settings) -> None:
-    for name in ("store", "transport"):
-        if getattr(settings, name) == "memory":
+def _refuse_in_process(settings: Settings) -> None:
+    for name, technology in (
+        ("store", technologies.store(settings)),
+        ("transport", technologies.transport(settings)),
+    ):
+        if technology.in_process:
             raise Misconfigured(
-                f"CLINIC_{name.upper()}=memory needs both services in one process: use `clinic run "
-                f"--in-process`, or set it to sqlite"
+                f"CLINIC_{name.upper()}={getattr(settings, name)} needs both services in one process: use "
+                f"`clinic run --in-process`, or set it to sqlite"
             )
-
-
-async def _serve_one(settings: Settings, service: str) -> None:
-    if service == "appointment":
-        await serve(_appointment_service(settings, AppointmentContainer(settings=settings)))
-    else:
-        await serve(_financial_service(settings, FinancialContainer(settings=settings)))
-
-
-async def _serve_both(settings: Settings) -> None:
-    appointments = AppointmentContainer(settings=settings)
-    charges = FinancialContainer(settings=settings, memory_log=appointments.memory_log)
-    await serve(_appointment_service(settings, appointments), _financial_service(settings, charges))
-
-
-def _appointment_service(settings: Settings, container: AppointmentContainer) -> Service:
-    life = Lifecycle(container.telemetry())
-    app = appointment.create_app(container, life)
-    return Service(app, life, settings.appointment_host, settings.appointment_port, "CLINIC_APPOINTMENT")
-
-
-def _financial_service(settings: Settings, container: FinancialContainer) -> Service:
-    life = Lifecycle(container.telemetry())
-    app = financial.create_app(container, life)
-    return Service(app, life, settings.financial_host, settings.financial_port, "CLINIC_FINANCIAL")

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from msgspec import Struct
 
 from clinic.domain.errors import Misconfigured
+from clinic.entrypoints import technologies
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.formats import as_json
 
@@ -22,13 +23,15 @@ async def attached(*containers: AppointmentContainer | FinancialContainer) -> As
     """
     async with AsyncExitStack() as stack:
         for container in containers:
-            storage = container.storage()
-            if storage is None:
+            settings = container.settings()
+            if technologies.store(settings).in_process:
                 raise Misconfigured(
-                    "CLINIC_STORE=memory keeps everything inside its own process: no command can look at it"
+                    f"CLINIC_STORE={settings.store} keeps everything inside its own process: no command can "
+                    f"look at it"
                 )
-            stack.push_async_callback(storage.close)
-            await storage.attach()
+            resource = container.store().resource
+            stack.push_async_callback(resource.close)
+            await resource.attach()
         yield
 
 

@@ -171,5 +171,5 @@ async def _ready(container: AppointmentContainer) -> Health:
 
 
 async def _oldest_unpublished(container: AppointmentContainer) -> float | None:
-    oldest = await container.appointments().oldest()
+    oldest = await container.outbox().oldest()
     return None if oldest is None else (container.clock()() - oldest).total_seconds()

@@ -1,0 +1,84 @@
+"""What a technology offers to the containers: its stores, its transport, and what they are made from."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from msgspec import Struct
+
+from clinic.domain.appointment.ports import Appointments
+from clinic.domain.financial.ports import Charges
+from clinic.domain.messaging.dead_letters import DeadLetters
+from clinic.domain.messaging.ports import (
+    Clock,
+    Monotonic,
+    Outbox,
+    Publisher,
+    Resource,
+    Sleep,
+    Subscription,
+    Telemetry,
+)
+
+
+class FactoryContext(Struct, frozen=True, kw_only=True):
+    """What a factory is handed. `options` are the settings of its technology, without their prefix.
+
+    `shared` belongs to the process: a technology that lives in one keeps there what both contexts need.
+    """
+
+    clock: Clock
+    sleep: Sleep
+    monotonic: Monotonic
+    telemetry: Telemetry
+    lease: float
+    group: str
+    data_dir: Path
+    shared: dict[str, Any]
+    options: Mapping[str, Any] = {}
+
+
+class AppointmentStore(Struct, frozen=True):
+    """The appointment context's ports, and the resource that is open while they are used."""
+
+    resource: Resource
+    appointments: Appointments
+    outbox: Outbox
+
+
+class FinancialStore(Struct, frozen=True):
+    """The financial context's ports, and the resource that is open while they are used."""
+
+    resource: Resource
+    charges: Charges
+    dead_letters: DeadLetters
+
+
+class PublisherEnd(Struct, frozen=True):
+    """The appointment context's end of a transport."""
+
+    resource: Resource
+    publisher: Publisher
+
+
+class SubscriptionEnd(Struct, frozen=True):
+    """The financial context's end of a transport."""
+
+    resource: Resource
+    subscription: Subscription
+
+
+class Store(Struct, frozen=True):
+    """A store's factories, one a context. `in_process`: what it keeps is seen by its own process alone."""
+
+    appointment: Callable[[FactoryContext], AppointmentStore]
+    financial: Callable[[FactoryContext], FinancialStore]
+    in_process: bool = False
+
+
+class Transport(Struct, frozen=True):
+    """A transport's factories, one an end. `in_process`: both ends must be in one process."""
+
+    publisher: Callable[[FactoryContext], PublisherEnd]
+    subscription: Callable[[FactoryContext], SubscriptionEnd]
+    in_process: bool = False

@@ -1,0 +1,54 @@
+"""The memory stores and transport, for the containers."""
+
+from typing import Any
+
+from clinic.adapters.factories import (
+    AppointmentStore,
+    FactoryContext,
+    FinancialStore,
+    PublisherEnd,
+    Store,
+    SubscriptionEnd,
+    Transport,
+)
+from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.domain.messaging.ports import Resource
+
+
+class Nothing(Resource):
+    """Memory needs no opening."""
+
+    async def open(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
+
+
+def memory_log(shared: dict[str, Any]) -> MemoryLog:
+    """The log that both contexts of a process share."""
+    log: MemoryLog = shared.setdefault("memory_log", MemoryLog())
+    return log
+
+
+def _appointment_store(context: FactoryContext) -> AppointmentStore:
+    store = MemoryAppointments(context.clock, context.lease, context.monotonic)
+    return AppointmentStore(Nothing(), appointments=store, outbox=store)
+
+
+def _financial_store(_: FactoryContext) -> FinancialStore:
+    return FinancialStore(Nothing(), MemoryCharges(), MemoryDeadLetters())
+
+
+def _publisher(context: FactoryContext) -> PublisherEnd:
+    return PublisherEnd(Nothing(), MemoryPublisher(memory_log(context.shared), context.clock))
+
+
+def _subscription(context: FactoryContext) -> SubscriptionEnd:
+    log = memory_log(context.shared)
+    return SubscriptionEnd(Nothing(), MemorySubscription(log, context.group, context.clock))
+
+
+STORE = Store(_appointment_store, _financial_store, in_process=True)
+TRANSPORT = Transport(_publisher, _subscription, in_process=True)

@@ -1,0 +1,188 @@
+"""The outbox in MongoDB: the unpublished events of an appointment, in its document.
+
+A save hands its events to the relay of its own process; a sweep finds the rest, by the server's clock.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
+from datetime import datetime
+from typing import Final
+from uuid import UUID, uuid4
+
+from msgspec.structs import asdict
+from pymongo import ASCENDING, UpdateOne
+
+from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, translate_errors
+from clinic.domain.errors import Unavailable
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
+from clinic.domain.messaging.ports import Monotonic, Outbox
+
+MAX_READY: Final = 10_000
+"""Events that a process keeps in hand for its relay; the sweep finds what is beyond."""
+UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
+ADDED: Final = {"added_at": {"$exists": True}}
+"""Saving what was never added makes a document that is no appointment, until it is removed again."""
+
+
+class MongoOutbox(Outbox):
+    """The unpublished events in the collection `appointments`."""
+
+    def __init__(self, database: MongoDatabase, lease: float, monotonic: Monotonic) -> None:
+        self._database = database
+        self._lease = lease
+        self._monotonic = monotonic
+        self._ready: deque[ClaimedMessage] = deque()
+        self._woken = asyncio.Event()
+        self._sweeping: asyncio.Task[None] | None = None
+        self._next_sweep = 0.0
+        self._has_backlog = False
+        self._blocked: set[UUID] = set()
+        self._failure: Unavailable | None = None
+
+    def update(self, state: Document, events: Sequence[Message], now: datetime, *, at_once: bool) -> Document:
+        """The update that saves this state and its events.
+
+        `at_once`: none can be before these, so that the update leases them to this process. Otherwise they
+        are free, or behind those that another relay holds.
+        """
+        if not events:
+            return {"$set": state}
+        push = {"outbox": {"$each": [{**asdict(event), "saved_at": now} for event in events]}}
+        update: Document = {"$set": {**state, "saved_at": now}, "$push": push}
+        if at_once:
+            update["$set"]["lease.seconds"] = self._lease
+            update["$currentDate"] = {"lease.since": True}
+        return update
+
+    def expiry(self) -> float:
+        """When a lease ends that begins now."""
+        return self._monotonic() + self._lease
+
+    def saved(
+        self, appointment_id: UUID, events: Sequence[Message], expires_at: float, *, at_once: bool
+    ) -> None:
+        """Hand over what is saved, or have the sweep find it."""
+        if at_once and len(self._ready) < MAX_READY:
+            self._ready.extend(ClaimedMessage(event, expires_at) for event in events)
+            self._woken.set()
+        else:
+            self._has_backlog = True
+            if not at_once and len(self._blocked) < MAX_READY:
+                self._blocked.add(appointment_id)  # until those before it are confirmed, if they are in hand
+            self._sweep_soon()
+
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
+        while True:
+            self._woken.clear()
+            is_due = self._monotonic() >= self._next_sweep
+            if self._sweeping is None and len(self._ready) < limit and is_due:
+                self._sweeping = self._database.run(self._sweep(limit))
+            if self._ready:
+                return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+            with suppress(TimeoutError):
+                wait = None if self._sweeping else max(0.001, self._next_sweep - self._monotonic())
+                await asyncio.wait_for(self._woken.wait(), wait)
+            if self._failure:
+                failure, self._failure = self._failure, None
+                raise failure
+
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
+        requests = [_confirmation(result) for result in published]
+        if not requests:
+            return
+        with translate_errors():
+            await self._documents.bulk_write(requests, ordered=False)
+        confirmed = {UUID(result.message.subject) for result in published}
+        if self._has_backlog or confirmed & self._blocked:
+            self._blocked -= confirmed
+            self._sweep_soon()
+
+    async def oldest(self) -> datetime | None:
+        unpublished = {"$match": {**UNPUBLISHED, **ADDED}}
+        oldest = {"$group": {"_id": None, "saved_at": {"$min": {"$min": "$outbox.saved_at"}}}}
+        with translate_errors():
+            async for found in await self._documents.aggregate(
+                [unpublished, oldest], hint={"lease.since": ASCENDING}
+            ):
+                return found["saved_at"]  # type: ignore[no-any-return]
+        return None
+
+    async def status(self, event: Message) -> PublicationStatus | None:
+        shown = {"saved_at": True, "outbox.id": True, "outbox.saved_at": True, f"published.{event.id}": True}
+        with translate_errors():
+            found = await self._documents.find_one({"_id": UUID(event.subject)}, shown)
+        return _status(event.id, found) if found else None
+
+    @property
+    def _documents(self) -> Collection:
+        return self._database.collection("appointments")
+
+    def _sweep_soon(self) -> None:
+        self._next_sweep = 0.0
+        self._woken.set()
+
+    async def _sweep(self, limit: int) -> None:
+        # A task of its own: the driver does not end when its caller is cancelled, and nothing that is taken
+        # may be lost.
+        self._next_sweep = self._monotonic() + self._lease / 2
+        try:
+            claimed = await self._claim_expired(limit)
+            self._ready.extend(claimed)
+            if claimed:
+                self._next_sweep = 0.0  # there may be more
+            else:
+                self._has_backlog = False
+        except Unavailable as failure:
+            self._failure = failure
+        except Exception as error:  # noqa: BLE001 — a task of its own: nobody else would hear of it
+            self._failure = Unavailable(f"the outbox cannot be read: {error!r}")
+        finally:
+            self._sweeping = None
+            self._woken.set()
+
+    async def _claim_expired(self, limit: int) -> Sequence[ClaimedMessage]:
+        """Events whose lease is over by the server's clock: a dead process left them, or a save whose outcome
+        was unknown.
+        """
+        expires_at = self.expiry()
+        token = uuid4()
+        with translate_errors():
+            oldest = self._documents.find(UNPUBLISHED, {"_id": True}).sort("lease.since", ASCENDING)
+            ids = [document["_id"] async for document in oldest.limit(limit)]
+            if not ids:
+                return []
+            over = {"$add": ["$lease.since", {"$multiply": ["$lease.seconds", 1000]}]}
+            free = {"_id": {"$in": ids}, **UNPUBLISHED, **ADDED, "$expr": {"$lte": [over, "$$NOW"]}}
+            lease = {"lease.seconds": self._lease, "lease.token": token}
+            update = {"$set": lease, "$currentDate": {"lease.since": True}}
+            if not (await self._documents.update_many(free, update)).modified_count:
+                return []
+            leased = self._documents.find({"_id": {"$in": ids}, "lease.token": token}, {"outbox": True})
+            return [
+                ClaimedMessage(_message(event), expires_at)
+                async for document in leased
+                for event in document["outbox"]
+            ]
+
+
+def _confirmation(result: PublishResult) -> UpdateOne:
+    event_id = result.message.id
+    note = {f"published.{event_id}": {"position": result.position, "at": result.at}}
+    pull = {"outbox": {"id": event_id}}
+    return UpdateOne(
+        {"_id": UUID(result.message.subject)}, {"$pull": pull, "$set": note, "$unset": {"lease": True}}
+    )
+
+
+def _status(event_id: str, document: Document) -> PublicationStatus | None:
+    for waiting in document.get("outbox", ()):
+        if waiting["id"] == event_id:
+            return PublicationStatus(waiting["saved_at"])
+    note = document.get("published", {}).get(event_id)
+    return note and PublicationStatus(document["saved_at"], note["at"], note["position"])
+
+
+def _message(document: Document) -> Message:
+    return Message(**{name: document[name] for name in Message.__struct_fields__ if name in document})

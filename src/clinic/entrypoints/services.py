@@ -1,0 +1,39 @@
+"""Each service, made from its container: one place that says what runs where."""
+
+from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.entrypoints.service import Lifecycle, Service, serve
+from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.web import appointment, financial
+
+
+async def serve_appointment(settings: Settings) -> None:
+    """Run the appointment service until it is asked to end."""
+    await serve(appointment_service(AppointmentContainer(settings=settings)))
+
+
+async def serve_financial(settings: Settings) -> None:
+    """Run the financial service until it is asked to end."""
+    await serve(financial_service(FinancialContainer(settings=settings)))
+
+
+async def serve_both(settings: Settings) -> None:
+    """Run both in this process, until they are asked to end or one ends by itself."""
+    appointments = AppointmentContainer(settings=settings)
+    charges = FinancialContainer(settings=settings, shared=appointments.shared)
+    await serve(appointment_service(appointments), financial_service(charges))
+
+
+def appointment_service(container: AppointmentContainer) -> Service:
+    """The appointment service, on its port."""
+    settings = container.settings()
+    life = Lifecycle(container.telemetry())
+    app = appointment.create_app(container, life)
+    return Service(app, life, settings.appointment_host, settings.appointment_port, "CLINIC_APPOINTMENT")
+
+
+def financial_service(container: FinancialContainer) -> Service:
+    """The financial service, on its port."""
+    settings = container.settings()
+    life = Lifecycle(container.telemetry())
+    app = financial.create_app(container, life)
+    return Service(app, life, settings.financial_host, settings.financial_port, "CLINIC_FINANCIAL")

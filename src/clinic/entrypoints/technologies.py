@@ -1,0 +1,42 @@
+"""Which technology a setting names. Each is imported when it is chosen, and not before."""
+
+from pkgutil import resolve_name
+from typing import Any, Final
+
+from msgspec.structs import asdict
+
+from clinic.adapters.factories import Store, Transport
+from clinic.entrypoints.settings import Settings
+
+STORES: Final = {
+    "memory": "clinic.adapters.memory.factories:STORE",
+    "mongo": "clinic.adapters.mongo.factories:STORE",
+    "sqlite": "clinic.adapters.sqlite.factories:STORE",
+}
+TRANSPORTS: Final = {
+    "kafka": "clinic.adapters.kafka.factories:TRANSPORT",
+    "memory": "clinic.adapters.memory.factories:TRANSPORT",
+    "sqlite": "clinic.adapters.sqlite.factories:TRANSPORT",
+}
+
+
+def store(settings: Settings) -> Store:
+    """The factories of the store that is chosen."""
+    chosen: Store = resolve_name(STORES[settings.store])
+    return chosen
+
+
+def transport(settings: Settings) -> Transport:
+    """The factories of the transport that is chosen."""
+    chosen: Transport = resolve_name(TRANSPORTS[settings.transport])
+    return chosen
+
+
+def options(settings: Settings, technology: str) -> dict[str, Any]:
+    """The settings that begin with a technology's name, without it: its own."""
+    prefix = f"{technology}_"
+    return {
+        name.removeprefix(prefix): value
+        for name, value in asdict(settings).items()
+        if name.startswith(prefix)
+    }
