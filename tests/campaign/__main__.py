@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
         "minutes": "at least so long",
         "faults": "at least so many",
         "appointments": "at least so many",
+        "bound": "give up after so many seconds of load (0: three times the minutes, and four minutes)",
         "clients": "people at the front desk",
         "pace": "seconds that each of them rests between two appointments",
         "lease": "seconds for which a relay holds what it was handed",

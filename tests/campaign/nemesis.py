@@ -10,16 +10,19 @@ from contextlib import suppress
 from itertools import count
 
 from msgspec import Struct
+from support.ledger import History
 from support.processes import eventually
 
 from campaign.failpoints import Armed, Control
 from campaign.messages import Post
 from campaign.plan import ANY_MOMENT, Fault
-from campaign.supervisor import Supervisor
+from campaign.supervisor import DidNotComeBack, Supervisor
 
 AGAIN_WHILE_IT_RECOVERS = 0.2
 """Of the kills, how many are followed by the next fault at once."""
 UP_WITHIN = 30.0
+PEACE_WITHIN = 60.0
+"""Seconds after which somebody must have had an answer, whatever is down."""
 LAST_BATCH = 1.5
 """Seconds that the last batch gathers."""
 
@@ -53,9 +56,11 @@ class Nemesis:
         keepers: Mapping[str, list[Supervisor]],
         post: Post,
         actions: Mapping[str, Action],
+        history: History,
         rng: random.Random,
     ) -> None:
         self._control, self._keepers, self._post, self._rng = control, keepers, post, rng
+        self._history = history
         self._deeds = dict(actions) | {"tell": self._tell, "clock": self._step_clock}
         self._numbers = count(1)
         self.journal: list[Happened] = []
@@ -63,10 +68,24 @@ class Nemesis:
     async def run(self, lane: Iterator[Fault]) -> None:
         """One fault after the other, until it is cancelled."""
         for fault in lane:
-            await asyncio.sleep(fault.rest)
+            await self._peace(fault.rest)
             for _ in range(2):  # where nobody came by, once more
                 if await self._happens(fault):
                     break
+
+    async def _peace(self, requests: int) -> None:
+        """Until so many more were acknowledged. Raises `DidNotComeBack` where none is for long."""
+        then = self._history.count("acknowledged") + requests
+
+        async def is_over() -> bool:
+            return self._history.count("acknowledged") >= then
+
+        while not await is_over():
+            before = self._history.count("acknowledged")
+            with suppress(AssertionError):
+                await eventually(is_over, within=PEACE_WITHIN)
+            if self._history.count("acknowledged") == before:
+                raise DidNotComeBack(f"no request was acknowledged within {PEACE_WITHIN:.0f} s")
 
     async def gather_last_batches(self) -> None:
         """Keep each instance from charging for a moment, so that its last batch is a large one, and nothing

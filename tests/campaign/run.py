@@ -21,7 +21,7 @@ from campaign.stacks import TROUBLE, Stack, fixed
 from campaign.supervisor import DidNotComeBack, Supervisor
 
 AT_MOST = 3.0
-"""How many times the planned minutes, and one minute, a campaign waits for what it still wants."""
+"""How many times the planned minutes, and four minutes, a campaign waits for what it still wants."""
 TROUBLE_PASSES_WITHIN = 25.0
 """Seconds: readiness forgets by itself what it has not heard of for some time."""
 LEFT_WITHIN = 120.0
@@ -115,7 +115,12 @@ class Campaign:
         self._post = Post(stack.control, self.history, self._rng("post"))
         self._kinds = kinds(options)
         self._conductor = Nemesis(
-            stack.control, self.keepers, self._post, stack.actions(self.keepers), self._rng("conductor")
+            stack.control,
+            self.keepers,
+            self._post,
+            stack.actions(self.keepers),
+            self.history,
+            self._rng("conductor"),
         )
         self._ended: float | None = None
         self._progress = Progress(
@@ -247,7 +252,7 @@ class Campaign:
             await asyncio.sleep(0.2)
 
     def _is_enough(self, passed: float, seconds: float) -> bool:
-        if passed > AT_MOST * seconds + 60:
+        if passed > (self.options.bound or AT_MOST * seconds + 240):
             return True
         progress = self._progress
         return (
