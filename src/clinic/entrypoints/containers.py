@@ -113,7 +113,7 @@ class AppointmentContainer(DeclarativeContainer):
     list_appointments = Singleton(ListAppointments, appointments)
     list_finished_events = Singleton(ListFinishedEvents, appointments)
     find_finished_event = Singleton(FindFinishedEvent, appointments, outbox)
-    republish_finished = Singleton(RepublishFinished, appointments, appointments)
+    republish_finished = Singleton(RepublishFinished, appointments, outbox)
     trace_appointment = Singleton(TraceAppointment, appointments, outbox)
 
 
