@@ -164,7 +164,7 @@ class NeverAcknowledges(MemorySubscription):
 
 class StartsAtTheEnd(MemorySubscription):
     async def receive(self) -> Sequence[Delivery]:
-        self._log.places.setdefault(self._group, len(self._log.entries))
+        self._log.offsets.setdefault(self._group, len(self._log.entries))
         return await super().receive()
 
 

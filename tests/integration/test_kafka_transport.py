@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 from contracts.subject import FEW, Ends
 from contracts.transports import TransportContract
 from hypothesis import settings
@@ -18,8 +18,9 @@ from msgspec.structs import replace
 from support.builders import Noticed, a_message, now, opened
 from support.deployments import own_kafka
 
+from clinic.adapters.kafka import cluster
 from clinic.adapters.kafka.cluster import KafkaConfig
-from clinic.adapters.kafka.publisher import KafkaPublisher
+from clinic.adapters.kafka.publisher import MIN_LEASE, KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery
@@ -92,6 +93,13 @@ def its(kafka: str) -> KafkaConfig:
     )
 
 
+@pytest.fixture
+def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Options reach the client that a service refuses: they show how a client fails."""
+    monkeypatch.setattr(cluster, "NOT_OPTIONS", frozenset())
+
+
+@pytest.mark.usefixtures("unguarded")
 async def test_a_member_that_was_fenced_gets_a_new_client_and_goes_on(its: KafkaConfig) -> None:
     its = replace(its, options={"group.instance.id": "one and the same"})
     fenced, other = (KafkaSubscription(its, now, Noticed()) for _ in range(2))
@@ -112,6 +120,141 @@ async def test_a_member_that_was_fenced_gets_a_new_client_and_goes_on(its: Kafka
         assert delivery.message == message
 
 
+@pytest.mark.usefixtures("unguarded")
+async def test_a_client_that_fails_with_a_bare_kafka_error_is_reported_and_replaced(its: KafkaConfig) -> None:
+    subscription = KafkaSubscription(
+        replace(its, options={"partition.assignment.strategy": "range"}), now, Noticed()
+    )
+    async with opened(subscription):
+        for _ in range(2):
+            with pytest.raises(Unavailable, match="KafkaError"):
+                await asyncio.wait_for(subscription.receive(), 30)
+            subscription.check_alive()
+
+
+@pytest.mark.usefixtures("unguarded")
+async def test_a_subscription_that_has_ended_says_so_at_each_call(its: KafkaConfig) -> None:
+    subscription = KafkaSubscription(replace(its, protocol="none"), now, Noticed())
+    async with opened(subscription):
+        for _ in range(2):
+            with pytest.raises(Misconfigured):
+                await asyncio.wait_for(subscription.receive(), 30)
+        await asyncio.to_thread(subscription._thread.join)  # type: ignore[union-attr]  # noqa: SLF001
+        with pytest.raises(Unavailable, match="closed"):
+            subscription.check_alive()
+
+
+class Made:
+    """What the test's own admin does to the topic."""
+
+    def __init__(self, its: KafkaConfig) -> None:
+        self._topic, self._admin = its.topic, AdminClient({"bootstrap.servers": its.servers})
+
+    def delete(self) -> None:
+        self._admin.delete_topics([self._topic])[self._topic].result()
+        while self._topic in self._admin.list_topics(timeout=10).topics:
+            pass
+
+    def anew(self, partitions: int = 1) -> None:
+        self.delete()
+        self._admin.create_topics([NewTopic(self._topic, partitions, 1)])[self._topic].result()
+
+    def retention(self) -> str:
+        resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic)
+        return str(self._admin.describe_configs([resource])[resource].result()["retention.ms"].value)
+
+
+async def _take_until(subscription: KafkaSubscription, last: str) -> list[Delivery]:
+    found: list[Delivery] = []
+    async with asyncio.timeout(60):
+        while not any(each.message.id == last for each in found):
+            with suppress(Unavailable):
+                found += (batch := await subscription.receive())
+                await subscription.acknowledge(batch)
+    return found
+
+
+async def test_a_topic_made_anew_while_the_service_runs_is_read_from_its_first_event(
+    its: KafkaConfig,
+) -> None:
+    first, second = ([a_message() for _ in range(count)] for count in (31, 60))
+    async with (
+        opened(KafkaSubscription(its, now, Noticed())) as subscription,
+        opened(KafkaPublisher(its, LEASE, Noticed())) as publisher,
+    ):
+        await publisher.publish(first)
+        before = await _take_until(subscription, first[-1].id)
+        await asyncio.to_thread(Made(its).anew)
+        answers = await publisher.publish(second)
+        after = await _take_until(subscription, second[-1].id)
+
+    assert {each.id for each in second} <= {each.message.id for each in after}
+    rightly = {each.origin.position for each in after if each.message.id in {m.id for m in second}}
+    assert not {each.origin.position for each in before} & {each.position for each in answers}
+    assert {each.position for each in answers} <= rightly
+
+
+async def test_offsets_of_an_earlier_topic_of_that_name_count_for_nothing(its: KafkaConfig) -> None:
+    messages = [a_message() for _ in range(5)]
+    async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
+        await publisher.publish(messages)
+        _commit(its, 3, "of another topic")
+        async with opened(KafkaSubscription(its, now, Noticed())) as subscription:
+            found = await _take_until(subscription, messages[-1].id)
+    assert [each.message for each in found] == messages
+
+
+async def test_offsets_without_a_topics_id_are_believed(its: KafkaConfig) -> None:
+    messages = [a_message() for _ in range(5)]
+    async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
+        await publisher.publish(messages)
+        _commit(its, 3, None)
+        async with opened(KafkaSubscription(its, now, Noticed())) as subscription:
+            found = await _take_until(subscription, messages[-1].id)
+    assert [each.message for each in found] == messages[3:]
+
+
+def _commit(its: KafkaConfig, offset: int, metadata: str | None) -> None:
+    consumer = Consumer({"bootstrap.servers": its.servers, "group.id": its.group})
+    end = TopicPartition(its.topic, 0, offset, *([metadata] if metadata else []))
+    consumer.commit(offsets=[end], asynchronous=False)
+    consumer.close()
+
+
+async def test_a_deleted_topic_is_made_again_as_at_the_start(its: KafkaConfig) -> None:
+    lease = 3.0
+    async with opened(KafkaPublisher(its, lease, Noticed())) as publisher:
+        await publisher.publish([a_message()])
+        made = Made(its)
+        await asyncio.to_thread(made.delete)
+        with pytest.raises(Unavailable):
+            await publisher.publish([a_message()])
+        await publisher.publish([a_message()])
+        assert await asyncio.to_thread(made.retention) == "-1"
+
+
+async def test_a_weaker_topic_made_anew_by_another_is_warned_of(its: KafkaConfig) -> None:
+    noticed = Noticed()
+    async with opened(KafkaPublisher(its, LEASE, noticed)) as publisher:
+        await publisher.publish([a_message()])
+        assert not noticed.named("topic is weaker than asked for")
+        await asyncio.to_thread(Made(its).anew)
+        for _ in range(2):
+            await publisher.publish([a_message()])
+        assert noticed.named("topic is weaker than asked for")
+
+
+@pytest.mark.parametrize("lease", [0.1, 0.5, MIN_LEASE - 0.01])
+async def test_a_lease_too_short_to_publish_is_refused_at_the_start(its: KafkaConfig, lease: float) -> None:
+    with pytest.raises(Misconfigured, match=rf"CLINIC_LEASE=.* at least {MIN_LEASE}"):
+        await KafkaPublisher(its, lease, Noticed()).open()
+
+
+async def test_the_shortest_lease_publishes_at_the_first_try(its: KafkaConfig) -> None:
+    async with opened(KafkaPublisher(its, MIN_LEASE, Noticed())) as publisher:
+        await publisher.publish([a_message()])
+
+
 async def _received_in_the_end(subscription: KafkaSubscription) -> Sequence[Delivery]:
     async with asyncio.timeout(60):
         while True:
@@ -123,9 +266,9 @@ async def test_a_time_beyond_all_dates_is_the_last_one(its: KafkaConfig) -> None
     topic = NewTopic(its.topic, 1, 1, config={"message.timestamp.after.max.ms": str(2**63 - 1)})
     admin = AdminClient({"bootstrap.servers": its.servers})
     admin.create_topics([topic])[its.topic].result()
-    stranger = Producer({"bootstrap.servers": its.servers})
-    stranger.produce(its.topic, value=b"?", timestamp=2**62)
-    stranger.flush(20)
+    foreign = Producer({"bootstrap.servers": its.servers})
+    foreign.produce(its.topic, value=b"?", timestamp=2**62)
+    foreign.flush(20)
 
     async with opened(KafkaSubscription(its, now, Noticed())) as subscription:
         (delivery,) = await subscription.receive()

@@ -53,7 +53,7 @@ EMPTY = a_message(id="empty", data=None)
 STEPS = ["receive", "handle", "keep", "acknowledge"]
 
 
-class FragileSubscription(Subscription):
+class FragileSubscription(Subscription, Resource):
     def __init__(self, subscription: Subscription, fault: Fault, acknowledged: asyncio.Event) -> None:
         self._subscription, self._fault, self._acknowledged = subscription, fault, acknowledged
 
@@ -114,7 +114,7 @@ class World:
 
     async def acknowledged(self, count: int) -> None:
         """Return when so many messages are behind the group."""
-        while self.log.places.get("financial", 0) < count:
+        while self.log.offsets.get("financial", 0) < count:
             self._acknowledged.clear()
             await self._acknowledged.wait()
 
@@ -132,7 +132,7 @@ async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
         await world.acknowledged(3)
     assert await world.charged() == {message.subject for message in messages}
     charge = (await world.charges.page(ChargeFilter(), 1))[0]
-    assert (charge.origin.position.partition("/")[0], charge.origin.attempts) == ("memory", 1)
+    assert (charge.origin.position.partition("/")[0], charge.origin.attempts) == (world.log.id, 1)
     assert await world.set_aside() == {}
 
 
@@ -148,7 +148,9 @@ async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_wh
     assert set(letters) == {UNREADABLE.id, REFUSED.id}
     assert FINISHED_V1 in letters[UNREADABLE.id].reason
     assert "not a valid amount" in letters[REFUSED.id].reason
-    assert [letters[each].position for each in (UNREADABLE.id, REFUSED.id)] == ["memory/1", "memory/5"]
+    assert [letters[each].position for each in (UNREADABLE.id, REFUSED.id)] == [
+        f"{world.log.id}/{index}" for index in (1, 5)
+    ]
     assert [notice["event_id"] for notice in world.telemetry.named("dead-lettered")] == [
         UNREADABLE.id,
         REFUSED.id,
@@ -247,8 +249,8 @@ async def test_other_events_and_empty_messages_are_skipped_and_counted() -> None
         await world.acknowledged(2)
     assert (await world.charged(), await world.set_aside()) == (set(), {})
     assert world.telemetry.named("skipped") == [
-        {"type": "clinic.appointment.started.v1", "position": "memory/0"},
-        {"type": FINISHED_V1, "position": "memory/1"},
+        {"type": "clinic.appointment.started.v1", "position": f"{world.log.id}/0"},
+        {"type": FINISHED_V1, "position": f"{world.log.id}/1"},
     ]
 
 
@@ -361,7 +363,7 @@ async def test_a_cancelled_consumer_ends_its_attempt_first() -> None:
     go_on.set()
     await asyncio.wait([consumer])
     assert consumer.cancelled()
-    assert world.log.places == {"financial": 1}
+    assert world.log.offsets == {"financial": 1}
     assert len(await world.charged()) == 1
 
 
@@ -404,7 +406,7 @@ def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Ta
     return asyncio.create_task(consumer.run())
 
 
-class Recovering(Subscription):
+class Recovering(Subscription, Resource):
     """Fails, and then says that the log answers and has nothing."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a stranger may write to a Kafka topic, as far as no client of ours can write it."""
+"""What a foreign producer may write to a Kafka topic, as far as no client of ours can write it."""
 
 from typing import cast
 
@@ -37,13 +37,13 @@ class NamedInNoText:
 
 
 def test_a_header_whose_name_is_no_text_makes_a_dead_letter_and_stops_nobody() -> None:
-    wait_for = delivery(cast("Record", NamedInNoText()), ONE_O_CLOCK)
+    found = delivery(cast("Record", NamedInNoText()), "its-id", ONE_O_CLOCK)
 
-    assert (wait_for.origin.position, wait_for.key, wait_for.headers, wait_for.value) == (
-        "topic/0/7",
+    assert (found.origin.position, found.key, found.headers, found.value) == (
+        "topic/its-id/0/7",
         b"key",
         (),
         b"{}",
     )
     with pytest.raises(Unreadable, match="names no event type"):
-        events.from_message(wait_for.message)
+        events.from_message(found.message)

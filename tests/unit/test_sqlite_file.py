@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import stat
 import threading
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -110,7 +111,12 @@ async def test_a_folder_that_cannot_be_made_names_the_setting(tmp_path: Path) ->
 
 async def test_every_commit_is_on_the_disk(tmp_path: Path) -> None:
     async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
-        for pragma, expected in (("journal_mode", "wal"), ("synchronous", 2)):
+        for pragma, expected in (
+            ("journal_mode", "wal"),
+            ("synchronous", 2),
+            ("fullfsync", 1),
+            ("checkpoint_fullfsync", 1),
+        ):
             query = f"PRAGMA {pragma}"
             found = await file.write(lambda own, query=query: own.execute(query).fetchone())  # type: ignore[misc]
             assert found == (expected,)
@@ -196,3 +202,55 @@ def descriptors() -> list[str]:
 @pytest.mark.parametrize("kept", [-62_135_596_800_000, -1, 0, 1, 1_606_827_600_001])
 def test_a_moment_is_kept_in_whole_milliseconds(kept: int) -> None:
     assert milliseconds(moment(kept)) == kept
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def replace_by_a_copy(path: Path) -> None:
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(content)
+
+
+def rename_the_folder(path: Path) -> None:
+    path.parent.rename(path.parent.with_name("renamed"))
+
+
+@pytest.mark.parametrize("sibling", ["", "-wal", "-shm", ".lock"])
+@pytest.mark.parametrize("lose", [Path.unlink, move, replace_by_a_copy, rename_the_folder])
+async def test_a_file_lost_beneath_its_service_is_noticed(
+    tmp_path: Path, lose: Callable[[Path], object], sibling: str
+) -> None:
+    path = tmp_path / "data" / "notes.db"
+    async with opened(SqliteFile(path, NOTES)) as file:
+        await file.write(insert)
+        file.check_alive()
+        lose(path.with_name(path.name + sibling))
+        for call in (file.write(insert), file.read(count), file.check()):
+            with pytest.raises(Unavailable, match="moved, removed or replaced"):
+                await call
+        with pytest.raises(Unavailable, match="moved, removed or replaced"):
+            file.check_alive()
+
+
+async def test_a_file_lost_during_a_write_is_not_reported_as_success(tmp_path: Path) -> None:
+    def lose_it(connection: sqlite3.Connection) -> None:
+        insert(connection)
+        move(tmp_path / "notes.db")
+
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        with pytest.raises(Unavailable, match="moved, removed or replaced"):
+            await file.write(lose_it)
+
+
+async def test_a_file_that_is_put_back_serves_again(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    async with opened(SqliteFile(path, NOTES)) as file:
+        path.rename(tmp_path / "elsewhere")
+        with pytest.raises(Unavailable):
+            await file.write(insert)
+        (tmp_path / "elsewhere").rename(path)
+        await file.write(insert)
+        assert await file.read(count) == 1

@@ -1,8 +1,9 @@
 """The SQLite transport keeps every promise, and what is special to a log in a file."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from support.builders import a_message, now, opened
 
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, PRUNE_INTERVAL, SqlitePublisher, SqliteSubscription
-from clinic.domain.errors import Misconfigured
+from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery
 
 
@@ -170,6 +171,65 @@ async def test_a_group_that_has_acknowledged_nothing_keeps_everything(tmp_path: 
         await take(ahead)
         await publisher.prune()
         assert len(await idle.receive()) == 3
+
+
+def copy(source: Path, target: str) -> None:
+    with (
+        closing(sqlite3.connect(source)) as connection,
+        closing(sqlite3.connect(source.with_name(target))) as to,
+    ):
+        connection.backup(to)
+
+
+def unname(offsets: Path) -> None:
+    """As a version before names left it."""
+    with closing(sqlite3.connect(offsets)) as connection:
+        connection.execute("PRAGMA application_id=0")
+
+
+async def test_a_copy_beside_the_log_is_not_a_group_and_stops_no_pruning(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        copy(tmp_path / "events.group.db", "events.group.backup.db")
+        copy(tmp_path / "events.db", "events.backup.db")
+        copy(tmp_path / "events.group.db", "events.older.db")
+        unname(tmp_path / "events.older.db")
+        (tmp_path / "events.notes.db").write_text("no database at all " * 100)
+        await publisher.publish([a_message() for _ in range(3)])
+        await take(subscription)
+        await publisher.prune()
+        async with subscribed(tmp_path, "new") as new:
+            await publisher.publish([a_message()])
+            assert [sequence(each) for each in await new.receive()] == [4]
+
+
+@pytest.mark.parametrize("break_it", [unname, lambda offsets: offsets.write_text("broken " * 1000)])
+async def test_a_group_that_cannot_be_read_or_is_older_keeps_everything(
+    tmp_path: Path, break_it: Callable[[Path], object]
+) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path, "ahead") as ahead:
+        async with subscribed(tmp_path, "idle"):
+            pass
+        break_it(tmp_path / "events.idle.db")
+        await publisher.publish([a_message() for _ in range(3)])
+        await take(ahead)
+        await publisher.prune()
+        async with subscribed(tmp_path, "new") as new:
+            assert len(await new.receive()) == 3
+
+
+@pytest.mark.parametrize("sibling", ["", "-wal", "-shm"])
+async def test_a_log_lost_beneath_its_services_makes_both_unready(tmp_path: Path, sibling: str) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message()])
+        await take(subscription)
+        for each in (publisher, subscription):
+            each.check_alive()
+        (tmp_path / f"events.db{sibling}").rename(tmp_path / "elsewhere")
+        for each in (publisher, subscription):
+            with pytest.raises(Unavailable, match="moved, removed or replaced"):
+                each.check_alive()
+        with pytest.raises(Unavailable, match="moved, removed or replaced"):
+            await publisher.publish([a_message()])
 
 
 async def test_a_sequence_never_starts_again_after_pruning(tmp_path: Path) -> None:

@@ -1,12 +1,20 @@
-"""What the Kafka adapters share: the cluster, its clients, its topic, and where a record stands in it."""
+"""What the Kafka adapters share: the cluster, its clients, the topic and a record's position in it."""
 
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
+from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka import Message as Record
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, TopicMetadata  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    TopicDescription,
+    TopicMetadata,
+)
 from msgspec import Struct
 
 from clinic.domain.errors import Misconfigured, Unavailable
@@ -21,7 +29,33 @@ REFUSALS: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED,
     KafkaError.TOPIC_EXCEPTION,
 })  # fmt: skip
-"""How a cluster says that it will never make such a topic. Everything else may be better later."""
+"""The cluster's answers that no retry changes: this client will never make such a topic."""
+NOT_OPTIONS: Final = frozenset({
+    # settings of the clinic's own
+    "bootstrap.servers", "metadata.broker.list", "group.id", "group.protocol",
+    # which events are published, where to, and in which order
+    "acks", "request.required.acks", "enable.idempotence", "transactional.id", "queuing.strategy",
+    "partitioner", "partitioner_cb", "msg_order_cmp", "queue.buffering.max.messages",
+    # when a publication is answered
+    "delivery.timeout.ms", "message.timeout.ms", "delivery.report.only.error", "produce.offset.report",
+    "dr_cb", "dr_msg_cb", "on_delivery",
+    # where a group starts, and what counts as acknowledged
+    "auto.offset.reset", "enable.auto.commit", "auto.commit.enable", "enable.auto.offset.store",
+    "offset.store.method", "offset.store.path", "offset.store.sync.interval.ms", "isolation.level",
+    "offset_commit_cb", "on_commit", "consume_cb",
+    # who has which partitions
+    "group.instance.id", "group.protocol.type", "partition.assignment.strategy", "rebalance_cb",
+    # which topic it is, and whether headers travel
+    "topic.blacklist", "allow.auto.create.topics", "default_topic_conf", "default.topic.config",
+    "api.version.request", "api.version.fallback.ms", "broker.version.fallback",
+    # what runs inside the client
+    "plugin.library.paths", "interceptors", "opaque", "enabled_events", "background_event_cb", "error_cb",
+    "log_cb", "stats_cb", "throttle_cb", "oauth_cb", "oauthbearer_token_refresh_cb", "socket_cb",
+    "connect_cb", "closesocket_cb", "open_cb", "resolve_cb", "logger", "log.queue",
+    "internal.termination.signal", "ssl_engine_callback_data", "ssl.certificate.verify_cb",
+    "test.mock.num.brokers", "test.mock.broker.rtt",
+})  # fmt: skip
+"""Names in librdkafka's CONFIGURATION.md that a promise rests on. All others are the operator's choice."""
 ADMIN_TIMEOUT: Final = 10.0
 SAFE_REPLICATION: Final = 3
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -31,9 +65,7 @@ Client = TypeVar("Client")
 
 
 class KafkaConfig(Struct, frozen=True, kw_only=True):
-    """A topic on a cluster. `options` go to every client as they are (TLS, SASL, …); they may hold
-    secrets.
-    """
+    """A topic on a cluster. Every client gets `options` as they are (TLS, SASL, …); they may hold secrets."""
 
     servers: str
     topic: str
@@ -49,23 +81,19 @@ class KafkaConfig(Struct, frozen=True, kw_only=True):
         required: Mapping[str, Any] | None = None,
         **defaults: Any,
     ) -> Client:
-        """A client. What is `required` cannot be set by options. Raises `Misconfigured`, without repeating a
-        value.
+        """A client with these settings; options override only `defaults`.
+
+        Raises `Misconfigured`, which names options and never repeats a value.
         """
-        required = required or {}
-        if taken := sorted(required.keys() & self.options.keys()):
+        required = {"bootstrap.servers": self.servers, "allow.auto.create.topics": False, **(required or {})}
+        if taken := sorted((required.keys() | NOT_OPTIONS) & self.options.keys()):
             raise Misconfigured(
                 f"CLINIC_KAFKA_OPTIONS cannot set {', '.join(taken)}: what is promised here rests on it"
             )
-        own = {"bootstrap.servers": self.servers, "client.id": "clinic", "log_level": 2}
-        configuration = (
-            own
-            | {name.replace("_", "."): value for name, value in defaults.items()}
-            | dict(self.options)
-            | dict(required)
-        )
+        named = {name.replace("_", "."): value for name, value in defaults.items()}
+        own = {"client.id": "clinic", "log_level": 2}
         try:
-            return kind(configuration)
+            return kind(own | named | dict(self.options) | required)
         except (KafkaException, TypeError, ValueError) as error:
             names = ", ".join(name for name in self.options if name in str(error)) or "one of them"
             raise Misconfigured(
@@ -73,44 +101,73 @@ class KafkaConfig(Struct, frozen=True, kw_only=True):
             ) from None
 
 
-def place(record: Record) -> tuple[int, int]:
+def offset(record: Record) -> tuple[int, int]:
     """Partition and offset: what was delivered has both."""
     return record.partition() or 0, record.offset() or 0
 
 
-def position(record: Record) -> str:
-    partition, offset = place(record)
-    return f"{record.topic()}/{partition}/{offset}"
+def position(record: Record, topic_id: str) -> str:
+    """The topic's name, its id, partition and offset. A topic made anew has another id."""
+    return "/".join(map(str, (record.topic(), topic_id, *offset(record))))
 
 
 def time(record: Record) -> datetime:
-    """When it was published; a stranger may have written any number there."""
+    """When it was published; a foreign producer may have written any number there."""
     return EPOCH + timedelta(milliseconds=min(max(0, record.timestamp()[1]), MAX_MILLISECONDS))
 
 
-def make_topic(kafka: KafkaConfig, telemetry: Telemetry) -> None:
-    """The topic with unlimited retention, unless it is there; a weaker one that is there gets a warning.
+class Topic:
+    """The topic, and the id that tells it from an earlier one of that name."""
 
-    Raises `Unavailable` without a cluster, `Misconfigured` where the topic is missing and cannot be made.
-    """
-    admin = kafka.client(AdminClient)
-    try:
-        if found := admin.list_topics(timeout=ADMIN_TIMEOUT).topics.get(kafka.topic):
-            _warn_of_weakness(admin, kafka, found, telemetry)
-            return
-        topic = NewTopic(kafka.topic, kafka.partitions, kafka.replication, config=_wanted(kafka))
-        admin.create_topics([topic], request_timeout=ADMIN_TIMEOUT)[kafka.topic].result()
-    except KafkaException as error:
-        reason = error.args[0]
-        if reason.code() == KafkaError.TOPIC_ALREADY_EXISTS:
-            return
-        if reason.code() not in REFUSALS:
-            raise Unavailable(f"Kafka at {kafka.servers} does not answer: {reason.str()}") from error
-        raise Misconfigured(
-            f"the topic {kafka.topic} is missing and cannot be made ({reason.str()}): make it with "
-            f"{kafka.partitions} partitions, "
-            f"replication {kafka.replication} and {_wanted(kafka)}, or allow this client to"
-        ) from error
+    def __init__(self, kafka: KafkaConfig, telemetry: Telemetry) -> None:
+        self._kafka, self._telemetry = kafka, telemetry
+        self._admin = kafka.client(AdminClient)
+
+    def make(self) -> str:
+        """Its id. Makes it, with unlimited retention, where it is missing; warns of a weaker one.
+
+        Raises `Unavailable` without a cluster, `Misconfigured` where it is missing and cannot be made.
+        """
+        kafka = self._kafka
+        try:
+            if found := self._admin.list_topics(timeout=ADMIN_TIMEOUT).topics.get(kafka.topic):
+                _warn_of_weakness(self._admin, kafka, found, self._telemetry)
+            else:
+                topic = NewTopic(kafka.topic, kafka.partitions, kafka.replication, config=_wanted(kafka))
+                self._admin.create_topics([topic], request_timeout=ADMIN_TIMEOUT)[kafka.topic].result()
+        except KafkaException as error:
+            reason = error.args[0]
+            if reason.code() in REFUSALS:
+                raise Misconfigured(
+                    f"the topic {kafka.topic} is missing and cannot be made ({reason.str()}): make it with "
+                    f"{kafka.partitions} partitions, "
+                    f"replication {kafka.replication} and {_wanted(kafka)}, or allow this client to"
+                ) from error
+            if reason.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise Unavailable(f"Kafka at {kafka.servers} does not answer: {reason.str()}") from error
+        return self._id_once_known()
+
+    def ask(self) -> "Future[TopicDescription]":
+        """Ask for its id; `id_of` reads the answer."""
+        topics = TopicCollection([self._kafka.topic])
+        return self._admin.describe_topics(topics, request_timeout=ADMIN_TIMEOUT)[self._kafka.topic]
+
+    def _id_once_known(self) -> str:
+        give_up = monotonic() + ADMIN_TIMEOUT
+        while True:
+            try:
+                return id_of(self.ask().result())
+            except KafkaException as error:  # a topic that was just made is not known everywhere yet
+                unknown = error.args[0].code() == KafkaError.UNKNOWN_TOPIC_OR_PART
+                if not unknown or monotonic() > give_up:
+                    reason = error.args[0].str()
+                    raise Unavailable(f"Kafka does not describe {self._kafka.topic}: {reason}") from error
+            sleep(0.05)
+
+
+def id_of(topic: TopicDescription) -> str:
+    """As Kafka's own tools write it."""
+    return str(topic.topic_id).replace("+", "-").replace("/", "_")
 
 
 def _wanted(kafka: KafkaConfig) -> dict[str, str]:

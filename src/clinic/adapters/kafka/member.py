@@ -3,16 +3,18 @@
 import asyncio
 import queue
 from collections.abc import Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
 from threading import Thread
 from typing import Any, Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka import Message as Record
+from confluent_kafka.admin import TopicDescription  # type: ignore[attr-defined]
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import KafkaConfig, place, position, time
+from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, offset, position, time
 from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.messaging.messages import Delivery, Origin
 from clinic.domain.messaging.ports import Clock
@@ -33,56 +35,67 @@ NO_LONGER_OURS: Final = frozenset({
 
 
 class Batch:
-    """Records in the consumer's hands. `revoked` are the partitions that another member has taken over
-    meanwhile.
+    """Records that were read together. `revoked` are the partitions that another member has taken over.
+
+    `asked` is a question for the topic's id, put after the records were read.
     """
 
-    def __init__(self, records: Sequence[Record], now: datetime, loop: asyncio.AbstractEventLoop) -> None:
-        self.deliveries = [delivery(record, now) for record in records]
+    def __init__(
+        self,
+        records: Sequence[Record],
+        deliveries: Sequence[Delivery],
+        asked: "Future[TopicDescription]",
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.deliveries, self.asked = deliveries, asked
         self.revoked: set[int] = set()
         self.is_dropped = False
         self._loop = loop
         self._acknowledgements: queue.SimpleQueue[asyncio.Future[None]] = queue.SimpleQueue()
-        self._asked: asyncio.Future[None] | None = None
-        self._partitions = [place(record)[0] for record in records]
-        self._next_offsets = {partition: offset + 1 for partition, offset in map(place, records)}
+        self._acknowledgement: asyncio.Future[None] | None = None
+        self._partitions = [offset(record)[0] for record in records]
+        self._next_offsets = {partition: last + 1 for partition, last in map(offset, records)}
+
+    def is_made_of(self, batch: Sequence[Delivery]) -> bool:
+        mine = [each.origin.position for each in self.deliveries]
+        return mine == [each.origin.position for each in batch]
 
     def leave_out_what_is_revoked(self) -> bool:
-        """Whether anything is left. Only before it is handed over: what others look at does not change."""
+        """Whether anything is left. Call it only before the batch is handed over."""
         both = zip(self._partitions, self.deliveries, strict=True)
         self.deliveries = [delivery for partition, delivery in both if partition not in self.revoked]
         return bool(self.deliveries)
 
-    def next_offsets(self, topic: str) -> list[TopicPartition]:
-        """Of every partition in it that is still this member's."""
+    def next_offsets(self, topic: str, topic_id: str) -> list[TopicPartition]:
+        """For each partition that is still this member's."""
         return [
-            TopicPartition(topic, partition, next_)
+            TopicPartition(topic, partition, next_, topic_id)
             for partition, next_ in self._next_offsets.items()
             if partition not in self.revoked
         ]
 
     async def acknowledge(self) -> None:
         """In the event loop: ask the thread, and wait for its answer."""
-        asked: asyncio.Future[None] = self._loop.create_future()
-        self._acknowledgements.put(asked)
+        acknowledgement: asyncio.Future[None] = self._loop.create_future()
+        self._acknowledgements.put(acknowledgement)
         if not self.is_dropped:
-            await asked
+            await acknowledgement
 
     def is_acknowledged_within(self, seconds: float) -> bool:
         """In the thread; `settle` answers."""
         with suppress(queue.Empty):
-            self._asked = self._acknowledgements.get(timeout=seconds)
-        return self._asked is not None
+            self._acknowledgement = self._acknowledgements.get(timeout=seconds)
+        return self._acknowledgement is not None
 
     def settle(self, failure: ClinicError | None) -> None:
-        """In the thread: the answer to whoever acknowledges."""
-        asked, self._asked = self._asked, None
-        if asked is not None:
+        """In the thread: the answer to the caller that acknowledges."""
+        acknowledgement, self._acknowledgement = self._acknowledgement, None
+        if acknowledgement is not None:
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_answer, asked, failure)
+                self._loop.call_soon_threadsafe(_answer, acknowledgement, failure)
 
     def drop(self) -> None:
-        """In the thread: it is of no more use, and comes again."""
+        """In the thread: what is in it comes again, in another batch."""
         self.is_dropped = True
         self.settle(None)
         while self.is_acknowledged_within(0):
@@ -92,14 +105,13 @@ class Batch:
 class Member:
     """One client in the group."""
 
-    def __init__(self, kafka: KafkaConfig, clock: Clock) -> None:
+    def __init__(self, kafka: KafkaConfig, topic: Topic, topic_id: str, clock: Clock) -> None:
         self.held: Batch | None = None
         self._ahead: Batch | None = None
-        self._topic, self._clock = kafka.topic, clock
+        self._topic, self._name, self._topic_id, self._clock = topic, kafka.topic, topic_id, clock
         self._is_paused = False
         self._committing: queue.SimpleQueue[ClinicError | None] | None = None
-        # A member that dies is missed within seconds; with the other protocol, how soon is for the broker to
-        # say.
+        # The group misses a dead member within seconds; with the other protocol the broker decides.
         classic = {
             "partition_assignment_strategy": "cooperative-sticky",
             "session_timeout_ms": 6000,
@@ -114,33 +126,36 @@ class Member:
             **(classic if kafka.protocol == "classic" else {}),
         )
         self._consumer.subscribe(
-            [kafka.topic], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
+            [self._name], on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked
         )
 
     def close(self) -> None:
-        if (
-            self._committing is None
-        ):  # else the client takes no call: it is left behind, and the group misses it by itself
+        # While a commit hangs the client takes no other call: leave it, and the group will miss it.
+        if self._committing is None:
             self._consumer.close()
 
-    def look(self) -> None:
-        """Raises `KafkaException` where the topic cannot be seen: nothing else says so while nothing
-        comes.
+    def probe(self) -> None:
+        """Raises `KafkaException` where the broker is silent, which nothing else reports while nothing comes.
+
+        Raises `Unavailable` where the topic was made anew.
         """
-        error = self._consumer.list_topics(self._topic, timeout=ANSWER_TIMEOUT).topics[self._topic].error
+        error = self._consumer.list_topics(self._name, timeout=ANSWER_TIMEOUT).topics[self._name].error
         if error is not None:
             raise KafkaException(error)
+        self._check_topic(self._topic.ask())
+
+    def _check_topic(self, asked: "Future[TopicDescription]") -> None:
+        if id_of(asked.result()) != self._topic_id:
+            raise Unavailable(f"the topic {self._name} was made anew: the group begins at its first event")
 
     def next_batch(self, loop: asyncio.AbstractEventLoop) -> Batch | None:
-        """What was read ahead and is still this member's, or the next that comes soon; it is held from now
-        on.
-        """
+        """The prefetched one, without what was revoked, or the next that comes soon; held from now on."""
         ahead, self._ahead = self._ahead, None
         self.held = ahead if ahead and ahead.leave_out_what_is_revoked() else self._read(loop, POLL_INTERVAL)
         return self.held
 
     def prefetch(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Read what is here already, while others work on the batch that is held."""
+        """Read what is here already, during the work on the batch that is held."""
         self._ahead = self._read(loop, 0)
 
     def _read(self, loop: asyncio.AbstractEventLoop, within: float) -> Batch | None:
@@ -150,12 +165,14 @@ class Member:
         records = [
             record for record in (first, *self._consumer.consume(BATCH_SIZE - 1, 0)) if _is_event(record)
         ]
-        return Batch(records, self._clock(), loop) if records else None
+        if not records:
+            return None
+        now = self._clock()
+        deliveries = [delivery(record, self._topic_id, now) for record in records]
+        return Batch(records, deliveries, self._topic.ask(), loop)
 
     def keep_alive(self) -> None:
-        """A sign of life while a batch is held: without it the group expels the member, and nothing new comes
-        with it.
-        """
+        """A sign of life while a batch is held, without which the group expels the member. Reads nothing."""
         if self._committing is not None:
             return
         if not self._is_paused:
@@ -163,15 +180,15 @@ class Member:
             self._is_paused = True
         record = self._consumer.poll(0)
         if record is not None and _is_event(record):
-            self._consumer.seek(TopicPartition(self._topic, *place(record)))
+            self._consumer.seek(TopicPartition(self._name, *offset(record)))
 
     def commit(self, held: Batch) -> ClinicError | None:
-        """None where the offsets are kept, or another member has the partitions."""
-        if not (ends := held.next_offsets(self._topic)):
+        """None where the offsets are kept, or another member has the partitions. Raises like `probe`."""
+        if not (ends := held.next_offsets(self._name, self._topic_id)):
             return None
+        self._check_topic(held.asked)  # unchanged after reading: so the records are this topic's
         if self._committing is None:
-            # The client waits for as long as a broker is silent, and takes no other call meanwhile: a thread
-            # of its own.
+            # The client waits for as long as a broker is silent: it does so in a thread of its own.
             self._committing = queue.SimpleQueue()
             Thread(
                 target=self._commit, args=(ends, self._committing), name="kafka-commit", daemon=True
@@ -200,13 +217,17 @@ class Member:
         )
 
     def resume(self) -> None:
-        """The batch is done with."""
+        """Go on to the next batch."""
         if self._is_paused:
             self._consumer.resume(self._consumer.assignment())
             self._is_paused = False
         self.held = None
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        for each, committed in zip(partitions, consumer.committed(partitions, ANSWER_TIMEOUT), strict=True):
+            # Without metadata, an operator's tool or an earlier version set it: it counts as this topic's.
+            if committed.metadata and committed.metadata != self._topic_id:
+                each.offset = OFFSET_BEGINNING
         consumer.incremental_assign(partitions)
         if self._is_paused:
             consumer.pause(partitions)
@@ -219,13 +240,13 @@ class Member:
         consumer.incremental_unassign(partitions)
 
 
-def delivery(record: Record, now: datetime) -> Delivery:
+def delivery(record: Record, topic_id: str, now: datetime) -> Delivery:
     """What arrived, whoever wrote it."""
     key, value = _bytes(record.key()), _bytes(record.value())
     headers = _headers(record)
     return Delivery(
         message=cloudevents.message(key, headers, value),
-        origin=Origin(position=position(record), published_at=time(record), received_at=now),
+        origin=Origin(position=position(record, topic_id), published_at=time(record), received_at=now),
         key=key,
         headers=headers,
         value=value,
@@ -235,18 +256,13 @@ def delivery(record: Record, now: datetime) -> Delivery:
 def _headers(record: Record) -> tuple[tuple[str, bytes | None], ...]:
     try:
         named: Any = record.headers() or ()
-    except (
-        SystemError,
-        UnicodeDecodeError,
-    ):  # a name that is no text: without headers it is kept as a dead letter
+    except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8: it becomes a dead letter
         named = ()
     return tuple((name, _bytes(content)) for name, content in named)
 
 
 def _is_event(record: Record) -> bool:
-    """False for what only says that a partition has no more. Raises `KafkaException`: the client is of no
-    more use.
-    """
+    """False for the end of a partition. Raises `KafkaException`: this client cannot continue."""
     error = record.error()
     if error is None:
         return True

@@ -1,9 +1,10 @@
 """The way out of a Kafka topic, as a member of a consumer group.
 
-librdkafka's client is synchronous: it has a thread of its own, and one wake-up of the event loop a batch.
+librdkafka's client is synchronous: it has a thread of its own, and wakes the event loop once a batch.
 """
 
 import asyncio
+import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from threading import Event, Thread
@@ -12,107 +13,120 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from clinic.adapters.kafka.cluster import KafkaConfig, make_topic
+from clinic.adapters.kafka.cluster import KafkaConfig, Topic
 from clinic.adapters.kafka.member import Batch, Member
-from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
+from clinic.domain.errors import ClinicError, Misconfigured, NotNow, Unavailable
 from clinic.domain.messaging.messages import Delivery
 from clinic.domain.messaging.ports import Clock, Resource, Subscription, Telemetry
 
 KEEP_ALIVE_INTERVAL: Final = 0.5
-"""Seconds between two signs of life while a batch is held. The first one stops what the client fetches in
-advance.
-"""
+"""Seconds between two signs of life while a batch is held. The first one pauses fetching."""
 POLL_INTERVAL: Final = 2.0
-"""Seconds between two looks whether the broker is there, while nothing comes."""
+"""Seconds between two probes of the broker while nothing comes."""
+RETRY_INTERVAL: Final = 1.0
 CLOSE_TIMEOUT: Final = 7.0
 
 
 class KafkaSubscription(Subscription, Resource):
-    """A member of the group. Its thread hands a batch over, reads the next one ahead, and keeps the client
-    alive meanwhile.
-    """
+    """A member of the group. Its thread hands batches over, prefetches and keeps the client alive."""
 
     def __init__(self, kafka: KafkaConfig, clock: Clock, telemetry: Telemetry) -> None:
-        self._kafka, self._clock, self._notices = kafka, clock, telemetry
+        self._kafka, self._clock, self._telemetry = kafka, clock, telemetry
         self._closing = Event()
         self._thread: Thread | None = None
-        self._came: Batch | Exception | None = None
+        self._came: Batch | ClinicError | None = None
+        self._failure: ClinicError | None = None
         self._woken = asyncio.Event()
         self._held: Batch | None = None
 
     async def open(self) -> None:
-        """Raises `Unavailable` without a cluster, `Misconfigured` where the topic is missing and cannot be
-        made.
-        """
-        await asyncio.to_thread(make_topic, self._kafka, self._notices)
+        """Raises `Unavailable` without a cluster, `Misconfigured` where the topic cannot be made."""
+        topic = await asyncio.to_thread(Topic, self._kafka, self._telemetry)
+        topic_id = await asyncio.to_thread(topic.make)
         self._closing.clear()
-        self._loop = asyncio.get_running_loop()
-        self._thread = Thread(target=self._run, name="kafka-subscription", daemon=True)
+        self._loop, self._failure = asyncio.get_running_loop(), None
+        self._thread = Thread(
+            target=self._run, args=(topic, topic_id), name="kafka-subscription", daemon=True
+        )
         self._thread.start()
 
     async def close(self) -> None:
-        """Leaves the group; a broker that does not answer is not waited for."""
+        """Leaves the group; does not wait for a broker that does not answer."""
         self._closing.set()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.join, CLOSE_TIMEOUT)
             self._thread = None
 
+    def check_alive(self) -> None:
+        """Raises `Unavailable` where the thread that receives has ended."""
+        if self._thread is None or not self._thread.is_alive():
+            raise Unavailable(
+                f"the connection to Kafka is closed{f': {self._failure}' if self._failure else ''}"
+            )
+
     async def receive(self) -> Sequence[Delivery]:
-        if self._thread is None:
-            raise Unavailable("the connection to Kafka is closed")
         while self._held is None or self._held.is_dropped:
-            await self._woken.wait()
+            if self._came is None:
+                if self._failure:
+                    raise self._failure
+                self.check_alive()
+                await self._woken.wait()
             self._woken.clear()
             came, self._came = self._came, None
-            if isinstance(came, Exception):
+            if isinstance(came, ClinicError):
                 raise came
             self._held = came
         return self._held.deliveries
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
-        if self._thread is None:
-            raise Unavailable("the connection to Kafka is closed")
+        if not batch:
+            return
+        self.check_alive()
         held = self._held
-        if held is None or held.is_dropped or not batch:
+        if held is None or held.is_dropped or not held.is_made_of(batch):
             return  # another member has it by now
         await held.acknowledge()
         self._held = None
 
-    def _run(self) -> None:
+    def _run(self, topic: Topic, topic_id: str) -> None:
         while not self._closing.is_set():
             try:
-                self._consume()
+                self._consume(topic, topic_id or topic.make())
             except KafkaException as error:
                 self._hand_over(Unavailable(f"Kafka does not answer: {error.args[0].str()}"))
-                self._closing.wait(1)
-            except Exception as error:
+            except NotNow as error:
                 self._hand_over(error)
-                if not isinstance(error, Misconfigured):
-                    raise
+            except Misconfigured as error:
+                self._failure = error
+                self._hand_over(error)
                 return
+            except:  # noqa: E722 — a bare KafkaError is no BaseException, and ends a thread all the same
+                self._hand_over(Unavailable(f"Kafka's client failed: {sys.exc_info()[1]!r}"))
+            topic_id = ""
+            self._closing.wait(RETRY_INTERVAL)
 
-    def _consume(self) -> None:
-        """Until the client is of no more use: then the next one begins where the group's offsets are."""
-        member = Member(self._kafka, self._clock)
-        looked = monotonic()
+    def _consume(self, topic: Topic, topic_id: str) -> None:
+        """Until the client or the topic is gone: the next one begins where the group's offsets are."""
+        member = Member(self._kafka, topic, topic_id, self._clock)
+        probed = monotonic()
         try:
             while not self._closing.is_set():
                 if held := member.next_batch(self._loop):
                     self._hand_over(held)
                     self._until_acknowledged(member, held)
-                    looked = monotonic()
-                elif monotonic() - looked > POLL_INTERVAL:
-                    self._look(member)
-                    looked = monotonic()
+                    probed = monotonic()
+                elif monotonic() - probed > POLL_INTERVAL:
+                    self._probe(member)
+                    probed = monotonic()
         finally:
             if member.held:
                 member.held.drop()
             member.close()
 
-    def _look(self, member: Member) -> None:
+    def _probe(self, member: Member) -> None:
         # The client comes back by itself, and says nothing while it tries.
         try:
-            member.look()
+            member.probe()
         except KafkaException as error:
             self._hand_over(Unavailable(f"Kafka does not answer: {error.args[0].str()}"))
 
@@ -131,11 +145,11 @@ class KafkaSubscription(Subscription, Resource):
                 member.resume()
                 return
 
-    def _hand_over(self, came: Batch | Exception) -> None:
+    def _hand_over(self, came: Batch | ClinicError) -> None:
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._arrived, came)
 
-    def _arrived(self, came: Batch | Exception) -> None:
-        # The latest counts: trouble that nobody has heard of is over when a batch comes.
+    def _arrived(self, came: Batch | ClinicError) -> None:
+        # The latest counts: a failure that nobody has heard of is over when a batch comes.
         self._came = came
         self._woken.set()

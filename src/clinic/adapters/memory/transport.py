@@ -1,10 +1,9 @@
-"""A transport in memory, for both contexts in one process: a log of everything published, and each group's
-place in it.
-"""
+"""A transport in memory, for both contexts in one process: a log, and each group's offset in it."""
 
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from secrets import token_hex
 
 from clinic.adapters import cloudevents
 from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
@@ -14,11 +13,12 @@ BATCH_SIZE = 500
 
 
 class MemoryLog:
-    """What both ends share: the broker, so to say."""
+    """What both ends share, as they would a broker. Its id is in each position."""
 
     def __init__(self) -> None:
+        self.id = token_hex(8)
         self.entries: list[tuple[datetime, Message]] = []
-        self.places: dict[str, int] = {}
+        self.offsets: dict[str, int] = {}
         self.grown = asyncio.Event()
 
 
@@ -34,33 +34,37 @@ class MemoryPublisher(Publisher):
         self._log.grown.set()
         self._log.grown = asyncio.Event()
         return [
-            PublishResult(message, f"memory/{first + offset}", now) for offset, message in enumerate(batch)
+            PublishResult(message, f"{self._log.id}/{index}", now)
+            for index, message in enumerate(batch, first)
         ]
 
 
 class MemorySubscription(Subscription):
-    """A group's way out of the log; one member a group."""
+    """A group's way out of the log."""
 
     def __init__(self, log: MemoryLog, group: str, clock: Clock) -> None:
         self._log, self._group, self._clock = log, group, clock
 
     async def receive(self) -> Sequence[Delivery]:
-        place = self._log.places.setdefault(self._group, 0)
-        while len(self._log.entries) <= place:
+        offset = self._log.offsets.setdefault(self._group, 0)
+        while len(self._log.entries) <= offset:
             await self._log.grown.wait()
         return [
-            self._delivery(index) for index in range(place, min(place + BATCH_SIZE, len(self._log.entries)))
+            self._delivery(index) for index in range(offset, min(offset + BATCH_SIZE, len(self._log.entries)))
         ]
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
-        last = max(int(delivery.origin.position.removeprefix("memory/")) for delivery in batch)
-        self._log.places[self._group] = max(self._log.places[self._group], last + 1)
+        positions = [delivery.origin.position.partition("/") for delivery in batch]
+        next_ = max((int(index) + 1 for log, _, index in positions if log == self._log.id), default=0)
+        self._log.offsets[self._group] = max(self._log.offsets.get(self._group, 0), next_)
 
     def _delivery(self, index: int) -> Delivery:
         published_at, message = self._log.entries[index]
         return Delivery(
             message=message,
-            origin=Origin(position=f"memory/{index}", published_at=published_at, received_at=self._clock()),
+            origin=Origin(
+                position=f"{self._log.id}/{index}", published_at=published_at, received_at=self._clock()
+            ),
             key=message.key.encode(),
             headers=tuple(cloudevents.headers(message)),
             value=message.data,

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,11 +23,14 @@ from clinic.domain.messaging.ports import Resource
 T = TypeVar("T")
 Row = Sequence[Any]
 Work = Callable[[sqlite3.Connection], T]
+Files = tuple[tuple[int, int] | None, ...]
+"""Device and inode of each file."""
 Functions = Mapping[str, Callable[..., str]]
 
 BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
-
+SIBLINGS = ("", "-wal", "-shm")
+"""What SQLite keeps a database in."""
 
 _epoch = datetime(1970, 1, 1, tzinfo=UTC)
 _millisecond = timedelta(milliseconds=1)
@@ -45,17 +49,16 @@ def moment(milliseconds: int) -> datetime:
 class SqliteFile(Resource):
     """A file with a schema, opened by the one process that serves it.
 
-    Each of `scripts` takes its schema from one version to the next, the first from nothing. The version is
-    kept in the
-    file: a file that is older is brought up to date, and older code refuses a newer file. `functions` are
-    what scripts
-    may call beside SQL's own, by name.
+    Each of `scripts` takes its schema from one version to the next, the first from nothing. The file keeps
+    its version: an older file is brought up to date, and older code refuses a newer file. `functions` are
+    what scripts may call beside SQL's own, by name.
     """
 
     def __init__(self, path: Path, *scripts: str, functions: Functions | None = None) -> None:
         self.path, self._scripts, self._version = path, scripts, len(scripts)
         self._functions = functions or {}
         self._lock: int | None = None
+        self._files: Files = ()
         self._writer: _Thread | None = None
         self._reader: _Thread | None = None
 
@@ -68,6 +71,7 @@ class SqliteFile(Resource):
             self._writer = _Thread(self.path)
             await self._writer.run(self._prepare)
             self._reader = _Thread(self.path)
+            self._files = self._found()
         except BaseException:
             await self.close()
             raise
@@ -81,7 +85,8 @@ class SqliteFile(Resource):
                 f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once"
             )
         self._writer, self._reader = _Thread(self.path), _Thread(self.path)
-        (found,) = await self.read(lambda connection: connection.execute("PRAGMA user_version").fetchone())
+        (found,) = await self._reader.run(_user_version)
+        self._files = self._found()
         if found != self._version:
             await self.close()
             newer = (
@@ -91,7 +96,7 @@ class SqliteFile(Resource):
             raise Misconfigured(newer if found > self._version else older)
 
     async def close(self) -> None:
-        """Ends the work under way, then lets go of the file. A second call does nothing."""
+        """Ends the work under way, then releases the file. A second call does nothing."""
         threads, self._reader, self._writer = (self._reader, self._writer), None, None
         for thread in threads:
             if thread is not None:
@@ -107,13 +112,41 @@ class SqliteFile(Resource):
         """
         if self._writer is None:
             raise Unavailable(f"{self.path.name} is closed")
-        return await self._writer.run(lambda connection: transaction(connection, work))
+        return await self._writer.run(
+            lambda connection: self._in_place(partial(transaction, connection, work))
+        )
 
     async def read(self, work: Work[T]) -> T:
         """Do the work on one consistent state of the file. Raises `Unavailable`."""
         if self._reader is None:
             raise Unavailable(f"{self.path.name} is closed")
-        return await self._reader.run(work)
+        return await self._reader.run(lambda connection: self._in_place(partial(work, connection)))
+
+    def check_alive(self) -> None:
+        """Raises `Unavailable` where the file is closed, or is no longer the one that was opened.
+
+        SQLite goes on writing to a file that was moved, removed or replaced, and a restart would not find it.
+        """
+        if self._writer is None:
+            raise Unavailable(f"{self.path.name} is closed")
+        self._check_place()
+
+    def _check_place(self) -> None:
+        if self._found() != self._files:
+            raise Unavailable(
+                f"{self.path} was moved, removed or replaced, or one of its files beside it: "
+                "put it back, or restart the service"
+            )
+
+    def _in_place(self, work: Callable[[], T]) -> T:
+        self._check_place()
+        result = work()
+        self._check_place()
+        return result
+
+    def _found(self) -> Files:
+        lock = (f"{self.path}.lock",) if self._lock is not None else ()
+        return identities(*(f"{self.path}{each}" for each in SIBLINGS), *lock)
 
     async def check(self) -> None:
         """Return when the file takes writes. Raises `Unavailable`."""
@@ -121,7 +154,7 @@ class SqliteFile(Resource):
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
-        (found,) = connection.execute("PRAGMA user_version").fetchone()
+        (found,) = _user_version(connection)
         if found > self._version:
             raise Misconfigured(
                 f"{self.path} was written by a newer version of this program (schema {found}): run that one"
@@ -163,11 +196,30 @@ def connect(path: Path) -> sqlite3.Connection:
     except sqlite3.Error as error:
         raise Unavailable(f"{path} cannot be opened: {error}") from error
     try:
-        connection.execute("PRAGMA synchronous=FULL")
+        for pragma in ("synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1"):  # the latter for macOS
+            connection.execute(f"PRAGMA {pragma}")
     except sqlite3.Error as error:
         connection.close()
         raise Unavailable(f"{path} cannot be opened: {error}") from error
     return connection
+
+
+def identities(*paths: str) -> Files:
+    """What these paths name now; None for nothing."""
+    found: list[tuple[int, int] | None] = []
+    for path in paths:
+        try:
+            status = os.stat(path)  # noqa: PTH116 — at each transaction: a Path would cost as much again
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_dev, status.st_ino))
+    return tuple(found)
+
+
+def _user_version(connection: sqlite3.Connection) -> Row:
+    version: Row = connection.execute("PRAGMA user_version").fetchone()
+    return version
 
 
 def transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
@@ -220,7 +272,7 @@ def _locked(path: Path) -> int:
 
 
 def read_only(path: Path) -> sqlite3.Connection:
-    """Another process's file, to look into. Raises `sqlite3.Error` where it is not there (yet)."""
+    """Another process's file. Raises `sqlite3.Error` where it is not there (yet)."""
     connection = sqlite3.connect(
         f"{path.absolute().as_uri()}?mode=rw",
         uri=True,
@@ -241,7 +293,7 @@ def page(
     connection: sqlite3.Connection,
     columns: str = "*",
 ) -> Sequence[T]:
-    """The conditions that are set, all of them; a value that is a tuple fills several marks."""
+    """The rows that meet every condition with a value; a tuple fills several placeholders."""
     matching = [(condition, value) for condition, value in conditions if value is not None]
     where = " AND ".join(condition for condition, _ in matching) or "true"
     values = [each for _, value in matching for each in (value if isinstance(value, tuple) else (value,))]
@@ -250,5 +302,5 @@ def page(
 
 
 def placeholders(values: Iterable[object]) -> str:
-    """A mark for each value of a query."""
+    """A question mark for each value of a query."""
     return ",".join("?" for _ in values)

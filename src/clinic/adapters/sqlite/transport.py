@@ -1,15 +1,12 @@
-"""A transport in SQLite: an event log that the publisher alone writes, and a file for each group that keeps
-its place.
+"""A transport in SQLite: an event log that only the publisher writes, and a file with each group's offset.
 
-The log has a random id. A place is kept with it, and under another id a group starts from the beginning: a
-log that
-was replaced starts again at 1, and events below the old place would be passed over in silence. A log that
-ends before a
-group's place is an older copy: its publisher gives it a new id before it writes.
+Offsets are stored with the log's random id. If the id changes (the log was replaced) the group restarts at 0:
+a new log counts from 1 again, and events below the old offset would be skipped. A log that ends before a
+group's offset is an older copy: its publisher gives it a new id before it writes.
 """
 
-import os
 import sqlite3
+import zlib
 from collections.abc import Sequence
 from contextlib import closing, suppress
 from datetime import datetime
@@ -20,7 +17,15 @@ from typing import Any
 import msgspec
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, read_only
+from clinic.adapters.sqlite.file import (
+    SIBLINGS,
+    Files,
+    SqliteFile,
+    identities,
+    milliseconds,
+    moment,
+    read_only,
+)
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
 from clinic.domain.messaging.ports import Clock, Publisher, Resource, Sleep, Subscription
@@ -30,9 +35,9 @@ PRUNE_INTERVAL = 1000
 """Events that are published between two prunings."""
 
 MIN_POLL, MAX_POLL = 0.001, 0.02
-"""Seconds between two looks at the log: after an event, and when there has been none for long."""
+"""Seconds between two polls of the log: after an event, and when there has been none for long."""
 POLL_BACKOFF = 1.02
-"""How much longer each look that finds nothing makes the next wait: from busy to quiet in about a second."""
+"""Factor on the wait after each empty poll: from the shortest to the longest in about a second."""
 
 LOG_VERSION = 1
 LOG = """
@@ -50,9 +55,7 @@ INSERT INTO place VALUES (1, '', 0);
 
 
 class SqlitePublisher(Publisher, Resource):
-    """The way into the event log. It prunes what every group has behind it, and nothing before there is a
-    group.
-    """
+    """The way into the event log. It prunes what every group has acknowledged, once there is a group."""
 
     def __init__(self, log: SqliteFile, clock: Clock) -> None:
         self._log, self._clock = log, clock
@@ -66,7 +69,13 @@ class SqlitePublisher(Publisher, Resource):
     async def close(self) -> None:
         await self._log.close()
 
+    def check_alive(self) -> None:
+        """Raises `Unavailable` where the log is closed, moved or replaced."""
+        self._log.check_alive()
+
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
+        if not batch:
+            return []
         now = self._clock()
         positions = await self._log.write(partial(_append, batch, milliseconds(now)))
         self._since_pruning += len(batch)
@@ -84,32 +93,30 @@ class SqlitePublisher(Publisher, Resource):
 
 
 class SqliteSubscription(Subscription, Resource):
-    """A group's way out of the log at that path, its place kept in a file of its own. One process a group."""
+    """A group's way out of the log at that path, its offset in a file of its own. One process per group."""
 
-    def __init__(self, log: Path, place: SqliteFile, clock: Clock, pause: Sleep) -> None:
-        self._path, self._place, self._clock, self._pause = log, place, clock, pause
+    def __init__(self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep) -> None:
+        self._path, self._offset, self._clock, self._pause = log, offset, clock, pause
         self._log: _OpenLog | None = None
         self._received_from = ""
 
     async def receive(self) -> Sequence[Delivery]:
-        place = await self._place.read(
-            lambda connection: connection.execute("SELECT log, seq FROM place").fetchone()
-        )
+        log_and_seq = await self._offset.read(_stored_offset)
         wait = MIN_POLL
-        while not (batch := self._read_after(*place)):
+        while not (batch := self._read_after(*log_and_seq)):
             await self._pause(wait)
             wait = min(wait * POLL_BACKOFF, MAX_POLL)
         self._received_from = _log_and_seq(batch[-1])[0]
         return batch
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        if not batch:
+            return
         log, seq = _log_and_seq(batch[-1])
-        await self._place.write(partial(_advance, self._received_from, log, seq))
+        await self._offset.write(partial(_advance, self._received_from, log, seq))
 
     def _read_after(self, log: str, seq: int) -> Sequence[Delivery]:
-        """The next events, at once: a look at a local file is microseconds, and a thread's wake-up would cost
-        more.
-        """
+        """The next events. A read of a local file takes microseconds, less than waking a thread."""
         try:
             if self._log is None or self._log.is_replaced():
                 self._close_log()
@@ -123,12 +130,18 @@ class SqliteSubscription(Subscription, Resource):
 
     async def open(self) -> None:
         """Raises `Misconfigured` where another process serves this group."""
-        await self._place.open()
+        await self._offset.open()
+        await self._offset.write(_register)
 
     async def close(self) -> None:
-        """Let go of both files."""
         self._close_log()
-        await self._place.close()
+        await self._offset.close()
+
+    def check_alive(self) -> None:
+        """Raises `Unavailable` where the offsets or a log that was read before are moved or replaced."""
+        self._offset.check_alive()
+        if self._log is not None and self._log.is_replaced():
+            raise Unavailable(f"{self._path} was moved, removed or replaced")
 
     def _close_log(self) -> None:
         if self._log is not None:
@@ -140,16 +153,19 @@ class _OpenLog:
     """Another process's event log, open for reading."""
 
     def __init__(self, path: Path) -> None:
-        self._path, self._file = path, path.stat()
+        path.stat()  # raises FileNotFoundError
+        self._path = path
+        before = identities(str(path))
         self.connection = read_only(path)
         version = self._version()
+        self._files = before + self._found()[1:]
         if version != LOG_VERSION:
             self.connection.close()
             if version > LOG_VERSION:
                 raise Misconfigured(
                     f"{path} was written by a newer version of this program (schema {version}): run that one"
                 )
-            raise FileNotFoundError(path)  # its maker is about to fill it
+            raise FileNotFoundError(path)  # its publisher has made it, and not filled it yet
 
     def _version(self) -> int:
         try:
@@ -159,12 +175,13 @@ class _OpenLog:
             raise
 
     def is_replaced(self) -> bool:
-        return not os.path.samestat(self._file, self._path.stat())
+        return self._found() != self._files
+
+    def _found(self) -> Files:
+        return identities(*(f"{self._path}{each}" for each in SIBLINGS))
 
     def read_after(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
-        """Up to a batch of events from behind that place; from the first where the place is in another
-        log.
-        """
+        """Up to a batch of events after that offset; from the first if the offset is another log's."""
         (found,) = self.connection.execute("SELECT id FROM log").fetchone()
         known = log == found
         rows = self.connection.execute(
@@ -181,8 +198,23 @@ def _log_and_seq(delivery: Delivery) -> tuple[str, int]:
 def _advance(open_log: str, log: str, seq: int, connection: sqlite3.Connection) -> None:
     if log != open_log:
         return  # a log that was replaced has nothing to acknowledge any more
-    known, place = connection.execute("SELECT log, seq FROM place").fetchone()
-    connection.execute("UPDATE place SET log = ?, seq = ?", (log, max(seq, place) if known == log else seq))
+    known, stored = _stored_offset(connection)
+    connection.execute("UPDATE place SET log = ?, seq = ?", (log, max(seq, stored) if known == log else seq))
+
+
+def _stored_offset(connection: sqlite3.Connection) -> tuple[str, int]:
+    log, seq = connection.execute("SELECT log, seq FROM place").fetchone()
+    return log, seq
+
+
+def _register(connection: sqlite3.Connection) -> None:
+    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+    connection.execute(f"PRAGMA application_id={_name_id(path)}")
+
+
+def _name_id(path: Path) -> int:
+    """Kept in a group's file: a copy of it under another name is not a group."""
+    return zlib.crc32(path.name.encode()) >> 1 or 1
 
 
 def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) -> Sequence[str]:
@@ -202,29 +234,38 @@ def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) 
 
 def _rename_older_copy(path: Path, connection: sqlite3.Connection) -> None:
     last = connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'events'").fetchone()[0] or 0
-    if max(_places(path, connection), default=0) > last:
+    if max(_offsets(path, connection), default=0) > last:
         connection.execute("UPDATE log SET id = lower(hex(randomblob(8)))")
 
 
 def _prune(path: Path, connection: sqlite3.Connection) -> None:
-    places = _places(path, connection)
-    if places:
-        connection.execute("DELETE FROM events WHERE seq <= ?", (min(places),))
+    offsets = _offsets(path, connection)
+    if offsets:
+        connection.execute("DELETE FROM events WHERE seq <= ?", (min(offsets),))
 
 
-def _places(path: Path, connection: sqlite3.Connection) -> Sequence[int]:
-    """Where each registered group stands in this log."""
+def _offsets(path: Path, connection: sqlite3.Connection) -> Sequence[int]:
+    """Each group's offset in this log."""
     (log,) = connection.execute("SELECT id FROM log").fetchone()
-    return [_place(place, log) for place in path.parent.glob(f"{path.stem}.*{path.suffix}")]
+    found = [_group_offset(each, log) for each in path.parent.glob(f"{path.stem}.*{path.suffix}")]
+    return [each for each in found if each is not None]
 
 
-def _place(path: Path, log: str) -> int:
+def _group_offset(path: Path, log: str) -> int | None:
+    """None where the file is not a group's: a copy of one, or of a log. One that cannot be read counts as 0.
+
+    A group that has not been opened since files carry a name's id is known by the lock file beside it.
+    """
+    is_served = path.with_name(path.name + ".lock").exists()
     try:
         with closing(read_only(path)) as connection:
-            kept_log, seq = connection.execute("SELECT log, seq FROM place").fetchone()
+            (name,) = connection.execute("PRAGMA application_id").fetchone()
+            if name != _name_id(path) and (name or not is_served):
+                return None
+            stored_log, seq = _stored_offset(connection)
     except sqlite3.Error:
-        return 0
-    return int(seq) if kept_log == log else 0
+        return 0 if is_served else None
+    return seq if stored_log == log else 0
 
 
 def _delivery(position: str, row: Sequence[Any], now: datetime) -> Delivery:
