@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
+from time import monotonic
 from typing import ClassVar
 from uuid import UUID
 
@@ -14,6 +15,7 @@ from support.builders import now
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.appointment.model import Appointment
+from clinic.domain.errors import Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import AddResult, ChargeFilter
 from clinic.domain.messaging.dead_letters import DeadLetter, HistoryEntry
@@ -168,6 +170,72 @@ class StartsAtTheEnd(MemorySubscription):
         return await super().receive()
 
 
+class Deduplicates(MemoryPublisher):
+    """As a broker with a window for message ids does."""
+
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
+        known = {
+            message.id: f"{self._log.id}/{index}" for index, (_, message) in enumerate(self._log.entries)
+        }
+        answers = {
+            each.message.id: each for each in await super().publish([m for m in batch if m.id not in known])
+        }
+        return [answers.get(m.id) or PublishResult(m, known[m.id], now()) for m in batch]
+
+
+class ForgetsHeaders(MemorySubscription):
+    def _delivery(self, index: int) -> Delivery:
+        return replace(super()._delivery(index), headers=())
+
+
+class RaisesOnWhatIsNotHeld(MemorySubscription):
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        if batch and int(batch[-1].origin.position.partition("/")[2]) < self._log.offsets.get(self._group, 0):
+            raise Unavailable("not held")
+        await super().acknowledge(batch)
+
+
+class AcknowledgesWhateverIsHeld(MemorySubscription):
+    async def receive(self) -> Sequence[Delivery]:
+        self._held = await super().receive()
+        return self._held
+
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:  # noqa: ARG002 — broken on purpose
+        await super().acknowledge(getattr(self, "_held", ()))
+
+
+class LosesPatience(MemorySubscription):
+    """With whoever holds a batch: what he acknowledges then counts for nothing."""
+
+    async def receive(self) -> Sequence[Delivery]:
+        batch = await super().receive()
+        self._until = monotonic() + 0.05
+        return batch
+
+    async def acknowledge(self, batch: Sequence[Delivery]) -> None:
+        if monotonic() < getattr(self, "_until", 0):
+            await super().acknowledge(batch)
+
+
+class NamelessLog(MemoryLog):
+    def __init__(self) -> None:
+        super().__init__()
+        self.id = "memory"
+
+
+class SplitsAKey(MemorySubscription):
+    """Members compete for messages, as on a queue."""
+
+    async def receive(self) -> Sequence[Delivery]:
+        batch = [(await super().receive())[0]]
+        await self.acknowledge(batch)
+        return batch
+
+
+class AdmitsASecondMember(MemorySubscription):
+    """Where its suite declares one."""
+
+
 CAUGHT = settings(MANY, max_examples=150, derandomize=True, database=None, phases=[Phase.generate])
 
 
@@ -184,10 +252,11 @@ class BrokenTransport(TransportContract):
     survives, always_answers, patience, histories = False, True, 0.3, CAUGHT
     publishes: ClassVar[Callable[..., Publisher]] = MemoryPublisher
     subscribes: ClassVar[Callable[..., Subscription]] = MemorySubscription
+    logs: ClassVar[Callable[[], MemoryLog]] = MemoryLog
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[Ends]:  # noqa: ARG002 — memory is nowhere
-        log, subscribes = MemoryLog(), type(self).subscribes
+        log, subscribes = type(self).logs(), type(self).subscribes
         yield Ends(type(self).publishes(log, now), lambda group: nullcontext(subscribes(log, group, now)))
 
 
@@ -302,3 +371,36 @@ class TestNeverAcknowledges(BrokenTransport):
 
 class TestStartsAtTheEnd(BrokenTransport):
     subscribes = StartsAtTheEnd
+
+
+class TestDeduplicates(BrokenTransport):
+    publishes = Deduplicates
+
+
+class TestForgetsHeaders(BrokenTransport):
+    subscribes = ForgetsHeaders
+
+
+class TestRaisesOnWhatIsNotHeld(BrokenTransport):
+    subscribes = RaisesOnWhatIsNotHeld
+
+
+class TestAcknowledgesWhateverIsHeld(BrokenTransport):
+    subscribes = AcknowledgesWhateverIsHeld
+
+
+class TestLosesPatience(BrokenTransport):
+    subscribes = LosesPatience
+
+
+class TestNamelessLog(BrokenTransport):
+    logs = NamelessLog
+
+
+class TestSplitsAKey(BrokenTransport):
+    subscribes = SplitsAKey
+
+
+class TestAdmitsASecondMember(BrokenTransport):
+    one_member = True
+    subscribes = AdmitsASecondMember

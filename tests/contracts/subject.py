@@ -47,6 +47,8 @@ class Contract:
     """Several processes can work on the same data at the same time."""
     always_answers: ClassVar[bool] = False
     """There is no server or file between the caller and the data that could fail to answer."""
+    longest_hold: ClassVar[float] = 0.1
+    """Seconds. Longer than a transport's other side waits before it takes a batch from a member."""
     histories: ClassVar[settings] = MANY
     """How many histories it goes through, and how long they are."""
 
@@ -57,8 +59,11 @@ class Contract:
 
     async def soon(self, awaited: Awaitable[T]) -> T:
         """Its result, unless it never comes."""
-        async with asyncio.timeout(self.patience):
-            return await awaited
+        try:
+            async with asyncio.timeout(self.patience):
+                return await awaited
+        except TimeoutError:
+            raise AssertionError(f"no answer within {self.patience:g} s") from None
 
     def goes_as_its_model(self, machine: Callable[[], RuleBasedStateMachine]) -> None:
         """Each of many histories; see contracts/machines.py."""

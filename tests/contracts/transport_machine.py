@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 from support.builders import a_message
 
+from clinic.adapters import cloudevents
 from clinic.domain.messaging.messages import Delivery, Message
 from clinic.domain.messaging.ports import Subscription
 from contracts.machines import Machine, Openable, given_up, step
@@ -20,6 +21,8 @@ from contracts.subject import Contract, Ends
 
 KEYS = ["one key", "another", "Schlüssel"]
 GROUPS = ["group", "others"]
+MAX_HOLD = 0.1
+"""Seconds."""
 groups = st.sampled_from(GROUPS)
 batches = st.lists(st.sampled_from(KEYS), min_size=1, max_size=5)
 
@@ -31,11 +34,15 @@ class TransportMachine(Machine):
         self, suite: Contract, opened: Callable[[Path], AbstractAsyncContextManager[Ends]], where: Path
     ) -> None:
         super().__init__(suite, where)
+        self.positions: set[str] = set()
+        """Of every log there was."""
         self.transport = Openable(partial(opened, self.where))
         self.subscriptions = {group: Openable(partial(self._subscribed, group)) for group in GROUPS}
         self._new()
 
     def _new(self) -> None:
+        self.latest: Sequence[Message] = ()
+        self.stale: dict[str, Sequence[Delivery]] = dict.fromkeys(GROUPS, ())
         self.log: dict[str, list[tuple[str, Message]]] = defaultdict(list)
         self.acknowledged: dict[str, Counter[str]] = {group: Counter() for group in GROUPS}
         self.received: dict[str, Sequence[Delivery]] = dict.fromkeys(GROUPS, ())
@@ -60,9 +67,21 @@ class TransportMachine(Machine):
         await self._publish(keys)
 
     async def _publish(self, keys: Sequence[str]) -> None:
-        batch = [a_message(key=key) for key in keys]
+        await self._publish_these([a_message(key=key) for key in keys])
+
+    @step()
+    async def publish_again(self) -> None:
+        if self.latest:
+            await self._publish_these(self.latest)
+
+    async def _publish_these(self, batch: Sequence[Message]) -> None:
+        self.latest = batch
         answers = await self.transport().publisher.publish(batch)
-        assert [each.message for each in answers] == batch
+        assert [each.message for each in answers] == [*batch]
+        new = {each.position for each in answers}
+        assert len(new) == len(batch), "two messages have one position"
+        assert not new & self.positions, "a position is used again"
+        self.positions |= new
         for each in answers:
             self.log[each.message.key].append((each.position, each.message))
 
@@ -85,6 +104,9 @@ class TransportMachine(Machine):
         assert {each.origin.position for each in self.received[group]} <= again, (
             "what was not acknowledged does not come again"
         )
+        for each in batch:
+            read = cloudevents.message(each.key, each.headers, each.value)
+            assert read == each.message, "key, headers and value do not read back as the message"
         self.received[group] = batch
 
     def _left(self, group: str) -> int:
@@ -104,6 +126,17 @@ class TransportMachine(Machine):
         if batch:
             await self.subscriptions[group]().acknowledge(batch)
             self.acknowledged[group].update(each.message.key for each in batch)
+            self.stale[group] = batch
+
+    @step(group=groups)
+    async def acknowledge_again(self, group: str) -> None:
+        await self.subscriptions[group]().acknowledge(self.stale[group])
+
+    @step(group=groups)
+    async def hold(self, group: str) -> None:
+        """For longer than the other side's patience, unless that would take minutes."""
+        if self.received[group] and self.suite.longest_hold <= MAX_HOLD:
+            await asyncio.sleep(self.suite.longest_hold)
 
     @step(lost=st.sampled_from([*GROUPS, "everything"]))
     async def lose(self, lost: str) -> None:

@@ -34,6 +34,11 @@ class TestKafkaTransport(TransportContract):
     histories = settings(FEW, max_examples=12, stateful_step_count=25)
     servers: ClassVar[str] = ""
     protocol: ClassVar[str] = "classic"
+    longest_hold = 8.0
+    """Longer than `max.poll.interval.ms` below."""
+
+    async def remove(self, where: Path) -> None:
+        await asyncio.to_thread(Made(self.topic(where, "none")).delete)
 
     @pytest.fixture(autouse=True, params=["classic", "consumer"])
     def broker(self, kafka: str, request: pytest.FixtureRequest) -> None:
@@ -51,7 +56,7 @@ class TestKafkaTransport(TransportContract):
             partitions=3,
             replication=1,
             protocol=self.protocol,
-            options={},
+            options={"max.poll.interval.ms": "6000"},
         )
 
     @asynccontextmanager
@@ -216,7 +221,7 @@ async def test_offsets_without_a_topics_id_are_believed(its: KafkaConfig) -> Non
 
 def _commit(its: KafkaConfig, offset: int, metadata: str | None) -> None:
     consumer = Consumer({"bootstrap.servers": its.servers, "group.id": its.group})
-    end = TopicPartition(its.topic, 0, offset, *([metadata] if metadata else []))
+    end = TopicPartition(its.topic, 0, offset, metadata or "")
     consumer.commit(offsets=[end], asynchronous=False)
     consumer.close()
 

@@ -40,6 +40,11 @@ async def closed(where: Path, group: str) -> AsyncIterator[SqliteSubscription]:
 
 
 class TestSqliteTransport(TransportContract):
+    one_member = True
+
+    async def remove(self, where: Path) -> None:
+        lose(where / "events.db")
+
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[Ends]:
         async with publishing(where) as publisher:

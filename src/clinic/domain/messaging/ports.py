@@ -101,11 +101,15 @@ class Outbox(Protocol):
 
 
 class Publisher(Protocol):
-    """The way out of a context."""
+    """The way out of a context.
+
+    A message that is published again arrives again. A position names its log: no message of a log that was
+    made anew has the position of one before.
+    """
 
     @abstractmethod
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
-        """Return, one for each in order, once the whole batch is safe on the other side.
+        """Return, one for each in order, once the whole batch is safe on the other side. An empty batch is.
 
         Raises `Unavailable` when that is unknown: any part may have arrived, and repeating is safe.
         Raises `Refused` when the batch itself is the reason: one of its messages can never be published.
@@ -113,19 +117,26 @@ class Publisher(Protocol):
 
 
 class Subscription(Protocol):
-    """The way into a context, for one group of consumers: at least once, in order per key."""
+    """The way into a context, for one group of consumers: at least once, in order per key.
+
+    Key, headers and value of a delivery read back as its message (`cloudevents.message`). While a member of a
+    group holds a message, no other member is handed a later one of its key; a transport may declare one
+    member a group, and raises `Misconfigured` where a second opens. A group begins anew in a log made anew.
+    """
 
     @abstractmethod
     async def receive(self) -> Sequence[Delivery]:
         """Hand over the next batch, one delivery at least, waiting until there is one.
 
-        A batch that was not acknowledged comes again. Cancelling the wait loses nothing. Raises
-        `Unavailable`; after that it returns an empty batch once the log answers again and has nothing.
+        A batch that was not acknowledged comes again, and stays held however long the work on it takes.
+        Cancelling the wait loses nothing. Raises `Unavailable`; after that it returns an empty batch once the
+        log answers again and has nothing.
         """
 
     @abstractmethod
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
         """Never hand these to the group again, unless another member has taken them over meanwhile.
 
-        Raises `Unavailable`: then they may come again.
+        Does nothing for an empty batch, and for one that is no longer held. Raises `Unavailable`: then they
+        may come again.
         """
