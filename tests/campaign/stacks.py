@@ -18,6 +18,7 @@ from campaign.nemesis import Action
 from campaign.plan import Options
 from campaign.standby import Standby
 from campaign.supervisor import Supervisor
+from clinic.adapters.kafka.publisher import MIN_LEASE
 
 TROUBLE = "in trouble"
 AUDITED_WITHIN = 60.0
@@ -74,7 +75,10 @@ class Stack(Protocol):
 def fixed(options: Options) -> Mapping[str, str]:
     """The settings that a planted defect needs, also after a restart."""
     defect = DEFECTS.get(options.defect)
-    return defect.settings if defect else {}
+    settings = dict(defect.settings) if defect else {}
+    if options.stack == "real" and "CLINIC_LEASE" in settings:
+        settings["CLINIC_LEASE"] = str(MIN_LEASE)  # Kafka's publisher refuses a shorter one
+    return settings
 
 
 def services(

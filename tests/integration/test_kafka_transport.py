@@ -174,8 +174,9 @@ async def _take_until(subscription: KafkaSubscription, last: str) -> list[Delive
     async with asyncio.timeout(60):
         while not any(each.message.id == last for each in found):
             with suppress(Unavailable):
-                found += (batch := await subscription.receive())
+                batch = await subscription.receive()
                 await subscription.acknowledge(batch)
+                found += batch
     return found
 
 
@@ -342,12 +343,12 @@ async def test_a_rebalance_while_a_batch_is_held_neither_loses_a_message_nor_sta
             await second.acknowledge(taken_over)
             seen = {each.message.id for each in (*held, *taken_over)}
             while seen != {each.id for each in messages}:
-                batch, subscription = await _whoever_receives(first, second)
+                batch, subscription = await _first_to_receive(first, second)
                 seen |= {each.message.id for each in batch}
                 await subscription.acknowledge(batch)
 
 
-async def _whoever_receives(*members: KafkaSubscription) -> tuple[Sequence[Delivery], KafkaSubscription]:
+async def _first_to_receive(*members: KafkaSubscription) -> tuple[Sequence[Delivery], KafkaSubscription]:
     receiving = {asyncio.create_task(each.receive()): each for each in members}
     done_ones, waiting = await asyncio.wait(receiving, return_when=asyncio.FIRST_COMPLETED)
     for each in waiting:

@@ -1,7 +1,6 @@
 """What the transports share: a message as CloudEvents 1.0 headers and a value, and back.
 
-Written in binary mode (the value is the data); read in binary and in structured mode (the value is the whole
-event).
+Written in binary mode (the value is the data); read in both modes (in structured mode the value is the event).
 See the Kafka protocol binding of CloudEvents 1.0.2.
 """
 
@@ -36,7 +35,7 @@ def headers(message: Message) -> list[tuple[str, bytes]]:
 
 
 def message(key: bytes | None, headers: Headers, value: bytes | None) -> Message:
-    """The message in what arrived, whoever wrote it. What is no CloudEvent comes as a message without a type.
+    """The message in what arrived. What is not a CloudEvent becomes a message without a type.
 
     Of a header that is repeated the last one counts; one that is null counts as missing.
     """

@@ -241,7 +241,7 @@ class Member:
 
 
 def delivery(record: Record, topic_id: str, now: datetime) -> Delivery:
-    """What arrived, whoever wrote it."""
+    """What arrived, from any producer."""
     key, value = _bytes(record.key()), _bytes(record.value())
     headers = _headers(record)
     return Delivery(

@@ -76,8 +76,9 @@ class KafkaPublisher(Publisher, Resource):
         except Unavailable:
             self._broken.set()
             raise
+        topic_id = topic_id or await self._ask_topic_id() or self._topic_id
         if topic_id != self._topic_id:
-            self._broken.set()  # made anew, by whoever: look at its partitions and its retention
+            self._broken.set()  # made anew by somebody else: look at its partitions and its retention
         return [
             PublishResult(message, position(record, topic_id), time(record))
             for message, record in zip(batch, records, strict=True)
@@ -105,7 +106,7 @@ class KafkaPublisher(Publisher, Resource):
             async with asyncio.timeout(ID_TIMEOUT):
                 return id_of(await asyncio.wrap_future(self._topic.ask()))
         except (KafkaException, TimeoutError):
-            return self._topic_id  # its own failure, if it is one, is publishing's to report
+            return ""  # whether events are kept is for their own reports to say
 
     def _renew(self) -> None:
         """In a thread: a client that comes or goes can take seconds. Raises like `open`."""

@@ -1,0 +1,66 @@
+"""Which options of Kafka's client an operator may set: all but those that a promise rests on."""
+
+import pytest
+from confluent_kafka import Consumer, Producer
+from confluent_kafka.admin import AdminClient
+
+from clinic.adapters.kafka.cluster import NOT_OPTIONS, KafkaConfig
+from clinic.domain.errors import Misconfigured
+
+ALLOWED = {
+    "batch.num.messages": "1000",
+    "broker.address.family": "v4",
+    "check.crcs": "true",
+    "client.id": "front desk",
+    "client.rack": "a",
+    "compression.type": "gzip",
+    "connections.max.idle.ms": "60000",
+    "enable.metrics.push": "false",
+    "enable.partition.eof": "true",
+    "fetch.max.bytes": "1000000",
+    "fetch.wait.max.ms": "100",
+    "heartbeat.interval.ms": "1000",
+    "linger.ms": "1",
+    "max.in.flight": "1",
+    "max.poll.interval.ms": "60000",
+    "message.max.bytes": "2000000",
+    "metadata.max.age.ms": "10000",
+    "queued.min.messages": "100",
+    "reconnect.backoff.max.ms": "1000",
+    "request.timeout.ms": "1000",
+    "sasl.mechanism": "PLAIN",
+    "sasl.password": "hunter2",
+    "sasl.username": "clinic",
+    "security.protocol": "PLAINTEXT",
+    "session.timeout.ms": "10000",
+    "socket.keepalive.enable": "true",
+    "socket.timeout.ms": "4000",
+    "statistics.interval.ms": "0",
+}
+
+
+def configured(options: dict[str, str]) -> KafkaConfig:
+    return KafkaConfig(
+        servers="127.0.0.1:9",
+        topic="t",
+        group="g",
+        partitions=1,
+        replication=1,
+        protocol="classic",
+        options=options,
+    )
+
+
+@pytest.mark.parametrize("kind", [AdminClient, Producer, Consumer])
+@pytest.mark.parametrize("name", sorted(NOT_OPTIONS))
+def test_an_option_that_a_promise_rests_on_is_refused_by_name(name: str, kind: type) -> None:
+    with pytest.raises(Misconfigured, match="rests on it") as refused:
+        configured({"client.rack": "a", name: "hunter2"}).client(kind)
+    assert f"cannot set {name}:" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ALLOWED)
+def test_any_other_option_reaches_the_client(name: str) -> None:
+    configured({name: ALLOWED[name]}).client(Producer)
+    configured({name: ALLOWED[name]}).client(Consumer, group_id="g")
