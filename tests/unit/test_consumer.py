@@ -53,7 +53,7 @@ EMPTY = a_message(id="empty", data=None)
 STEPS = ["receive", "handle", "keep", "acknowledge"]
 
 
-class FragileSubscription(Subscription, Resource):
+class FragileSubscription(Subscription):
     def __init__(self, subscription: Subscription, fault: Fault, acknowledged: asyncio.Event) -> None:
         self._subscription, self._fault, self._acknowledged = subscription, fault, acknowledged
 
@@ -406,7 +406,7 @@ def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Ta
     return asyncio.create_task(consumer.run())
 
 
-class Recovering(Subscription, Resource):
+class Recovering(Subscription):
     """Fails, and then says that the log answers and has nothing."""
 
     def __init__(self) -> None:

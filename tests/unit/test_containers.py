@@ -164,7 +164,7 @@ async def test_the_group_that_is_set_is_the_one_that_events_go_to(
     if technology == "sqlite":
         assert (tmp_path / "events.auditors.db").exists()
     else:
-        assert list(memory_log(container.shared()).places) == ["auditors"]
+        assert list(memory_log(container.shared()).offsets) == ["auditors"]
 
 
 def test_nothing_happens_when_a_container_is_made(tmp_path: Path) -> None:
