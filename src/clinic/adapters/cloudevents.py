@@ -1,6 +1,6 @@
 """What the transports share: a message as CloudEvents 1.0 headers and a value, and back.
 
-Written in binary mode (the value is the data); read in both modes (in structured mode the value is the event).
+Written in binary mode (the value is the data); read in both (in structured mode the value is the event).
 See the Kafka protocol binding of CloudEvents 1.0.2.
 """
 

@@ -34,7 +34,8 @@ class KafkaSubscription(Subscription, Resource):
         self._kafka, self._clock, self._telemetry = kafka, clock, telemetry
         self._closing = Event()
         self._thread: Thread | None = None
-        self._came: Batch | ClinicError | None = None
+        self._came: Batch | ClinicError | tuple[()] | None = None
+        self._has_failed = False
         self._failure: ClinicError | None = None
         self._woken = asyncio.Event()
         self._held: Batch | None = None
@@ -75,6 +76,8 @@ class KafkaSubscription(Subscription, Resource):
             came, self._came = self._came, None
             if isinstance(came, ClinicError):
                 raise came
+            if isinstance(came, tuple):
+                return came
             self._held = came
         return self._held.deliveries
 
@@ -129,6 +132,9 @@ class KafkaSubscription(Subscription, Resource):
             member.probe()
         except KafkaException as error:
             self._hand_over(Unavailable(f"Kafka does not answer: {error.args[0].str()}"))
+        else:
+            if self._has_failed:
+                self._hand_over(())
 
     def _until_acknowledged(self, member: Member, held: Batch) -> None:
         member.prefetch(self._loop)
@@ -145,11 +151,12 @@ class KafkaSubscription(Subscription, Resource):
                 member.resume()
                 return
 
-    def _hand_over(self, came: Batch | ClinicError) -> None:
+    def _hand_over(self, came: Batch | ClinicError | tuple[()]) -> None:
+        self._has_failed = isinstance(came, ClinicError)
         with suppress(RuntimeError):  # the loop is closed: nobody waits any more
             self._loop.call_soon_threadsafe(self._arrived, came)
 
-    def _arrived(self, came: Batch | ClinicError) -> None:
+    def _arrived(self, came: Batch | ClinicError | tuple[()]) -> None:
         # The latest counts: a failure that nobody has heard of is over when a batch comes.
         self._came = came
         self._woken.set()

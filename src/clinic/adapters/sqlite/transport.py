@@ -98,14 +98,19 @@ class SqliteSubscription(Subscription, Resource):
     def __init__(self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep) -> None:
         self._path, self._offset, self._clock, self._pause = log, offset, clock, pause
         self._log: _OpenLog | None = None
-        self._received_from = ""
+        self._received_from, self._has_failed = "", False
 
     async def receive(self) -> Sequence[Delivery]:
+        has_failed, self._has_failed = self._has_failed, True
         log_and_seq = await self._offset.read(_stored_offset)
         wait = MIN_POLL
         while not (batch := self._read_after(*log_and_seq)):
+            self._has_failed = False
+            if has_failed:
+                return []
             await self._pause(wait)
             wait = min(wait * POLL_BACKOFF, MAX_POLL)
+        self._has_failed = False
         self._received_from = _log_and_seq(batch[-1])[0]
         return batch
 
