@@ -276,3 +276,15 @@ async def test_a_quiet_log_is_looked_at_less_and_less_often(tmp_path: Path) -> N
         await subscription.close()
     assert looks == sorted(looks)
     assert (looks[0], looks[-1]) == (0.001, 0.02)
+
+
+async def test_a_log_that_answers_again_with_nothing_new_gives_an_empty_batch(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message()])
+        await take(subscription)
+        offsets = tmp_path / "events.group.db"
+        offsets.rename(tmp_path / "elsewhere")
+        with pytest.raises(Unavailable):
+            await subscription.receive()
+        (tmp_path / "elsewhere").rename(offsets)
+        assert list(await subscription.receive()) == []
