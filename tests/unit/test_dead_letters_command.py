@@ -10,11 +10,11 @@ import msgspec
 import pytest
 import structlog
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, opened
+from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, keep, opened
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite.charges import SqliteCharges
+from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.domain.events import to_message
 from clinic.domain.financial.ports import ChargeFilter
@@ -57,13 +57,11 @@ class Folder:
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._path, self._capsys = path, capsys
-        self.run(lambda letters, _: letters.add([MENDED, BAD, DONE]))
+        self.run(lambda letters, _: keep(letters, MENDED, BAD, DONE))
 
     def run(self, work: Callable[[SqliteDeadLetters, SqliteCharges], Awaitable[Any]]) -> Any:
         async def opened_for_it() -> Any:
-            file = SqliteFile(
-                self._path / "financial.db", CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING
-            )
+            file = SqliteFile(self._path / "financial.db", *FINANCIAL)
             async with opened(file):
                 return await work(SqliteDeadLetters(file), SqliteCharges(file))
 

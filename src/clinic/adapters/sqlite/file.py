@@ -10,7 +10,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,7 +22,6 @@ from clinic.domain.messaging.ports import Resource
 T = TypeVar("T")
 Row = Sequence[Any]
 Work = Callable[[sqlite3.Connection], T]
-Functions = Mapping[str, Callable[..., str]]
 
 BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
@@ -46,15 +45,11 @@ class SqliteFile(Resource):
     """A file with a schema, opened by the one process that serves it.
 
     Each of `scripts` takes its schema from one version to the next, the first from nothing. The version is
-    kept in the
-    file: a file that is older is brought up to date, and older code refuses a newer file. `functions` are
-    what scripts
-    may call beside SQL's own, by name.
+    kept in the file: a file that is older is brought up to date, and older code refuses a newer file.
     """
 
-    def __init__(self, path: Path, *scripts: str, functions: Functions | None = None) -> None:
+    def __init__(self, path: Path, *scripts: str) -> None:
         self.path, self._scripts, self._version = path, scripts, len(scripts)
-        self._functions = functions or {}
         self._lock: int | None = None
         self._writer: _Thread | None = None
         self._reader: _Thread | None = None
@@ -128,8 +123,6 @@ class SqliteFile(Resource):
             )
         if found < self._version:
             missing = ";".join(self._scripts[found:])
-            for name, function in self._functions.items():
-                connection.create_function(name, -1, function, deterministic=True)
             connection.executescript(
                 f"BEGIN IMMEDIATE; {missing}; PRAGMA user_version={self._version}; COMMIT"
             )
@@ -241,12 +234,19 @@ def page(
     connection: sqlite3.Connection,
     columns: str = "*",
 ) -> Sequence[T]:
-    """The conditions that are set, all of them; a value that is a tuple fills several marks."""
+    """The rows that meet every condition that is set; a value that is a tuple fills several placeholders."""
     matching = [(condition, value) for condition, value in conditions if value is not None]
     where = " AND ".join(condition for condition, _ in matching) or "true"
     values = [each for _, value in matching for each in (value if isinstance(value, tuple) else (value,))]
     query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
-    return [read(row) for row in connection.execute(query, [*values, limit])]
+    return [read(row) for row in named_rows(connection, query, [*values, limit])]
+
+
+def named_rows(connection: sqlite3.Connection, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+    """The rows of a query; their columns have names and places."""
+    cursor = connection.cursor()
+    cursor.row_factory = sqlite3.Row
+    return cursor.execute(query, values)
 
 
 def placeholders(values: Iterable[object]) -> str:
