@@ -149,7 +149,7 @@ class WaitsAnewWhenItArrivesAgain(MemoryDeadLetters):
 
 class RecordsOverAnother(MemoryDeadLetters):
     async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
-        await super().record(replace(letter, entries=self._kept[letter.position].entries), handling)
+        await super().record(replace(letter, entries=(await self.get(letter.position)).entries), handling)
 
 
 class Doubles(MemoryPublisher):

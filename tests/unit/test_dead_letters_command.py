@@ -220,6 +220,21 @@ def test_a_value_is_shown_as_text_or_else_in_hexadecimal_digits_and_cut(
     assert len(folder.command("show", "log/9")) < 5000
 
 
+def test_a_line_break_in_a_foreign_header_makes_no_line_of_its_own(folder: Folder) -> None:
+    headers = (("odd", b"1\nstate  replayed"), ("o\ndd", b"2\r\n"))
+    letter = a_letter(position="log/9", key=b"k\nstate  replayed", headers=headers)
+    folder.run(lambda letters, _: letters.add([letter]))
+    printed = folder.command("show", "log/9")
+    assert r"odd: 1\nstate  replayed" in printed
+    assert sum(line.strip().startswith("state") for line in printed.splitlines()) == 1
+
+
+def test_a_cut_letter_says_so(folder: Folder) -> None:
+    folder.run(lambda letters, _: letters.add([a_letter(position="log/9", cut=True)]))
+    assert "key and headers were not kept completely" in folder.command("show", "log/9")
+    assert folder.json("show", "log/9")[0]["cut"] is True
+
+
 def test_of_very_many_headers_the_first_are_shown_and_the_others_counted(folder: Folder) -> None:
     headers = tuple((f"header-{number}", b"1") for number in range(105))
     folder.run(lambda letters, _: letters.add([a_letter(position="log/9", headers=headers)]))
