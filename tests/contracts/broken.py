@@ -121,6 +121,26 @@ class ForgetsTheFirstSight(MemoryDeadLetters):
         self._kept.update({letter.position: letter for letter in letters})
 
 
+class CountsARetryAgain(MemoryDeadLetters):
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        known = {
+            each.position: self._kept[each.position].attempts
+            for each in letters
+            if each.position in self._kept
+        }
+        await super().add(letters)
+        for position, attempts in known.items():
+            self._kept[position] = replace(self._kept[position], attempts=attempts + 1)
+
+
+class ForgetsTheState(MemoryDeadLetters):
+    """Its process dies between the entry and the state, and nothing completes it."""
+
+    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
+        await super().record(letter, entry)
+        self._kept[letter.position] = replace(self._kept[letter.position], state=letter.state)
+
+
 class WaitsAnewWhenItArrivesAgain(MemoryDeadLetters):
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         await super().add(letters)
@@ -131,7 +151,7 @@ class WaitsAnewWhenItArrivesAgain(MemoryDeadLetters):
 
 class RecordsOverAnother(MemoryDeadLetters):
     async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
-        self._kept[letter.position] = letter.with_entry(handling)
+        await super().record(replace(letter, entries=(await self.get(letter.position)).entries), handling)
 
 
 class Doubles(MemoryPublisher):
@@ -339,6 +359,14 @@ class BrokenDeadLetters(DeadLettersContract):
 
 class TestForgetsTheFirstSight(BrokenDeadLetters):
     kind = ForgetsTheFirstSight
+
+
+class TestCountsARetryAgain(BrokenDeadLetters):
+    kind = CountsARetryAgain
+
+
+class TestForgetsTheState(BrokenDeadLetters):
+    kind = ForgetsTheState
 
 
 class TestWaitsAnewWhenItArrivesAgain(BrokenDeadLetters):

@@ -5,24 +5,63 @@ Each test's name is a sentence of the port's docstring, or follows from one.
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
 
+import msgspec
 import pytest
 from msgspec.structs import asdict, replace
 from support.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
+    a_delivery,
     a_history_entry,
     a_letter,
+    a_message,
 )
 
-from clinic.domain.errors import Conflict, NotFound, Unavailable
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters
+from clinic.domain.errors import Conflict, NotFound, Refused, Unavailable
+from clinic.domain.messaging.dead_letters import (
+    MAX_HEADERS,
+    MAX_HISTORY,
+    MAX_TEXT,
+    MAX_VALUE,
+    NEXT_STATE,
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetters,
+    Headers,
+    letter_of,
+)
+from clinic.domain.messaging.messages import Delivery
 from contracts.dead_letters_machine import DeadLettersMachine
 from contracts.subject import Contract
+
+NINE_MB = 9 * 1024 * 1024
+
+
+def _large(what: str) -> Delivery:
+    """A message of which a part is larger than any letter should be."""
+    huge = b"x" * NINE_MB
+    message = a_message(id="1", subject="s" * NINE_MB if what == "subject" else "s", type="t" * 300)
+    headers: Headers = (("ce_id", b"1"), ("ce_type", b"t"), ("content-type", b"application/json"))
+    match what:
+        case "id":
+            headers = (("ce_id", huge), *headers)
+        case "other":
+            headers = (("other", huge), *headers, ("n" * NINE_MB, None))
+        case "many":
+            headers = (*((str(number), None) for number in range(100_000)), *headers)
+        case "everything":
+            headers = (("ce_id", huge), ("other", huge), *headers)
+    return replace(
+        a_delivery(message),
+        headers=headers,
+        key=huge if what in {"key", "everything"} else b"key",
+        value=huge if what == "everything" else b"{",
+    )
 
 
 class DeadLettersContract(Contract):
@@ -59,12 +98,35 @@ class DeadLettersContract(Contract):
             attempts=2, first_seen=ONE_O_CLOCK, last_seen=TWO_O_CLOCK
         )
 
+    async def test_the_same_arrival_never_counts_twice_however_often_it_is_retried(
+        self, letters: DeadLetters
+    ) -> None:
+        first, second = a_letter(), a_letter(last_seen=TWO_O_CLOCK)
+        for arrival in (first, first, second, second, first, second, first):
+            await letters.add([arrival])
+        await letters.add([second, second])
+        assert await letters.get("log/1") == a_letter(attempts=2, last_seen=TWO_O_CLOCK)
+
+    @pytest.mark.parametrize("large", ["id", "other", "many", "key", "subject", "everything"])
+    async def test_what_foreign_producers_write_is_kept_within_a_bound(
+        self, letters: DeadLetters, large: str
+    ) -> None:
+        letter = letter_of(_large(large), Refused("?" * NINE_MB, code="!" * NINE_MB))
+        await letters.add([letter])
+        kept = await letters.get(letter.position)
+        assert kept == letter
+        assert len(msgspec.msgpack.encode(kept)) < MAX_VALUE + MAX_HEADERS + 10 * MAX_TEXT
+        assert kept.cut == (large != "subject")
+        if large in {"other", "many", "key"}:
+            assert set(_large("none").headers) <= set(kept.headers)
+
     async def test_one_that_is_there_already_has_the_reason_and_the_group_of_the_last_one(
         self, letters: DeadLetters
     ) -> None:
         await letters.add([a_letter()])
-        await letters.add([a_letter(reason="still not", group="still")])
-        assert await letters.get("log/1") == a_letter(reason="still not", group="still", attempts=2)
+        latest = {"reason": "still not", "code": "still", "group": "still"}
+        await letters.add([a_letter(**latest)])
+        assert await letters.get("log/1") == a_letter(**latest)
         assert [each.group for each in await letters.groups()] == ["still"]
 
     async def test_one_that_is_there_already_keeps_its_state_and_its_history(
@@ -72,9 +134,9 @@ class DeadLettersContract(Contract):
     ) -> None:
         await letters.add([letter := a_letter()])
         await letters.record(letter, a_history_entry())
-        await letters.add([letter])
+        await letters.add([replace(letter, last_seen=TWO_O_CLOCK)])
         assert await letters.get("log/1") == a_letter(
-            state="replayed", history=(a_history_entry(),), attempts=2
+            state="replayed", history=(a_history_entry(),), attempts=2, last_seen=TWO_O_CLOCK
         )
 
     @pytest.mark.parametrize(
@@ -139,25 +201,17 @@ class DeadLettersContract(Contract):
                 == [each for each in expected if each.position > "log/03"][:2]
             )
 
-    async def test_a_page_shows_the_letters_of_certain_messages(self, letters: DeadLetters) -> None:
+    async def test_a_page_shows_the_letters_of_a_certain_message(self, letters: DeadLetters) -> None:
         kept = [
             a_letter(position=f"log/{number}", about=str(number % 2), message_id=f"id {number % 3}")
             for number in range(6)
         ]
         await letters.add(kept)
-        of_two = DeadLetterFilter(message_ids=("id 0", "id 2", "nobody's"))
-        assert [each.position for each in await letters.page(of_two, 10)] == [
-            "log/0",
-            "log/2",
-            "log/3",
-            "log/5",
-        ]
-        assert [each.position for each in await letters.page(of_two, 2, "log/2")] == ["log/3", "log/5"]
-        assert [each.position for each in await letters.page(replace(of_two, about="1"), 10)] == [
-            "log/3",
-            "log/5",
-        ]
-        assert list(await letters.page(DeadLetterFilter(message_ids=()), 10)) == []
+        of_one = DeadLetterFilter(message_id="id 2")
+        assert [each.position for each in await letters.page(of_one, 10)] == ["log/2", "log/5"]
+        assert [each.position for each in await letters.page(of_one, 2, "log/2")] == ["log/5"]
+        assert [each.position for each in await letters.page(replace(of_one, about="1"), 10)] == ["log/5"]
+        assert list(await letters.page(DeadLetterFilter(message_id="nobody's"), 10)) == []
 
     async def test_a_letter_is_found_by_its_position(self, letters: DeadLetters) -> None:
         kept = [a_letter(position=position) for position in ("topic/1/2", "topic/1/23", "topic/1")]
@@ -235,6 +289,35 @@ class DeadLettersContract(Contract):
             letter = await letters.get("log/1")
         assert list(letter.history) == entries
 
+    async def test_a_letter_shows_its_newest_entries_and_counts_them_all(self, letters: DeadLetters) -> None:
+        await letters.add([letter := a_letter()])
+        entries = [a_history_entry(event="failed again", note=str(each)) for each in range(MAX_HISTORY + 2)]
+        for entry in entries:
+            await letters.record(letter, entry)
+            letter = letter.with_entry(entry)
+        assert await letters.get("log/1") == letter
+        assert (letter.entries, list(letter.history)) == (MAX_HISTORY + 2, entries[2:])
+        assert list(await letters.page(DeadLetterFilter(), 10)) == [letter.listed()]
+
+    @pytest.mark.parametrize("steps", range(0, 40, 2))
+    async def test_whoever_dies_while_recording_leaves_entry_and_state_together(
+        self, letters: DeadLetters, steps: int
+    ) -> None:
+        await letters.add([letter := a_letter()])
+        dying = asyncio.create_task(letters.record(letter, discarded := a_history_entry(event="discarded")))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        dying.cancel()
+        await asyncio.wait([dying])
+        found = await letters.get("log/1")
+        assert found in (letter, letter.with_entry(discarded))
+        with suppress(Conflict):  # what was begun may be done a moment later
+            await letters.record(found, a_history_entry())
+        found = await letters.get("log/1")
+        assert found.state == NEXT_STATE[found.history[-1].event]
+        await letters.record(found, a_history_entry(note="afterwards"))
+        assert (await letters.get("log/1")).history[-1].note == "afterwards"
+
     async def test_an_entry_over_another_since_it_was_read_is_a_conflict(self, letters: DeadLetters) -> None:
         await letters.add([letter := a_letter()])
         await letters.record(letter, first := a_history_entry(event="failed again"))
@@ -252,10 +335,10 @@ class DeadLettersContract(Contract):
 
     async def test_one_that_arrives_again_between_is_no_conflict(self, letters: DeadLetters) -> None:
         await letters.add([letter := a_letter()])
-        await letters.add([letter])
+        await letters.add([replace(letter, last_seen=TWO_O_CLOCK)])
         await letters.record(letter, a_history_entry())
         assert await letters.get("log/1") == a_letter(
-            attempts=2, state="replayed", history=(a_history_entry(),)
+            attempts=2, last_seen=TWO_O_CLOCK, state="replayed", history=(a_history_entry(),)
         )
 
     async def test_every_call_raises_unavailable_when_the_store_does_not_answer(self, where: Path) -> None:

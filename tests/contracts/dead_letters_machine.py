@@ -34,7 +34,7 @@ wanted = st.builds(
     state=st.sampled_from([None, "waiting", "replayed", "discarded"]),
     group=st.none() | groups,
     about=st.none() | abouts,
-    message_ids=st.none() | st.lists(message_ids, max_size=2).map(tuple),
+    message_id=st.none() | message_ids,
 )
 entries = st.builds(
     a_history_entry,
@@ -52,7 +52,7 @@ def letters(draw: st.DrawFn) -> DeadLetter:
         message_id=draw(message_ids),
         group=group,
         reason=f"{group} {draw(st.integers(1, 3))}",
-        attempts=draw(st.integers(1, 3)),
+        code=draw(st.sampled_from(["a", "b"])),
         first_seen=seen,
         last_seen=seen,
     )
@@ -125,7 +125,7 @@ class DeadLettersMachine(Machine):
         letter = self.kept.get(position)
         if letter is None or not letter.history:
             return
-        before = replace(letter, history=letter.history[:-1], state="waiting")
+        before = replace(letter, entries=letter.entries - 1, history=letter.history[:-1], state="waiting")
         try:
             await self.letters().record(before, entry)
         except Conflict:
@@ -158,10 +158,10 @@ class DeadLettersMachine(Machine):
 
 
 def seen_again(known: DeadLetter, letter: DeadLetter) -> DeadLetter:
-    attempts = known.attempts + letter.attempts
-    return replace(
-        known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen
-    )
+    latest = replace(known, reason=letter.reason, code=letter.code, group=letter.group)
+    if letter.last_seen <= known.last_seen:
+        return latest
+    return replace(latest, attempts=known.attempts + 1, last_seen=letter.last_seen)
 
 
 def is_letter_wanted(letter: DeadLetter, wanted: DeadLetterFilter) -> bool:
@@ -169,7 +169,7 @@ def is_letter_wanted(letter: DeadLetter, wanted: DeadLetterFilter) -> bool:
         wanted.state in (None, letter.state)
         and wanted.group in (None, letter.group)
         and wanted.about in (None, letter.about)
-        and (wanted.message_ids is None or letter.message_id in wanted.message_ids)
+        and wanted.message_id in (None, letter.message_id)
     )
 
 

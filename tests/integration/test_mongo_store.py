@@ -14,23 +14,22 @@ from contracts.charges import ChargesContract
 from contracts.dead_letters import DeadLettersContract
 from contracts.outbox import LONG, finished, hand_over, published, saved
 from contracts.subject import FEW
+from msgspec.structs import asdict
 from support.builders import (
-    ONE_O_CLOCK,
-    TWO_O_CLOCK,
     a_charge,
     a_history_entry,
     a_letter,
     a_message,
     an_appointment,
+    opened,
 )
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 
-from clinic.adapters import cloudevents
 from clinic.adapters.mongo.charges import MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
-from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging.dead_letters import DeadLetterFilter
+from clinic.domain.errors import Conflict, Misconfigured, Unavailable
+from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryEntry
 
 NOBODY = "mongodb://127.0.0.1:1/?directConnection=true"
 
@@ -101,73 +100,36 @@ class TestMongoDeadLetters(OnMongo, DeadLettersContract):
         async with mongo_dead_letters(self.url, where.name) as letters:
             yield letters
 
-    async def test_letters_from_before_there_were_states_are_all_there_and_wait(self, where: Path) -> None:
-        database, message = self.database(where), a_message(data=b"{")
-        await database.open()
-        headers = [list(each) for each in cloudevents.headers(message)]
-        seen = {"first_seen": ONE_O_CLOCK, "last_seen": TWO_O_CLOCK}
-        before = {
-            "message_id": "1",
-            "key": b"key",
-            "value": b"{",
-            "length": 1,
-            "sha256": "0",
-            "reason": "byte 5",
-            "attempts": 2,
-            **seen,
-        }
-        documents = [
-            {"_id": "log/1", "headers": headers, **before},
-            {"_id": "log/2", "headers": [], **before},
-        ]
-        for again in (False, True):
-            async with self.opened(where) as letters:
-                if not again:
-                    await database.collection("dead_letters").insert_many(documents)
-                first, second = await letters.page(DeadLetterFilter(state="waiting"), 10)
-                (group,) = await letters.groups()
-            assert (first.about, first.type, first.reason, first.attempts) == (
-                message.subject,
-                message.type,
-                "byte 5",
-                2,
-            )
-            assert (first.first_seen, first.last_seen, first.published_at) == (
-                ONE_O_CLOCK,
-                TWO_O_CLOCK,
-                ONE_O_CLOCK,
-            )
-            assert (second.about, second.type, second.history) == ("key", "", ())
-            assert (group.group, group.waiting) == (first.group, 2)
-        await database.close()
-
-    @pytest.mark.parametrize("call", ["get", "settle", "keep"])
-    async def test_one_from_before_there_were_states_can_be_handled(self, where: Path, call: str) -> None:
+    async def test_a_crash_between_entry_and_state_is_completed_by_the_next_read(self, where: Path) -> None:
         async with self.opened(where) as letters:
-            database = self.database(where)
-            await database.open()
-            old = {
-                "message_id": "1",
-                "key": b"key",
-                "headers": [],
-                "value": b"{",
-                "length": 1,
-                "sha256": "0",
-                "reason": "byte 5",
-            }
-            seen = {"attempts": 1, "first_seen": ONE_O_CLOCK, "last_seen": ONE_O_CLOCK}
-            await database.collection("dead_letters").insert_one({"_id": "log/1", **old, **seen})
-            await database.close()
-            if call == "keep":
-                await letters.add([a_letter()])
-            letter = await letters.get("log/1")
-            if call == "settle":
-                await letters.record(letter, a_history_entry())
-            found = await letters.get("log/1")
-        assert (found.about, found.attempts) == ("key", 2 if call == "keep" else 1)
-        assert (found.state, found.history) == (
-            ("replayed", (a_history_entry(),)) if call == "settle" else ("waiting", ())
-        )
+            await letters.add([letter := a_letter()])
+            await letters.record(letter, failed := a_history_entry(event="failed again"))
+            waiting = letter.with_entry(failed)
+            await self.add_entry(where, 1, discarded := a_history_entry(event="discarded"))
+            with pytest.raises(Conflict, match="log/1"):
+                await letters.record(waiting, a_history_entry())
+            assert await letters.get("log/1") == waiting.with_entry(discarded)
+            assert list(await letters.page(DeadLetterFilter("discarded"), 10)) == [
+                waiting.with_entry(discarded).listed()
+            ]
+            await letters.record(waiting.with_entry(discarded), again := a_history_entry())
+            assert (await letters.get("log/1")).history == (failed, discarded, again)
+
+    async def add_entry(self, where: Path, number: int, entry: HistoryEntry) -> None:
+        """As a process does that ends right after it."""
+        database = self.database(where)
+        async with opened(database):
+            key = {"_id": f"log/1/{number}", "position": "log/1", "number": number}
+            await database.collection("dead_letter_history").insert_one(key | asdict(entry))
+
+    async def test_lists_and_groups_read_no_history(self, where: Path) -> None:
+        async with self.opened(where) as letters:
+            await letters.add([letter := a_letter()])
+            await letters.record(letter, a_history_entry())
+            with pymongo.MongoClient[dict[str, Any]](self.url) as client:
+                client[where.name].drop_collection("dead_letter_history")
+            assert [each.entries for each in await letters.page(DeadLetterFilter("replayed"), 10)] == [1]
+            assert [each.replayed for each in await letters.groups()] == [1]
 
     async def test_a_command_that_comes_before_the_service_has_made_its_indexes_finds_all(
         self, where: Path

@@ -4,7 +4,7 @@ fault.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal, Protocol, TypeVar
@@ -17,7 +17,13 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import AppointmentFinished, to_message
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.messaging.dead_letters import DeadLetter, HistoryEntry
+from clinic.domain.messaging.dead_letters import (
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetters,
+    HistoryEntry,
+    LetterGroup,
+)
 from clinic.domain.messaging.messages import Delivery, Message, Origin, Received
 from clinic.domain.messaging.ports import Telemetry
 from clinic.domain.money import Money
@@ -89,19 +95,33 @@ def a_letter(**changes: Any) -> DeadLetter:
         length=1,
         sha256=hashlib.sha256(b"?").hexdigest(),
         reason="it cannot be read",
+        code="unreadable",
         group="unread",
         attempts=1,
         first_seen=ONE_O_CLOCK,
         last_seen=ONE_O_CLOCK,
     )
-    return replace(usual, **changes)
+    return replace(usual, entries=len(changes.get("history", ())), **changes)
 
 
-def a_delivery(message: Message, position: str = "log/1") -> Delivery:
-    """The message as it arrives at that place."""
+async def keep(letters: DeadLetters, *several: DeadLetter) -> None:
+    """Add the letters, each with its history."""
+    for letter in several:
+        if letter.history:
+            new = replace(letter, state="waiting", entries=0, history=())
+            await letters.add([new])
+            for entry in letter.history:
+                await letters.record(new, entry)
+                new = new.with_entry(entry)
+        else:
+            await letters.add([letter])
+
+
+def a_delivery(message: Message, **origin: Any) -> Delivery:
+    """The message as it arrives."""
     return Delivery(
         message=message,
-        origin=an_origin(position=position),
+        origin=an_origin(**origin),
         key=message.key.encode(),
         headers=tuple(cloudevents.headers(message)),
         value=message.data,
@@ -182,6 +202,34 @@ class Fault:
 
 
 NO_FAULT = Fault("none", "before", Died(), times=0)
+
+
+class FragileDeadLetters(DeadLetters):
+    """Something goes wrong at adding or recording, or somebody else records first."""
+
+    def __init__(
+        self, letters: DeadLetters, fault: Fault = NO_FAULT, between: Sequence[HistoryEntry] = ()
+    ) -> None:
+        self._letters = letters
+        self._fault = fault
+        self._between = list(between)
+
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        await self._fault("add", lambda: self._letters.add(letters))
+
+    async def get(self, position: str) -> DeadLetter:
+        return await self._letters.get(position)
+
+    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        return await self._letters.page(matching, limit, after)
+
+    async def groups(self) -> Sequence[LetterGroup]:
+        return await self._letters.groups()
+
+    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
+        if self._between:
+            await self._letters.record(await self.get(letter.position), self._between.pop(0))
+        await self._fault("record", lambda: self._letters.record(letter, entry))
 
 
 class Openable(Protocol):

@@ -9,7 +9,7 @@ from uuid import UUID
 from clinic.adapters.mongo.appointments import APPOINTMENTS, MongoAppointments
 from clinic.adapters.mongo.charges import CHARGES, MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
-from clinic.adapters.mongo.dead_letters import DEAD_LETTERS, MongoDeadLetters
+from clinic.adapters.mongo.dead_letters import DEAD_LETTERS, HISTORY, MongoDeadLetters
 from clinic.adapters.mongo.outbox import MongoOutbox
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter, Appointments
@@ -72,5 +72,5 @@ async def mongo_charges(url: str, name: str) -> AsyncIterator[MongoCharges]:
 @asynccontextmanager
 async def mongo_dead_letters(url: str, name: str) -> AsyncIterator[MongoDeadLetters]:
     """Of a process that serves this database, until the block ends."""
-    async with opened(MongoDatabase(url, name, 5, DEAD_LETTERS)) as database:
+    async with opened(MongoDatabase(url, name, 5, DEAD_LETTERS, HISTORY)) as database:
         yield MongoDeadLetters(database)

@@ -10,7 +10,7 @@ from support.builders import a_letter, an_appointment
 from support.folders import Folder, a_folder
 from support.schemas import json_schema
 
-from clinic.domain.events import event_ids
+from clinic.domain.events import event_id
 from clinic.domain.money import Money
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.cli.audit import Found, Summary
@@ -75,12 +75,12 @@ def test_a_repair_without_services_says_what_remains_and_the_next_finds_it_waiti
     folder.finish(ONE)
     told, summary = folder.json("audit", "--repair", "--wait", "0.05", code=3)
     assert told["outcome"] == "republished"
-    assert "does the appointment service run?" in told["outcome_explanation"]
+    assert "is the appointment service running?" in told["outcome_explanation"]
     assert (summary["charged"], summary["remaining"]) == (0, 1)
     assert folder.json("audit", code=0)[-1]["in_flight"] == 1  # it was told just now
     printed = folder.command("audit", "--grace", "0", "--repair", code=3)
     assert "to be published" in printed
-    assert "left alone: it is about to be told" in printed
+    assert "left alone: it is about to be published" in printed
     assert "0 charged now, 1 remaining" in printed
 
 
@@ -98,7 +98,7 @@ def test_a_dead_letter_is_named_with_its_command_and_what_strangers_wrote_is_not
 ) -> None:
     folder.finish(ONE)
     letter = a_letter(
-        position="log/1", about=str(ONE.id), message_id=event_ids(ONE.id)[1], reason="bad \x1b[2J [red]news"
+        position="log/1", about=str(ONE.id), message_id=str(event_id(ONE.id)), reason="bad \x1b[2J [red]news"
     )
     folder.run(lambda _, financial: financial.dead_letters().add([letter]))
     printed = folder.command("audit", "--repair", code=3)

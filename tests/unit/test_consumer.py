@@ -2,12 +2,12 @@
 
 import asyncio
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from contextlib import suppress
 from random import uniform
-from typing import Literal
-from uuid import uuid4
+from typing import Any, Literal
 
 import pytest
 from support.builders import (
@@ -16,6 +16,7 @@ from support.builders import (
     TWO_O_CLOCK,
     Died,
     Fault,
+    FragileDeadLetters,
     Noticed,
     NoWait,
     StandingClock,
@@ -27,20 +28,13 @@ from support.builders import (
 
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.domain.errors import Unavailable, Unreadable
+from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, from_message, to_message
 from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
-from clinic.domain.messaging.consumer import MAX_VALUE, Consumer
-from clinic.domain.messaging.dead_letters import (
-    DeadLetter,
-    DeadLetterFilter,
-    DeadLetters,
-    HistoryEntry,
-    LetterGroup,
-    fingerprint,
-)
+from clinic.domain.messaging.consumer import Consumer
+from clinic.domain.messaging.dead_letters import MAX_TEXT, MAX_VALUE, DeadLetter, DeadLetterFilter
 from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Subscription
 from clinic.domain.money import Money
@@ -50,7 +44,7 @@ REFUSED = to_message(an_event(price=Money("9999999999999.99")))
 """It can be read, and its charge would be beyond all money."""
 OTHER = a_message(id="other", type="clinic.appointment.started.v1")
 EMPTY = a_message(id="empty", data=None)
-STEPS = ["receive", "handle", "keep", "acknowledge"]
+STEPS = ["receive", "handle", "add", "acknowledge"]
 
 
 class FragileSubscription(Subscription):
@@ -63,26 +57,6 @@ class FragileSubscription(Subscription):
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
         await self._fault("acknowledge", lambda: self._subscription.acknowledge(batch))
         self._acknowledged.set()
-
-
-class FragileDeadLetters(DeadLetters):
-    def __init__(self, letters: DeadLetters, fault: Fault) -> None:
-        self._letters, self._fault = letters, fault
-
-    async def add(self, letters: Sequence[DeadLetter]) -> None:
-        await self._fault("keep", lambda: self._letters.add(letters))
-
-    async def get(self, position: str) -> DeadLetter:
-        return await self._letters.get(position)
-
-    async def page(self, wanted: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        return await self._letters.page(wanted, limit, after)
-
-    async def groups(self) -> Sequence[LetterGroup]:
-        return await self._letters.groups()
-
-    async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
-        await self._letters.record(letter, handling)
 
 
 class World:
@@ -102,11 +76,12 @@ class World:
             await fault("handle", lambda: self.charge(told))
 
         return Consumer(
-            FragileSubscription(MemorySubscription(self.log, "financial", now), fault, self._acknowledged),
+            FragileSubscription(
+                MemorySubscription(self.log, "financial", self.clock), fault, self._acknowledged
+            ),
             from_message,
             handle,
             FragileDeadLetters(self.letters, fault),
-            self.clock,
             self.pause,
             self.telemetry,
             uniform,
@@ -121,7 +96,7 @@ class World:
     async def charged(self) -> set[str]:
         return {str(charge.appointment_id) for charge in await self.charges.page(ChargeFilter(), 1000)}
 
-    async def set_aside(self) -> dict[str, DeadLetter]:
+    async def dead_lettered(self) -> dict[str, DeadLetter]:
         return {letter.message_id: letter for letter in await self.letters.page(DeadLetterFilter(), 1000)}
 
 
@@ -133,7 +108,7 @@ async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
     assert await world.charged() == {message.subject for message in messages}
     charge = (await world.charges.page(ChargeFilter(), 1))[0]
     assert (charge.origin.position.partition("/")[0], charge.origin.attempts) == (world.log.id, 1)
-    assert await world.set_aside() == {}
+    assert await world.dead_lettered() == {}
 
 
 async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_while_the_rest_is_charged() -> (
@@ -144,7 +119,7 @@ async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_wh
     async with running(world.consumer().run()):
         await world.acknowledged(8)
     assert await world.charged() == {message.subject for message in messages}
-    letters = await world.set_aside()
+    letters = await world.dead_lettered()
     assert set(letters) == {UNREADABLE.id, REFUSED.id}
     assert FINISHED_V1 in letters[UNREADABLE.id].reason
     assert "not a valid amount" in letters[REFUSED.id].reason
@@ -187,44 +162,111 @@ async def test_a_dead_letter_is_about_its_subject_or_else_its_key_and_not_more_t
     assert len(letters[2].type) == 200
 
 
+def refused(**changes: Any) -> Refused:
+    """Why this message cannot be read."""
+    with pytest.raises(Refused) as refusal:
+        from_message(a_message(**changes))
+    return refusal.value
+
+
+def with_data(**changes: Any) -> bytes:
+    data = json.loads(to_message(an_event()).data or b"")
+    return json.dumps({name: value for name, value in (data | changes).items() if value != "none"}).encode()
+
+
 @pytest.mark.parametrize(
-    ("one", "other"),
+    ("changes", "code"),
     [
-        ("'1e9' is no amount of money", "'free' is no amount of money"),
-        ('"it\'s" is no amount of money', "'free' is no amount of money"),
-        (
-            "the appointment ends (2020-12-01 12:00:00+00:00) early",
-            "the appointment ends (2021-01-31 07:30:00.5+02:00) early",
-        ),
-        ("JSON is malformed: invalid character (byte 5)", "JSON is malformed: invalid character (byte 1234)"),
-        (f"nothing of {uuid4()}", f"nothing of {str(uuid4()).upper()}"),
+        ({"type": ""}, "type-missing"),
+        ({"type": f"{FINISHED}.v2"}, "type-unknown"),
+        ({"data": b"{"}, "data-unreadable:$"),
+        ({"data": b"\xff"}, "data-unreadable:$"),
+        ({"data": b"[]"}, "data-unreadable:$"),
+        ({"data": with_data(price=[])}, "data-unreadable:$.price"),
+        ({"data": with_data(end=None)}, "data-unreadable:$.end"),
+        ({"data": with_data(patient_id="`$.price`")}, "data-unreadable:$.patient_id"),
+        ({"data": with_data(start="none")}, "data-incomplete:$.start"),
+        ({"data": with_data(price="0.001")}, "amount-invalid"),
+        ({"data": with_data(end="2020-12-01T12:00:00Z", start="2020-12-01T13:00:00Z")}, "ends-before-start"),
+        ({"data": with_data(start="0001-01-01T00:00:00+23:59")}, "date-invalid"),
     ],
-    ids=range(5),
+    ids=range(12),
 )
-def test_reasons_that_differ_in_what_varies_make_one_group(one: str, other: str) -> None:
-    assert fingerprint(one) == fingerprint(other)
+def test_a_refusal_carries_a_code_that_says_what_kind_it_is(changes: dict[str, Any], code: str) -> None:
+    assert refused(**changes).code == code
 
 
-@pytest.mark.parametrize("odd", ["v2", "v2'", 'v2"', "v2'\"'", "v'2' \"x\"", "v2\\'", "v2\n'\""])
-def test_versions_that_are_not_known_make_one_group_whatever_they_are_called(odd: str) -> None:
-    groups = set[str]()
-    for each in ("vX", odd):
-        with pytest.raises(Unreadable) as unreadable:
-            from_message(a_message(type=f"{FINISHED}.{each}"))
-        groups.add(fingerprint(str(unreadable.value)))
-    assert len(groups) == 1
+async def grouped(*messages: Message) -> dict[str, int]:
+    """How many letters each group has, once these messages have arrived."""
+    world = World()
+    await world.publish(*messages)
+    async with running(world.consumer().run()):
+        await world.acknowledged(len(messages))
+    return {each.group: each.waiting for each in await world.letters.groups()}
 
 
-def test_reasons_of_different_kinds_make_different_groups() -> None:
-    reasons = [
-        "the price is missing",
-        "the end is missing",
-        "Expected `str`, got `int` - at `$.price`",
-        "Expected `str`, got `int` - at `$.end`",
-    ]
-    groups = {fingerprint(each) for each in reasons}
-    assert len(groups) == len(reasons)
+async def test_letters_of_one_code_and_type_make_one_group_whatever_they_say() -> None:
+    amounts = ["0.001", "1e99", "NaN", "-1"]
+    groups = await grouped(*(a_message(data=with_data(price=each)) for each in amounts))
+    assert list(groups.values()) == [4]
     assert all(re.fullmatch("[0-9a-f]{8}", each) for each in groups)
+
+
+@pytest.mark.parametrize("odd", ["v2", "v2'", 'v2"', "v'2' \"x\"", "v2\n'\"", "x" * 100_000, "0.12.3"])
+async def test_versions_that_are_not_known_make_one_group_whatever_they_are_called(odd: str) -> None:
+    assert list(
+        (await grouped(*(a_message(type=f"{FINISHED}.{each}") for each in ("vX", odd)))).values()
+    ) == [2]
+
+
+async def test_refusals_of_different_kinds_make_different_groups() -> None:
+    odd = [with_data(price="none"), with_data(end="none"), with_data(price=[]), with_data(end=[]), b"{"]
+    assert (
+        list((await grouped(a_message(type=""), *(a_message(data=each) for each in odd))).values()) == [1] * 6
+    )
+
+
+async def test_a_dead_letter_keeps_the_code_of_its_refusal() -> None:
+    world = World()
+    await world.publish(UNREADABLE, REFUSED)
+    async with running(world.consumer().run()):
+        await world.acknowledged(2)
+    letters = await world.dead_lettered()
+    assert {each.code for each in letters.values()} == {"data-unreadable:$", "amount-invalid"}
+
+
+async def test_what_foreign_producers_wrote_is_cut_in_what_is_logged() -> None:
+    world, huge = World(), "x" * 100_000
+    await world.publish(a_message(type=huge), a_message(id=huge, subject=huge, type=f"{FINISHED}.{huge}"))
+    async with running(world.consumer().run()):
+        await world.acknowledged(2)
+        await world.telemetry.seen("skipped")
+    told = [str(value) for _, details in world.telemetry for value in details.values()]
+    assert max(map(len, told)) <= MAX_TEXT
+    assert len(told) > 5
+
+
+class MovingPause(NoWait):
+    """Time passes at each pause."""
+
+    def __init__(self, clock: StandingClock) -> None:
+        super().__init__()
+        self._clock = clock
+
+    async def __call__(self, seconds: float) -> None:
+        self._clock.move(seconds=1)
+        await super().__call__(seconds)
+
+
+async def test_an_arrival_that_is_tried_again_and_again_counts_once() -> None:
+    world = World()
+    world.pause = MovingPause(world.clock)
+    await world.publish(UNREADABLE)
+    fault = Fault("acknowledge", "before", Unavailable("storm"), times=30)
+    async with running(world.consumer(fault).run()):
+        await world.acknowledged(1)
+    (letter,) = (await world.dead_lettered()).values()
+    assert (len(world.pause.waited), letter.attempts) == (30, 1)
 
 
 async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_all() -> None:
@@ -247,7 +289,7 @@ async def test_other_events_and_empty_messages_are_skipped_and_counted() -> None
     await world.publish(OTHER, EMPTY)
     async with running(world.consumer().run()):
         await world.acknowledged(2)
-    assert (await world.charged(), await world.set_aside()) == (set(), {})
+    assert (await world.charged(), await world.dead_lettered()) == (set(), {})
     assert world.telemetry.named("skipped") == [
         {"type": "clinic.appointment.started.v1", "position": f"{world.log.id}/0"},
         {"type": FINISHED_V1, "position": f"{world.log.id}/1"},
@@ -259,7 +301,7 @@ async def test_an_unknown_version_is_set_aside_not_skipped() -> None:
     await world.publish(a_message(id="v2", type="clinic.appointment.finished.v2"))
     async with running(world.consumer().run()):
         await world.acknowledged(1)
-    assert set(await world.set_aside()) == {"v2"}
+    assert set(await world.dead_lettered()) == {"v2"}
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -278,7 +320,7 @@ async def test_a_consumer_that_dies_at_any_step_loses_and_doubles_nothing(
     kept = {charge.appointment_id: charge for charge in await world.charges.page(ChargeFilter(), 10)}
     assert await world.charged() == {message.subject for message in messages}
     assert kept == kept | seen  # what was charged before the crash stays as it was
-    assert set(await world.set_aside()) == {UNREADABLE.id}
+    assert set(await world.dead_lettered()) == {UNREADABLE.id}
 
 
 async def test_a_crash_between_charging_and_acknowledging_charges_nothing_again() -> None:
@@ -322,7 +364,7 @@ async def test_bad_weather_at_any_step_is_waited_out_and_makes_no_dead_letters(
         await world.acknowledged(5)
         await world.telemetry.seen("skipped")
     assert await world.charged() == {message.subject for message in messages}
-    assert set(await world.set_aside()) == {UNREADABLE.id}
+    assert set(await world.dead_lettered()) == {UNREADABLE.id}
     assert world.telemetry.named("consumer waits") == [{"reason": "storm"}] * 7
     assert len(world.pause.waited) == 7
 
@@ -398,7 +440,6 @@ def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Ta
         from_message,
         handle,
         world.letters,
-        world.clock,
         world.pause,
         world.telemetry,
         uniform,
@@ -428,9 +469,7 @@ class Recovering(Subscription):
 
 async def test_a_failure_of_the_log_is_over_when_the_log_answers_and_has_nothing() -> None:
     world, log = World(), Recovering()
-    consumer = Consumer(
-        log, from_message, world.charge, world.letters, world.clock, world.pause, world.telemetry, uniform
-    )
+    consumer = Consumer(log, from_message, world.charge, world.letters, world.pause, world.telemetry, uniform)
     async with running(consumer.run()):
         await world.telemetry.seen("consumer waits")
         assert consumer.problem == "storm"

@@ -28,6 +28,8 @@ CAUGHT_BY = {
     "Overwrites": "test_the_first_charge_stays_for_ever",
     "NeverWakes": "test_a_charge_wakes_all_who_wait_for_it_and_nobody_else",
     "ForgetsTheFirstSight": "test_one_that_is_there_already_keeps_its_first_sight_and_gains_attempts",
+    "CountsARetryAgain": "test_the_same_arrival_never_counts_twice_however_often_it_is_retried",
+    "ForgetsTheState": "test_one_that_is_there_already_keeps_its_state_and_its_history",
     "WaitsAnewWhenItArrivesAgain": "test_one_that_is_there_already_keeps_its_state_and_its_history",
     "RecordsOverAnother": "test_an_entry_over_another_since_it_was_read_is_a_conflict",
     "Doubles": "test_what_was_published_arrives_once_where_nothing_goes_wrong",

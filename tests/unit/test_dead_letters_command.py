@@ -10,11 +10,11 @@ import msgspec
 import pytest
 import structlog
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, opened
+from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, keep, opened
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite.charges import SqliteCharges
+from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.domain.events import to_message
 from clinic.domain.financial.ports import ChargeFilter
@@ -57,13 +57,11 @@ class Folder:
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         self._path, self._capsys = path, capsys
-        self.run(lambda letters, _: letters.add([MENDED, BAD, DONE]))
+        self.run(lambda letters, _: keep(letters, MENDED, BAD, DONE))
 
     def run(self, work: Callable[[SqliteDeadLetters, SqliteCharges], Awaitable[Any]]) -> Any:
         async def opened_for_it() -> Any:
-            file = SqliteFile(
-                self._path / "financial.db", CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING
-            )
+            file = SqliteFile(self._path / "financial.db", *FINANCIAL)
             async with opened(file):
                 return await work(SqliteDeadLetters(file), SqliteCharges(file))
 
@@ -220,6 +218,21 @@ def test_a_value_is_shown_as_text_or_else_in_hexadecimal_digits_and_cut(
     )
     assert folder.json("show", "log/9")[0]["value"] == shown
     assert len(folder.command("show", "log/9")) < 5000
+
+
+def test_a_line_break_in_a_foreign_header_makes_no_line_of_its_own(folder: Folder) -> None:
+    headers = (("odd", b"1\nstate  replayed"), ("o\ndd", b"2\r\n"))
+    letter = a_letter(position="log/9", key=b"k\nstate  replayed", headers=headers)
+    folder.run(lambda letters, _: letters.add([letter]))
+    printed = folder.command("show", "log/9")
+    assert r"odd: 1\nstate  replayed" in printed
+    assert sum(line.strip().startswith("state") for line in printed.splitlines()) == 1
+
+
+def test_a_cut_letter_says_so(folder: Folder) -> None:
+    folder.run(lambda letters, _: letters.add([a_letter(position="log/9", cut=True)]))
+    assert "key and headers were not kept completely" in folder.command("show", "log/9")
+    assert folder.json("show", "log/9")[0]["cut"] is True
 
 
 def test_of_very_many_headers_the_first_are_shown_and_the_others_counted(folder: Folder) -> None:

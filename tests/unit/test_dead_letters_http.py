@@ -13,7 +13,7 @@ import structlog
 from dependency_injector.providers import Object
 from msgspec.structs import replace
 from support.apps import Clinic, UnreachableDeadLetters, problem, settings, wrong_fields
-from support.builders import a_history_entry, a_letter, an_event
+from support.builders import a_history_entry, a_letter, an_event, keep
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import to_message
@@ -62,7 +62,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
 @pytest.fixture(params=["memory", "sqlite"])
 async def clinic(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Clinic]:
     async with Clinic(settings(request.param, tmp_path, operator_token=TOKEN)).running() as clinic:
-        await clinic.financial.dead_letters().add([MENDED, BAD, DONE])
+        await keep(clinic.financial.dead_letters(), MENDED, BAD, DONE)
         clinic.charges.headers["Authorization"] = f"Bearer {TOKEN}"
         yield clinic
 

@@ -4,24 +4,36 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
+from datetime import timedelta
 from pathlib import Path
 from typing import ClassVar
+from uuid import UUID
 
-import msgspec
 import pytest
 from contracts.appointments import AppointmentsContract
 from contracts.charges import ChargesContract
 from contracts.dead_letters import DeadLettersContract
 from contracts.outbox import LONG, hand_over, published, saved
-from support.builders import a_charge, a_message, an_appointment, now, opened
+from support.builders import (
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    a_charge,
+    a_history_entry,
+    a_letter,
+    a_message,
+    an_appointment,
+    now,
+    opened,
+)
 
-from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
-from clinic.adapters.sqlite.file import SqliteFile, T, Work, connect, moment, transaction
+from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
+from clinic.adapters.sqlite.file import SqliteFile, T, Work, connect, transaction
 from clinic.domain.errors import ClinicError, Unavailable
-from clinic.domain.messaging.dead_letters import DeadLetterFilter
+from clinic.domain.events import FINISHED_V1
+from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryEntry
+from clinic.domain.money import Money
 
 REFILL = "INSERT INTO published VALUES (?,?,?,?,?)"
 
@@ -67,71 +79,53 @@ class TestSqliteDeadLetters(DeadLettersContract):
 
 
 def letters_file(where: Path) -> SqliteFile:
-    return SqliteFile(where / "financial.db", DEAD_LETTERS, HANDLINGS, functions=READING)
+    return SqliteFile(where / "financial.db", *FINANCIAL)
 
 
-async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Path) -> None:
-    path, message = tmp_path / "financial.db", a_message(data=b"{")
-    as_it_was = "INSERT INTO dead_letters VALUES (?,?,?,?,?,?,?,?,?,?,?)"
-    raw = msgspec.msgpack.encode(cloudevents.headers(message))
-    rows: list[tuple[object, ...]] = [
-        ("log/1", message.id, b"a key", raw, b"{", 1, "0" * 64, "invalid character (byte 5)", 2, 1000, 3000),
-        (
-            "log/2",
-            "",
-            None,
-            msgspec.msgpack.encode([("odd", None)]),
-            None,
-            0,
-            "0" * 64,
-            "no event type",
-            1,
-            2000,
-            2000,
-        ),
-        (
-            "log/3",
-            "",
-            b"\xff key",
-            msgspec.msgpack.encode([]),
-            b"?" * 2**20,
-            2**21,
-            "0" * 64,
-            "invalid character (byte 9)",
-            1,
-            2000,
-            2000,
-        ),
-    ]
-    async with opened(SqliteFile(path, CHARGES + DEAD_LETTERS)) as file:
-        await SqliteCharges(file).add([charge := a_charge()])
-        await file.write(lambda connection: connection.executemany(as_it_was, rows))
-    async with opened(SqliteFile(path, CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)) as file:
-        letters = SqliteDeadLetters(file)
-        waiting = await letters.page(DeadLetterFilter(state="waiting"), 10)
-        first, second, third = [await letters.get(each.position) for each in waiting]
-        groups = await SqliteDeadLetters(file).groups()
-        assert await SqliteCharges(file).get(charge.appointment_id) == charge
-    assert (first.about, first.type, first.headers) == (
-        message.subject,
-        message.type,
-        tuple(cloudevents.headers(message)),
+async def test_charges_letters_and_their_history_survive_an_older_file(tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "financial.db")) as connection:
+        connection.executescript((Path(__file__).parent / "files/financial-2.sql").read_text())
+    async with opened(letters_file(tmp_path)) as file:
+        letters, charges = SqliteDeadLetters(file), SqliteCharges(file)
+        waiting, discarded = [await letters.get(position) for position in ("log/2", "log/3")]
+        assert [each.total for each in await charges.by_appointment(10)] == [Money("400.00")]
+        (group,) = await letters.groups()
+        await letters.record(discarded, again := a_history_entry())
+        assert (await letters.get("log/3")).history == (*discarded.history, again)
+    failed = HistoryEntry("failed again", "anna", ONE_O_CLOCK + timedelta(milliseconds=123), 'it\'s "odd"\nü')
+    assert discarded.history == (
+        failed,
+        HistoryEntry("discarded", "bob", TWO_O_CLOCK + timedelta(hours=1), "a test"),
     )
-    assert (first.value, first.length, first.attempts, first.reason) == (
-        b"{",
-        1,
-        2,
-        "invalid character (byte 5)",
+    assert (discarded.state, discarded.entries, discarded.cut) == ("discarded", 2, False)
+    assert (group.group, group.waiting, group.discarded) == ("9c1185a5", 1, 1)
+    assert waiting == a_letter(
+        position="log/2",
+        about=str(UUID(int=2)),
+        type=FINISHED_V1,
+        message_id="2",
+        headers=(("ce_id", b"1"), ("odd", None)),
+        value=b"{",
+        sha256="0" * 64,
+        code="",
+        group="9c1185a5",
+        attempts=2,
+        last_seen=TWO_O_CLOCK,
     )
-    assert (first.first_seen, first.last_seen, first.published_at) == (
-        moment(1000),
-        moment(3000),
-        moment(1000),
-    )
-    assert (second.about, second.type, second.headers, second.history) == ("", "", (("odd", None),), ())
-    assert (third.about, third.value) == ("\N{REPLACEMENT CHARACTER} key", b"?" * 2**20)
-    assert sorted(each.waiting for each in groups) == [1, 2]
-    assert first.group == third.group != second.group
+
+
+async def test_an_older_file_gets_the_schema_of_a_new_one(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    with closing(sqlite3.connect(old / "financial.db")) as connection:
+        connection.executescript((Path(__file__).parent / "files/financial-2.sql").read_text())
+    columns = """SELECT m.name, c.name, c.type FROM sqlite_master m, pragma_table_info(m.name) c
+        WHERE m.type IN ('table', 'index') ORDER BY m.name, c.name"""
+    found = []
+    for folder in (old, new):
+        async with opened(letters_file(folder)) as file:
+            found.append(await file.read(lambda connection: connection.execute(columns).fetchall()))
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -146,7 +140,7 @@ async def test_the_letters_of_an_older_file_are_all_there_and_wait(tmp_path: Pat
         ),
         (DeadLetterFilter(about="one"), "dead_letters_about", "about=? AND position>?"),
         (
-            DeadLetterFilter("waiting", about="one", message_ids=("1", "2")),
+            DeadLetterFilter("waiting", about="one", message_id="1"),
             "dead_letters_about",
             "about=? AND position>?",
         ),

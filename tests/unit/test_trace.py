@@ -9,14 +9,14 @@ from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry
 
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.domain.errors import NotFound
-from clinic.domain.events import event_ids
+from clinic.domain.events import event_id
 from clinic.domain.financial.tracing import TraceCharge
 from clinic.domain.tracing import Step
 
 ABOUT = uuid4()
 LETTER = a_letter(
     about=str(ABOUT),
-    message_id=event_ids(ABOUT)[1],
+    message_id=str(event_id(ABOUT)),
     published_at=ONE_O_CLOCK,
     first_seen=ONE_O_CLOCK,
     last_seen=TWO_O_CLOCK,

@@ -14,12 +14,12 @@ from support.folders import Folder, a_folder
 from support.schemas import json_schema
 
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.events import event_ids
+from clinic.domain.events import event_id
 from clinic.domain.reconciliation.tracing import Traced
 
 SCHEMA = Path(__file__).parent / "schemas" / "trace.json"
 ONE = an_appointment(id=UUID(int=1))
-OWN = event_ids(ONE.id)[1]
+OWN = str(event_id(ONE.id))
 SOON = TWO_O_CLOCK + timedelta(milliseconds=250)
 
 
@@ -59,7 +59,7 @@ def test_it_reads_well_within_eighty_columns(folder: Folder) -> None:
     assert "started    2020-12-01 13:00:00" in printed
     assert "finished   2020-12-01 14:00:00      1 h 0 min" in printed
     assert "clinic.appointments/5/123456789" in printed
-    assert "It waits to be received: does the financial service run?" in printed
+    assert "It waits to be received: is the financial service running?" in printed
     assert max(len(line) for line in printed.splitlines()) <= 80
 
 
@@ -112,7 +112,7 @@ def test_what_is_set_aside_waits_for_a_person_and_names_the_command(folder: Fold
 
 @pytest.mark.parametrize("state", ["waiting", "discarded"])
 def test_a_letter_of_somebody_else_hides_nothing_of_what_it_waits_for(folder: Folder, state: str) -> None:
-    letter = a_letter(about=str(ONE.id), state=state, history=(a_history_entry(event="discarded"),))
+    letter = a_letter(about=str(ONE.id), state=state)
     folder.run(lambda _, financial: financial.dead_letters().add([letter]))
     assert traced(folder)["waits_for"] == "unknown"
     other = an_appointment(id=UUID(int=2))

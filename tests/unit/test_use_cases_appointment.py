@@ -263,7 +263,7 @@ async def test_a_trace_shows_each_step_and_what_is_waited_for(clock: StandingClo
     (claimed,) = await store.claim(1)
     await store.confirm([PublishResult(claimed.message, "log/1", TWO_O_CLOCK)])
     steps.append(Step(event="published", at=TWO_O_CLOCK, position="log/1"))
-    assert await trace(started.id) == Trace(steps, None, "the news of it is published")
+    assert await trace(started.id) == Trace(steps, None, "its event is published")
 
 
 async def test_a_trace_of_what_was_never_told_names_the_repair(clock: StandingClock) -> None:

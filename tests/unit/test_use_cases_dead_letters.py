@@ -14,6 +14,7 @@ from support.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     Fault,
+    FragileDeadLetters,
     Noticed,
     NoWait,
     StandingClock,
@@ -30,8 +31,8 @@ from support.builders import (
 from clinic.adapters import cloudevents
 from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite.charges import SqliteCharges
+from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.domain.errors import NotFound, Unavailable, Unreadable
 from clinic.domain.events import AppointmentFinished, from_message, to_message
@@ -49,13 +50,13 @@ from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import ChargeFilter, Charges
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments, Charged, PreviewCharges
-from clinic.domain.messaging.consumer import MAX_VALUE, Consumer
+from clinic.domain.messaging.consumer import Consumer
 from clinic.domain.messaging.dead_letters import (
+    MAX_VALUE,
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
     HistoryEntry,
-    LetterGroup,
 )
 from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Subscription
@@ -136,9 +137,7 @@ async def financial(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     if request.param == "memory":
         yield Accounting(MemoryCharges(), MemoryDeadLetters())
         return
-    async with opened(
-        SqliteFile(tmp_path / "financial.db", CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)
-    ) as file:
+    async with opened(SqliteFile(tmp_path / "financial.db", *FINANCIAL)) as file:
         yield Accounting(SqliteCharges(file), SqliteDeadLetters(file))
 
 
@@ -220,8 +219,9 @@ async def test_a_letter_that_says_something_else_than_the_charge_changes_nothing
         ({"headers": ()}, "names no event type"),
         ({"headers": (("ce_type", b"clinic.appointment.finished.v2"),)}, "not known here"),
         ({"value": b"x" * MAX_VALUE, "length": MAX_VALUE + 1}, "only 1048576 of its 1048577 bytes were kept"),
+        ({"cut": True}, "only a part of its key and headers were kept"),
     ],
-    ids=["data", "no type", "version", "cut"],
+    ids=["data", "no type", "version", "value cut", "headers cut"],
 )
 async def test_what_fails_again_waits_on_with_the_reason(
     financial: Accounting, changes: dict[str, Any], reason: str
@@ -340,7 +340,7 @@ async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(finan
     await financial.letters.add([letter := a_letter()])
     assert await financial.discard(reason="sent by a test", by="bob") == ["discarded: sent by a test"]
     handling = HistoryEntry("discarded", "bob", TWO_O_CLOCK, "sent by a test")
-    assert await financial.kept() == [replace(letter, state="discarded", history=(handling,))]
+    assert await financial.kept() == [replace(letter, state="discarded", entries=1, history=(handling,))]
     assert financial.telemetry.named("discarded") == [
         {"position": "log/1", "by": "bob", "note": "sent by a test"}
     ]
@@ -375,37 +375,13 @@ async def test_a_position_that_there_is_not_is_not_found(financial: Accounting) 
             await attempt
 
 
-class FragileDeadLetters(DeadLetters):
-    """Something goes wrong at settling, or somebody comes between."""
-
-    def __init__(self, letters: DeadLetters, fault: Fault, between: Sequence[HistoryEntry] = ()) -> None:
-        self._letters, self._fault, self._between = letters, fault, list(between)
-
-    async def add(self, letters: Sequence[DeadLetter]) -> None:
-        await self._letters.add(letters)
-
-    async def get(self, position: str) -> DeadLetter:
-        return await self._letters.get(position)
-
-    async def page(self, wanted: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        return await self._letters.page(wanted, limit, after)
-
-    async def groups(self) -> Sequence[LetterGroup]:
-        return await self._letters.groups()
-
-    async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
-        if self._between:
-            await self._letters.record(await self.get(letter.position), self._between.pop(0))
-        await self._fault("settle", lambda: self._letters.record(letter, handling))
-
-
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_replay_that_was_charged_and_could_not_be_noted_can_be_repeated(
     financial: Accounting, when: Literal["before", "after"]
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     sound = financial.letters
-    financial.letters = FragileDeadLetters(sound, Fault("settle", when, Unavailable("storm")))
+    financial.letters = FragileDeadLetters(sound, Fault("record", when, Unavailable("storm")))
     with pytest.raises(Unavailable):
         await financial.replay(DeadLetterSelection(position="log/1"))
     charges = await financial.charged()
@@ -420,9 +396,7 @@ async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     quicker = a_history_entry(event="discarded", by="bob", note="a test")
-    financial.letters = FragileDeadLetters(
-        financial.letters, Fault("none", "before", Unavailable()), [quicker]
-    )
+    financial.letters = FragileDeadLetters(financial.letters, between=[quicker])
     assert await financial.replay() == ["handled already: discarded by bob meanwhile; here: charged 400.00"]
     (letter,) = await financial.kept()
     assert (letter.state, letter.history) == ("discarded", (quicker,))
@@ -431,9 +405,7 @@ async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites
 
 async def test_who_discards_what_somebody_has_just_replayed_is_told_so(financial: Accounting) -> None:
     await financial.letters.add([a_letter_of(an_event())])
-    fragile = FragileDeadLetters(
-        financial.letters, Fault("none", "before", Unavailable()), [a_history_entry()]
-    )
+    fragile = FragileDeadLetters(financial.letters, between=[a_history_entry()])
     financial.discarding = DiscardDeadLetters(fragile, financial.clock, financial.telemetry)
     assert await financial.discard() == ["handled already: replayed by anna"]
     (letter,) = await financial.kept()
@@ -445,9 +417,7 @@ async def test_a_failure_that_somebody_noted_meanwhile_keeps_nobody_from_noting_
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     failed = a_history_entry(event="failed again", by="bob")
-    financial.letters = FragileDeadLetters(
-        financial.letters, Fault("none", "before", Unavailable()), [failed]
-    )
+    financial.letters = FragileDeadLetters(financial.letters, between=[failed])
     assert await financial.replay() == ["charged 400.00"]
     (letter,) = await financial.kept()
     assert (letter.state, [each.by for each in letter.history]) == ("replayed", ["bob", "anna"])
@@ -459,9 +429,9 @@ async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_
     await financial.letters.add([a_letter_of(an_event())])
     both_have_read = asyncio.Barrier(2)
 
-    async def charge(told: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
+    async def charge(events: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         await both_have_read.wait()
-        charged = await financial.charge(told)
+        charged = await financial.charge(events)
         await both_have_read.wait()
         return charged
 
@@ -528,7 +498,6 @@ async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_o
         read_once_it_is_mended,
         financial.charge,
         financial.letters,
-        financial.clock,
         NoWait(),
         financial.telemetry,
         uniform,

@@ -6,6 +6,7 @@ from datetime import timedelta
 from uuid import uuid4
 
 import pytest
+from msgspec.structs import replace
 from support.builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, an_event, an_origin, received
 
 from clinic.adapters.memory.store import MemoryCharges
@@ -141,3 +142,19 @@ async def test_each_attempt_is_charged_at_its_own_time() -> None:
         await charge([event])
     await charge([event])
     assert (await charges.get(event.event.appointment_id)).charged_at == times[1]
+
+
+class CannotReadBack(MemoryCharges):
+    """Knows that there is a charge, and does not find it."""
+
+    async def add(self, charges: Sequence[Charge]) -> AddResult:
+        return replace(await super().add(charges), existing=[])
+
+
+async def test_a_duplicate_whose_charge_cannot_be_read_back_is_unknown(telemetry: Noticed) -> None:
+    charge = ChargeAppointments(
+        CannotReadBack(), POLICIES["hours-begun"], StandingClock(TWO_O_CLOCK), telemetry
+    )
+    await charge([event := received(an_event())])
+    with pytest.raises(Unavailable, match="read back"):
+        await charge([event])

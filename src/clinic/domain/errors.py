@@ -1,11 +1,11 @@
 """Every failure of the clinic, as one small tree. The branch decides what happens next.
 
 ClinicError
-├── Refused            the clinic says no; asking again will not help    → 4xx, dead letter
+├── Refused        the clinic says no; asking again will not help    → 4xx, dead letter; carries a `code`
 │   ├── NotFound
-│   ├── Unreadable
-│   └── Misconfigured  a person has to change the set-up                 → the start ends with one line
-└── NotNow             the world says "not now"; asking again may help   → retry, redeliver
+│   └── Unreadable
+├── Misconfigured  a person has to change the set-up                 → the start ends with one line
+└── NotNow         the world says "not now"; asking again may help   → retry, redeliver
     ├── Conflict       somebody saved first: load, decide and save again
     └── Unavailable    for a write: the outcome is unknown, and repeating must be safe
 """
@@ -16,19 +16,33 @@ class ClinicError(Exception):
 
 
 class Refused(ClinicError):
-    """The clinic says no; asking again will not help."""
+    """The clinic says no; asking again will not help.
+
+    `code` names the kind of refusal for machines: stable, lower case, and never with words of the input in
+    it, so that there are only as many codes as the code base has.
+    """
+
+    code = "refused"
+
+    def __init__(self, message: str = "", *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.code
 
 
 class NotFound(Refused):
     """There is no such thing."""
 
+    code = "not-found"
+
 
 class Unreadable(Refused):
     """What was given cannot be read as what it should be."""
 
+    code = "unreadable"
 
-class Misconfigured(Refused):
-    """The set-up cannot work as it is; the message says what to change."""
+
+class Misconfigured(ClinicError):
+    """The set-up cannot work as it is; the message says what to change. Never a message's fault."""
 
 
 class NotNow(ClinicError):

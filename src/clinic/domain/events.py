@@ -1,4 +1,4 @@
-"""The published language: what one context tells another, sealed into a message and read back."""
+"""The published language: the events that one context sends another, written as messages and read back."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -15,8 +15,6 @@ from clinic.domain.money import Money
 SOURCE: Final = "clinic/appointment"
 FINISHED: Final = "clinic.appointment.finished"
 FINISHED_V1: Final = FINISHED + ".v1"
-VERSIONS: Final = (FINISHED, *(f"{FINISHED}.v{number}" for number in range(1, 10)))
-"""Under which types the news of an appointment can come, also from newer code than this."""
 
 
 class AppointmentFinished(Struct, frozen=True, kw_only=True):
@@ -31,23 +29,21 @@ class AppointmentFinished(Struct, frozen=True, kw_only=True):
 
     @property
     def id(self) -> UUID:
-        """The same whenever the fact is republished: UUIDv5 (RFC 9562) of the appointment's id and the
-        event's type.
-        """
-        return uuid5(self.appointment_id, FINISHED_V1)
+        """The same whenever the event is republished: see `event_id`."""
+        return event_id(self.appointment_id)
 
 
-def event_ids(appointment_id: UUID) -> tuple[str, ...]:
-    """The ids of an appointment's own events, in every version: whatever else is about it comes from somebody
-    else.
+def event_id(appointment_id: UUID) -> UUID:
+    """The id of an appointment's own event: UUIDv5 (RFC 9562) of the appointment's id and the event's type.
+
+    A message about an appointment with another id comes from another producer. A newer version of the event
+    keeps this id: it is the same event in another form, and older code must know its dead letters.
     """
-    return tuple(str(uuid5(appointment_id, version)) for version in VERSIONS)
+    return uuid5(appointment_id, FINISHED_V1)
 
 
 class _FinishedV1(Struct, kw_only=True):
-    """The data as it travels: a money string with two decimals, RFC 3339 times. Fields it does not know are
-    ignored.
-    """
+    """The data as it travels: the price as a string, RFC 3339 times. Unknown fields are ignored."""
 
     appointment_id: UUID
     physician_id: UUID
@@ -62,7 +58,7 @@ _encoder = msgspec.json.Encoder()
 
 
 def to_message(event: AppointmentFinished) -> Message:
-    """The fact as a message: the same bytes whenever it is republished."""
+    """The event as a message: the same bytes whenever it is republished."""
     data = {
         "appointment_id": event.appointment_id,
         "physician_id": event.physician_id,
@@ -83,30 +79,44 @@ def to_message(event: AppointmentFinished) -> Message:
 
 
 def from_message(message: Message) -> AppointmentFinished | None:
-    """The fact in a message; None for another type of event and for a message without a value (a tombstone).
+    """The event in a message; None for another type of event and for a message without a value (a tombstone).
 
-    Raises `Unreadable`, also for a version of this event that is not known here: ignoring it would lose a
-    charge.
+    Raises `Unreadable`, also for an unknown version of this event: to ignore it would lose a charge.
     """
     if message.data is None:
         return None
     if not message.type:
-        raise Unreadable("the message names no event type")
+        raise Unreadable("the message names no event type", code="type-missing")
     if message.type != FINISHED_V1:
         if message.type == FINISHED or message.type.startswith(FINISHED + "."):
-            raise Unreadable(f"{message.type[:100]!r} is a version that is not known here: {FINISHED_V1} is")
+            raise Unreadable(
+                f"{message.type[:100]!r} is a version that is not known here: {FINISHED_V1} is",
+                code="type-unknown",
+            )
         return None
     try:
         data = _decoder.decode(message.data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise Unreadable(f"{FINISHED_V1} with data that cannot be read: {error}") from error
-    return _fact(data)
+        raise Unreadable(
+            f"{FINISHED_V1} with data that cannot be read: {error}", code=_code(str(error))
+        ) from error
+    return _event(data)
 
 
-def _fact(data: _FinishedV1) -> AppointmentFinished:
+def _code(problem: str) -> str:
+    """What is wrong with the data, and msgspec's JSON path to it: only of this event's own fields."""
+    for name in _FinishedV1.__struct_fields__:
+        if f"`{name}`" in problem:
+            return f"data-incomplete:$.{name}"
+        if f"`$.{name}`" in problem:
+            return f"data-unreadable:$.{name}"
+    return "data-unreadable:$"
+
+
+def _event(data: _FinishedV1) -> AppointmentFinished:
     start, end = _whole_seconds(data.start), _whole_seconds(data.end)
     if end < start:
-        raise Unreadable(f"the appointment ends ({end}) before it starts ({start})")
+        raise Unreadable(f"the appointment ends ({end}) before it starts ({start})", code="ends-before-start")
     return AppointmentFinished(
         appointment_id=data.appointment_id,
         physician_id=data.physician_id,
@@ -121,4 +131,4 @@ def _whole_seconds(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC).replace(microsecond=0)
     except OverflowError as error:
-        raise Unreadable(f"{moment} is no date in UTC") from error
+        raise Unreadable(f"{moment} is no date in UTC", code="date-invalid") from error

@@ -31,7 +31,8 @@ class Money:
         if cents is None:
             written = str(amount)[:40]
             raise Unreadable(
-                f"{written!r} is not a valid amount: write it like 200.00, without fractions of a cent"
+                f"{written!r} is not a valid amount: write it like 200.00, without fractions of a cent",
+                code="amount-invalid",
             )
         self.cents = cents
 

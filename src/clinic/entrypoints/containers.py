@@ -154,7 +154,6 @@ class FinancialContainer(DeclarativeContainer):
         Object(events.from_message),
         charge_appointments,
         dead_letters,
-        clock,
         sleep,
         telemetry,
         jitter,

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from clinic.domain.financial.dead_letters import Outcome
-from clinic.domain.messaging.dead_letters import DeadLetter, HistoryEntry, LetterGroup
+from clinic.domain.messaging.dead_letters import MAX_HISTORY, DeadLetter, HistoryEntry, LetterGroup
 from clinic.entrypoints import formats
 
 MAX_VALUE_SHOWN = 4096
@@ -33,7 +33,7 @@ About = Annotated[
 Group = Annotated[
     str,
     Meta(
-        description="The same for reasons that differ only in ids, numbers, dates and the like.",
+        description="The same for letters that were refused for the same kind of reason.",
         examples=["9c1185a5"],
     ),
 ]
@@ -91,9 +91,10 @@ class DeadLetterDetails(DeadLetterResponse, frozen=True):
     message_id: str
     key: BytesResponse | None
     headers: Annotated[list[HeaderResponse], Meta(description=f"The first {MAX_HEADERS_SHOWN} at most.")]
+    cut: Annotated[bool, Meta(description="Key and headers were too large to be kept completely.")]
     value: BytesResponse | None
     sha256: Annotated[str, Meta(description="Of the whole value.")]
-    history: list[HistoryEntryResponse]
+    history: Annotated[list[HistoryEntryResponse], Meta(description=f"The newest {MAX_HISTORY} at most.")]
 
 
 class GroupResponse(Struct, frozen=True):
@@ -167,13 +168,14 @@ def dead_letter_details(letter: DeadLetter) -> DeadLetterDetails:
             HeaderResponse(name[:MAX_TEXT_SHOWN], bytes_response(content, MAX_HEADER_SHOWN))
             for name, content in letter.headers[:MAX_HEADERS_SHOWN]
         ],
+        cut=letter.cut,
         value=bytes_response(letter.value, MAX_VALUE_SHOWN, letter.length),
         sha256=letter.sha256,
-        history=[_handling(each) for each in letter.history],
+        history=[_history_entry(each) for each in letter.history],
     )
 
 
-def _handling(entry: HistoryEntry) -> HistoryEntryResponse:
+def _history_entry(entry: HistoryEntry) -> HistoryEntryResponse:
     return HistoryEntryResponse(entry.event, entry.by, formats.date(entry.at), entry.note)
 
 

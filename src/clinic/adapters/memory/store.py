@@ -18,6 +18,7 @@ from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.messaging.dead_letters import (
+    MAX_HISTORY,
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
@@ -154,21 +155,23 @@ class MemoryCharges(financial.Charges):
 
 
 class MemoryDeadLetters(DeadLetters):
-    """Dead letters."""
+    """Dead letters, and beside them the entries of their histories."""
 
     def __init__(self) -> None:
         self._kept: dict[str, DeadLetter] = {}
+        self._history: dict[str, list[HistoryEntry]] = {}
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         for letter in letters:
             known = self._kept.get(letter.position)
-            self._kept[letter.position] = _kept_again(known, letter) if known else letter
+            self._kept[letter.position] = known.arrived_again(letter) if known else letter
 
     async def get(self, position: str) -> DeadLetter:
         try:
-            return self._kept[position]
+            letter = self._kept[position]
         except KeyError:
             raise NotFound(f"there is no dead letter at {position}") from None
+        return replace(letter, history=tuple(self._history.get(position, ())[-MAX_HISTORY:]))
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         found = [
@@ -177,7 +180,7 @@ class MemoryDeadLetters(DeadLetters):
             if matching.state in (None, each.state)
             and matching.group in (None, each.group)
             and matching.about in (None, each.about)
-            and (matching.message_ids is None or each.message_id in matching.message_ids)
+            and matching.message_id in (None, each.message_id)
             and each.position > after
         ]
         return [each.listed() for each in sorted(found, key=lambda each: each.position)[:limit]]
@@ -188,16 +191,10 @@ class MemoryDeadLetters(DeadLetters):
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         kept = await self.get(letter.position)
-        if len(kept.history) != len(letter.history):
+        if kept.entries != letter.entries:
             raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
-        self._kept[letter.position] = kept.with_entry(entry)
-
-
-def _kept_again(known: DeadLetter, letter: DeadLetter) -> DeadLetter:
-    attempts = known.attempts + letter.attempts
-    return replace(
-        known, attempts=attempts, reason=letter.reason, group=letter.group, last_seen=letter.last_seen
-    )
+        self._history.setdefault(letter.position, []).append(entry)
+        self._kept[letter.position] = replace(kept.with_entry(entry), history=())
 
 
 def _group(name: str, letters: Sequence[DeadLetter]) -> LetterGroup:

@@ -1,12 +1,12 @@
-"""Dead letters in MongoDB, each under its position."""
+"""Dead letters in MongoDB by position, and the entries of their histories by `position/number`."""
 
 from collections.abc import Sequence
 from typing import Final
 
-from msgspec.structs import asdict
-from pymongo import ASCENDING, IndexModel, UpdateOne
+from msgspec.structs import asdict, replace
+from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
+from pymongo.errors import DuplicateKeyError
 
-from clinic.adapters import cloudevents
 from clinic.adapters.mongo.database import (
     Collection,
     CollectionSchema,
@@ -16,14 +16,13 @@ from clinic.adapters.mongo.database import (
 )
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
-    MAX_NAME,
+    MAX_HISTORY,
+    NEXT_STATE,
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
     HistoryEntry,
     LetterGroup,
-    about,
-    fingerprint,
 )
 
 BY_GROUP: Final = [
@@ -36,34 +35,38 @@ DEAD_LETTERS: Final = CollectionSchema(
     IndexModel([("about", ASCENDING), ("_id", ASCENDING)]),
     IndexModel(BY_GROUP),
 )
+HISTORY: Final = CollectionSchema(
+    "dead_letter_history",
+    IndexModel([("position", ASCENDING), ("number", ASCENDING)]),
+    IndexModel([("at", ASCENDING), ("_id", ASCENDING)]),  # for a list of who did what, of all letters
+)
 ANY_GROUP: Final = {"$match": {"group": {"$gte": ""}}}
 """Leads to the index, without depending on it: a command may come before the service has made it."""
 
 
 class MongoDeadLetters(DeadLetters):
-    """Dead letters, in the collection `dead_letters`."""
+    """Dead letters, in the collections `dead_letters` and `dead_letter_history`."""
 
     def __init__(self, database: MongoDatabase) -> None:
         self._database = database
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         with translate_errors():
-            await self._documents.bulk_write([_keeping(each) for each in letters])
+            await self._documents.bulk_write([update for each in letters for update in _adding(each)])
 
     async def get(self, position: str) -> DeadLetter:
         with translate_errors():
-            await self._bring_up_to_date()
             document = await self._documents.find_one({"_id": position})
-        if document is None:
-            raise NotFound(f"there is no dead letter at {position}")
-        return _letter(document)
+            if document is None:
+                raise _not_found(position)
+            newest = self._history.find({"position": position}).sort("number", DESCENDING).limit(MAX_HISTORY)
+            found = [each async for each in newest][::-1]
+            letter = replace(_letter(document), history=tuple(_entry(each) for each in found))
+            return await self._completed(letter, found[-1]["number"] + 1 if found else 0)
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         query: Document = {name: value for name, value in asdict(matching).items() if value is not None}
-        if matching.message_ids is not None:
-            query["message_id"] = {"$in": query.pop("message_ids")}
         with translate_errors():
-            await self._bring_up_to_date()
             found = (
                 self._documents.find({**query, "_id": {"$gt": after}}, {"value": False})
                 .sort("_id", ASCENDING)
@@ -73,43 +76,61 @@ class MongoDeadLetters(DeadLetters):
 
     async def groups(self) -> Sequence[LetterGroup]:
         with translate_errors():
-            await self._bring_up_to_date()
             found = await self._documents.aggregate([ANY_GROUP, {"$group": _counted()}])
             groups = [LetterGroup(group=document.pop("_id"), **document) async for document in found]
         return sorted(groups, key=lambda each: each.group)
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
-        # Handlings are never removed: where there is none at this place, there are exactly those that were
-        # read.
-        as_read = {"_id": letter.position, f"handled.{len(letter.history)}": {"$exists": False}}
-        update = {"$push": {"handled": asdict(entry)}, "$set": {"state": letter.with_entry(entry).state}}
+        number = letter.entries
+        document = {"_id": f"{letter.position}/{number}", "position": letter.position, "number": number}
         with translate_errors():
-            matched = (await self._documents.update_one(as_read, update)).matched_count
-        if not matched:
-            await self.get(letter.position)
-            raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
+            if await self._documents.find_one({"_id": letter.position}, {"_id": True}) is None:
+                raise _not_found(letter.position)
+            try:
+                await self._history.insert_one(document | asdict(entry))
+            except DuplicateKeyError:
+                raise Conflict(
+                    f"the dead letter at {letter.position} was handled by somebody else meanwhile"
+                ) from None
+            await self._follow(letter.with_entry(entry))
+
+    async def _completed(self, letter: DeadLetter, entries: int) -> DeadLetter:
+        """The letter in the state that its history says: a crash may have come between entry and state."""
+        missing = entries - letter.entries
+        if missing <= 0:
+            return letter
+        state = letter.state
+        for entry in letter.history[-missing:]:
+            state = NEXT_STATE.get(entry.event, state)
+        completed = replace(letter, state=state, entries=entries)
+        await self._follow(completed)
+        return completed
+
+    async def _follow(self, letter: DeadLetter) -> None:
+        older = {"_id": letter.position, "entries": {"$lt": letter.entries}}
+        await self._documents.update_one(older, {"$set": {"state": letter.state, "entries": letter.entries}})
 
     @property
     def _documents(self) -> Collection:
         return self._database.collection("dead_letters")
 
-    async def _bring_up_to_date(self) -> None:
-        # Letters from before there were states, also those that an instance of an older version writes at
-        # this moment.
-        async for old in self._documents.find({"state": None}):
-            await self._documents.update_one({"_id": old["_id"], "state": None}, {"$set": _what_is_new(old)})
+    @property
+    def _history(self) -> Collection:
+        return self._database.collection("dead_letter_history")
 
 
-def _keeping(letter: DeadLetter) -> UpdateOne:
+def _adding(letter: DeadLetter) -> list[UpdateOne]:
+    """First its arrival, where it is a later one, then the letter itself: repeating both changes nothing."""
     first = asdict(letter)
-    again = {name: first.pop(name) for name in ("reason", "group", "last_seen")}
-    attempts = first.pop("attempts")
     position = first.pop("position")
+    del first["history"]
     first["headers"] = [list(header) for header in letter.headers]
-    first["handled"] = [asdict(each) for each in letter.history]
-    return UpdateOne(
-        {"_id": position}, {"$setOnInsert": first, "$set": again, "$inc": {"attempts": attempts}}, upsert=True
-    )
+    latest = {name: first.pop(name) for name in ("reason", "code", "group")}
+    earlier = {"_id": position, "last_seen": {"$lt": letter.last_seen}}
+    return [
+        UpdateOne(earlier, {"$set": {"last_seen": letter.last_seen}, "$inc": {"attempts": 1}}),
+        UpdateOne({"_id": position}, {"$setOnInsert": first, "$set": latest}, upsert=True),
+    ]
 
 
 def _counted() -> Document:
@@ -121,22 +142,15 @@ def _counted() -> Document:
     return {"_id": "$group", **states, "reason": {"$min": "$reason"}, **seen}
 
 
-def _what_is_new(old: Document) -> Document:
-    message = cloudevents.message(
-        old["key"], [(name, content) for name, content in old["headers"]], old["value"]
-    )
-    return {
-        "about": about(message),
-        "type": message.type[:MAX_NAME],
-        "published_at": old["first_seen"],
-        "group": fingerprint(old["reason"]),
-        "state": "waiting",
-        "handled": [],
-    }
-
-
 def _letter(document: Document) -> DeadLetter:
     position = document.pop("_id")
     headers = tuple((name, content) for name, content in document.pop("headers"))
-    history = tuple(HistoryEntry(**each) for each in document.pop("handled"))
-    return DeadLetter(position=position, headers=headers, history=history, **document)
+    return DeadLetter(position=position, headers=headers, **document)
+
+
+def _entry(document: Document) -> HistoryEntry:
+    return HistoryEntry(document["event"], document["by"], document["at"], document["note"])
+
+
+def _not_found(position: str) -> NotFound:
+    return NotFound(f"there is no dead letter at {position}")

@@ -4,7 +4,7 @@ from clinic.adapters.factories import AppointmentStore, FactoryContext, Financia
 from clinic.adapters.mongo.appointments import APPOINTMENTS, MongoAppointments
 from clinic.adapters.mongo.charges import CHARGES, MongoCharges
 from clinic.adapters.mongo.database import CollectionSchema, MongoDatabase
-from clinic.adapters.mongo.dead_letters import DEAD_LETTERS, MongoDeadLetters
+from clinic.adapters.mongo.dead_letters import DEAD_LETTERS, HISTORY, MongoDeadLetters
 from clinic.adapters.mongo.outbox import MongoOutbox
 
 
@@ -15,7 +15,7 @@ def _appointment_store(context: FactoryContext) -> AppointmentStore:
 
 
 def _financial_store(context: FactoryContext) -> FinancialStore:
-    database = _database(context, "financial", CHARGES, DEAD_LETTERS)
+    database = _database(context, "financial", CHARGES, DEAD_LETTERS, HISTORY)
     return FinancialStore(database, MongoCharges(database), MongoDeadLetters(database))
 
 

@@ -3,58 +3,78 @@
 import sqlite3
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import msgspec
+from msgspec.structs import asdict, replace
 
-from clinic.adapters import cloudevents
-from clinic.adapters.sqlite.file import Functions, Row, SqliteFile, milliseconds, moment, page, placeholders
+from clinic.adapters.sqlite.charges import CHARGES
+from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, named_rows, page
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
-    MAX_NAME,
+    MAX_HISTORY,
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
+    Headers,
     HistoryEntry,
     LetterGroup,
-    about,
-    fingerprint,
 )
-from clinic.domain.messaging.messages import Message
 
-DEAD_LETTERS = """
+DEAD_LETTERS: Final = """
 CREATE TABLE dead_letters (
     position TEXT PRIMARY KEY, message_id TEXT NOT NULL, key BLOB, headers BLOB NOT NULL, value BLOB,
-    length INTEGER NOT NULL,
-    sha256 TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL, first_seen INTEGER NOT NULL,
-    last_seen INTEGER NOT NULL
+    length INTEGER NOT NULL, sha256 TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
+    first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, about TEXT NOT NULL, type TEXT NOT NULL,
+    published_at INTEGER NOT NULL, "group" TEXT NOT NULL, state TEXT NOT NULL,
+    handled BLOB NOT NULL DEFAULT '[]'
 ) WITHOUT ROWID;
-"""
-HANDLINGS = """
-ALTER TABLE dead_letters ADD COLUMN about TEXT NOT NULL DEFAULT '';
-ALTER TABLE dead_letters ADD COLUMN type TEXT NOT NULL DEFAULT '';
-ALTER TABLE dead_letters ADD COLUMN published_at INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE dead_letters ADD COLUMN "group" TEXT NOT NULL DEFAULT '';
-ALTER TABLE dead_letters ADD COLUMN state TEXT NOT NULL DEFAULT 'waiting';
-ALTER TABLE dead_letters ADD COLUMN handled BLOB NOT NULL DEFAULT '[]';
-UPDATE dead_letters SET published_at = first_seen, "group" = fingerprint(reason),
-    about = about_of(key, headers, value), type = type_of(key, headers, value);
 CREATE INDEX dead_letters_in_a_state ON dead_letters (state, position);
 CREATE INDEX dead_letters_in_a_state_of_a_group ON dead_letters (state, "group", position);
 CREATE INDEX dead_letters_about ON dead_letters (about, position);
-CREATE INDEX dead_letters_of_a_group ON dead_letters ("group", position, state, first_seen, last_seen,
-reason);
+CREATE INDEX dead_letters_of_a_group
+    ON dead_letters ("group", position, state, first_seen, last_seen, reason);
 """
 """The index of the groups holds all that the list of groups shows: it reads no letter, however large."""
 
-LISTED: Final = """position, message_id, key, headers, NULL, length, sha256, reason, attempts, first_seen,
-last_seen,
-    about, type, published_at, "group", state, handled"""
-"""The columns in their order, without the value."""
+HISTORY: Final = """
+CREATE TABLE dead_letter_history (
+    position TEXT NOT NULL, number INTEGER NOT NULL, event TEXT NOT NULL, by TEXT NOT NULL,
+    at INTEGER NOT NULL, note TEXT NOT NULL, PRIMARY KEY (position, number)
+) WITHOUT ROWID;
+CREATE INDEX dead_letter_history_by_time ON dead_letter_history (at, position, number);
+INSERT INTO dead_letter_history
+    SELECT position, entry.key,
+        coalesce(json_extract(entry.value, '$.event'), json_extract(entry.value, '$.what')),
+        json_extract(entry.value, '$.by'),
+        CAST(round((julianday(json_extract(entry.value, '$.at')) - 2440587.5) * 86400000) AS INTEGER),
+        json_extract(entry.value, '$.note')
+    FROM dead_letters, json_each(CAST(handled AS TEXT)) AS entry;
+ALTER TABLE dead_letters ADD COLUMN code TEXT NOT NULL DEFAULT '';
+ALTER TABLE dead_letters ADD COLUMN cut INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE dead_letters ADD COLUMN entries INTEGER NOT NULL DEFAULT 0;
+UPDATE dead_letters SET entries = json_array_length(CAST(handled AS TEXT));
+ALTER TABLE dead_letters DROP COLUMN handled;
+"""
+"""Each entry of a history becomes a row. The index by time is for a list of who did what, of all letters."""
+
+FINANCIAL: Final = "", CHARGES + DEAD_LETTERS, HISTORY
+"""The scripts of financial.db. Version 1 was never released; its script is a part of the second."""
+
+COLUMNS: Final = tuple(name for name in DeadLetter.__struct_fields__ if name != "history")
+NAMES: Final = ", ".join(f'"{name}"' for name in COLUMNS)
+LISTED: Final = NAMES.replace('"value"', "NULL AS value")
+ADD: Final = f"""INSERT INTO dead_letters ({NAMES}) VALUES ({", ".join(f":{name}" for name in COLUMNS)})
+    ON CONFLICT (position) DO UPDATE SET
+        reason = excluded.reason, code = excluded.code, "group" = excluded."group",
+        attempts = attempts + (excluded.last_seen > last_seen),
+        last_seen = max(last_seen, excluded.last_seen)"""
+GROUPS: Final = """SELECT "group", sum(state = 'waiting') AS waiting, sum(state = 'replayed') AS replayed,
+    sum(state = 'discarded') AS discarded, min(reason) AS reason, min(first_seen) AS first_seen,
+    max(last_seen) AS last_seen FROM dead_letters GROUP BY "group" ORDER BY "group" """
 
 _encoder = msgspec.msgpack.Encoder()
-_headers = msgspec.msgpack.Decoder(tuple[tuple[str, bytes | None], ...])
-_handlings = msgspec.json.Decoder(tuple[HistoryEntry, ...])
+_headers = msgspec.msgpack.Decoder(Headers)
 
 
 class SqliteDeadLetters(DeadLetters):
@@ -64,7 +84,8 @@ class SqliteDeadLetters(DeadLetters):
         self._file = file
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
-        await self._file.write(partial(_keep_letters, letters))
+        rows = [_row(each) for each in letters]
+        await self._file.write(lambda connection: connection.executemany(ADD, rows))
 
     async def get(self, position: str) -> DeadLetter:
         return await self._file.read(partial(_get, position))
@@ -74,7 +95,7 @@ class SqliteDeadLetters(DeadLetters):
             ("state = ?", matching.state),
             ('"group" = ?', matching.group),
             ("about = ?", matching.about),
-            (f"message_id IN ({placeholders(matching.message_ids or ())})", matching.message_ids),
+            ("message_id = ?", matching.message_id),
             ("position > ?", after),
         ]
         return await self._file.read(
@@ -82,107 +103,59 @@ class SqliteDeadLetters(DeadLetters):
         )
 
     async def groups(self) -> Sequence[LetterGroup]:
-        return await self._file.read(_groups)
+        return await self._file.read(
+            lambda connection: [LetterGroup(**_with_times(row)) for row in named_rows(connection, GROUPS)]
+        )
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         await self._file.write(partial(_record, letter, entry))
 
 
-def _keep_letters(letters: Sequence[DeadLetter], connection: sqlite3.Connection) -> None:
-    add = f"""INSERT INTO dead_letters VALUES ({placeholders(range(17))}) ON CONFLICT (position) DO UPDATE SET
-        attempts = attempts + excluded.attempts, last_seen = excluded.last_seen, reason = excluded.reason,
-        "group" = excluded."group" """
-    connection.executemany(add, [_row(each) for each in letters])
-
-
 def _get(position: str, connection: sqlite3.Connection) -> DeadLetter:
-    for row in connection.execute("SELECT * FROM dead_letters WHERE position = ?", (position,)):
-        return _letter(row)
+    query = f"SELECT {NAMES} FROM dead_letters WHERE position = ?"
+    for row in named_rows(connection, query, (position,)):
+        return replace(_letter(row), history=_history(position, connection))
     raise NotFound(f"there is no dead letter at {position}")
 
 
-def _groups(connection: sqlite3.Connection) -> Sequence[LetterGroup]:
-    query = """SELECT "group", sum(state = 'waiting'), sum(state = 'replayed'), sum(state = 'discarded'),
-    min(reason),
-        min(first_seen), max(last_seen) FROM dead_letters GROUP BY "group" ORDER BY "group" """
-    return [_group(row) for row in connection.execute(query)]
-
-
-def _group(row: Row) -> LetterGroup:
-    group, waiting, replayed, discarded, reason, first_seen, last_seen = row
-    return LetterGroup(
-        group=group,
-        waiting=waiting,
-        replayed=replayed,
-        discarded=discarded,
-        reason=reason,
-        first_seen=moment(first_seen),
-        last_seen=moment(last_seen),
-    )
+def _history(position: str, connection: sqlite3.Connection) -> tuple[HistoryEntry, ...]:
+    query = f"""SELECT event, by, at, note FROM dead_letter_history WHERE position = ?
+        ORDER BY number DESC LIMIT {MAX_HISTORY}"""
+    rows = connection.execute(query, (position,)).fetchall()
+    return tuple(HistoryEntry(event, by, moment(at), note) for event, by, at, note in reversed(rows))
 
 
 def _record(letter: DeadLetter, entry: HistoryEntry, connection: sqlite3.Connection) -> None:
     kept = _get(letter.position, connection)
-    if len(kept.history) != len(letter.history):
+    if kept.entries != letter.entries:
         raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
-    with_entry = kept.with_entry(entry)
     connection.execute(
-        "UPDATE dead_letters SET state = ?, handled = ? WHERE position = ?",
-        (with_entry.state, msgspec.json.encode(with_entry.history), letter.position),
+        "INSERT INTO dead_letter_history VALUES (?, ?, ?, ?, ?, ?)",
+        (letter.position, letter.entries, entry.event, entry.by, milliseconds(entry.at), entry.note),
+    )
+    after = kept.with_entry(entry)
+    connection.execute(
+        "UPDATE dead_letters SET state = ?, entries = ? WHERE position = ?",
+        (after.state, after.entries, letter.position),
     )
 
 
-def _row(letter: DeadLetter) -> Row:
-    return (
-        letter.position,
-        letter.message_id,
-        letter.key,
-        _encoder.encode(letter.headers),
-        letter.value,
-        letter.length,
-        letter.sha256,
-        letter.reason,
-        letter.attempts,
-        milliseconds(letter.first_seen),
-        milliseconds(letter.last_seen),
-        letter.about,
-        letter.type,
-        milliseconds(letter.published_at),
-        letter.group,
-        letter.state,
-        msgspec.json.encode(letter.history),
-    )
+def _row(letter: DeadLetter) -> dict[str, Any]:
+    return asdict(letter) | {
+        "headers": _encoder.encode(letter.headers),
+        "published_at": milliseconds(letter.published_at),
+        "first_seen": milliseconds(letter.first_seen),
+        "last_seen": milliseconds(letter.last_seen),
+    }
 
 
-def _letter(row: Row) -> DeadLetter:
-    return DeadLetter(
-        position=row[0],
-        message_id=row[1],
-        key=row[2],
-        headers=_headers.decode(row[3]),
-        value=row[4],
-        length=row[5],
-        sha256=row[6],
-        reason=row[7],
-        attempts=row[8],
-        first_seen=moment(row[9]),
-        last_seen=moment(row[10]),
-        about=row[11],
-        type=row[12],
-        published_at=moment(row[13]),
-        group=row[14],
-        state=row[15],
-        history=_handlings.decode(row[16]),
-    )
+def _letter(row: Any) -> DeadLetter:
+    columns = _with_times(row)
+    headers, cut = _headers.decode(columns.pop("headers")), bool(columns.pop("cut"))
+    return DeadLetter(**columns, headers=headers, cut=cut)
 
 
-def _message(key: bytes | None, headers: bytes, value: bytes | None) -> Message:
-    return cloudevents.message(key, _headers.decode(headers), value)
-
-
-READING: Final[Functions] = {
-    "fingerprint": fingerprint,
-    "about_of": lambda key, headers, value: about(_message(key, headers, value)),
-    "type_of": lambda key, headers, value: _message(key, headers, value).type[:MAX_NAME],
-}
-"""How letters from before there were handlings are read."""
+def _with_times(row: Any) -> dict[str, Any]:
+    columns = dict(row)
+    times = columns.keys() & {"published_at", "first_seen", "last_seen"}
+    return columns | {name: moment(columns[name]) for name in times}

@@ -10,8 +10,8 @@ from clinic.adapters.factories import (
     Transport,
 )
 from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
-from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite.dead_letters import DEAD_LETTERS, HANDLINGS, READING, SqliteDeadLetters
+from clinic.adapters.sqlite.charges import SqliteCharges
+from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
 
@@ -24,7 +24,7 @@ def _appointment_store(context: FactoryContext) -> AppointmentStore:
 
 def _financial_store(context: FactoryContext) -> FinancialStore:
     path = context.data_dir / "financial.db"
-    file = SqliteFile(path, CHARGES + DEAD_LETTERS, HANDLINGS, functions=READING)
+    file = SqliteFile(path, *FINANCIAL)
     return FinancialStore(file, SqliteCharges(file), SqliteDeadLetters(file))
 
 

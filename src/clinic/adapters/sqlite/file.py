@@ -10,7 +10,7 @@ import os
 import random
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -25,7 +25,6 @@ Row = Sequence[Any]
 Work = Callable[[sqlite3.Connection], T]
 Files = tuple[tuple[int, int] | None, ...]
 """Device and inode of each file."""
-Functions = Mapping[str, Callable[..., str]]
 
 BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
@@ -50,13 +49,11 @@ class SqliteFile(Resource):
     """A file with a schema, opened by the one process that serves it.
 
     Each of `scripts` takes its schema from one version to the next, the first from nothing. The file keeps
-    its version: an older file is brought up to date, and older code refuses a newer file. `functions` are
-    what scripts may call beside SQL's own, by name.
+    its version: an older file is brought up to date, and older code refuses a newer file.
     """
 
-    def __init__(self, path: Path, *scripts: str, functions: Functions | None = None) -> None:
+    def __init__(self, path: Path, *scripts: str) -> None:
         self.path, self._scripts, self._version = path, scripts, len(scripts)
-        self._functions = functions or {}
         self._lock: int | None = None
         self._files: Files = ()
         self._writer: _Thread | None = None
@@ -161,8 +158,6 @@ class SqliteFile(Resource):
             )
         if found < self._version:
             missing = ";".join(self._scripts[found:])
-            for name, function in self._functions.items():
-                connection.create_function(name, -1, function, deterministic=True)
             connection.executescript(
                 f"BEGIN IMMEDIATE; {missing}; PRAGMA user_version={self._version}; COMMIT"
             )
@@ -298,7 +293,14 @@ def page(
     where = " AND ".join(condition for condition, _ in matching) or "true"
     values = [each for _, value in matching for each in (value if isinstance(value, tuple) else (value,))]
     query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
-    return [read(row) for row in connection.execute(query, [*values, limit])]
+    return [read(row) for row in named_rows(connection, query, [*values, limit])]
+
+
+def named_rows(connection: sqlite3.Connection, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+    """The rows of a query; their columns have names and places."""
+    cursor = connection.cursor()
+    cursor.row_factory = sqlite3.Row
+    return cursor.execute(query, values)
 
 
 def placeholders(values: Iterable[object]) -> str:

@@ -1,6 +1,7 @@
-"""What the front desk does."""
+"""What the appointment context does."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 from uuid import UUID
 
 from clinic.domain.appointment.model import Appointment
@@ -12,7 +13,19 @@ from clinic.domain.messaging.ports import Clock, Outbox, Telemetry
 from clinic.domain.money import Money
 from clinic.domain.tracing import Step, Trace
 
+T = TypeVar("T")
+
 MAX_TRIES = 5
+
+
+async def _until_saved(appointment_id: UUID, attempt: Callable[[UUID], Awaitable[T]]) -> T:
+    """Load, decide and save again while somebody else saves first. Raises `Conflict` after `MAX_TRIES`."""
+    for _ in range(MAX_TRIES):
+        try:
+            return await attempt(appointment_id)
+        except Conflict:
+            continue
+    raise Conflict(f"appointment {appointment_id} is being changed by others: try again")
 
 
 class StartAppointment:
@@ -21,12 +34,10 @@ class StartAppointment:
     def __init__(
         self, appointments: Appointments, clock: Clock, new_id: Callable[[], UUID], hourly_price: Money
     ) -> None:
-        self._appointments, self._clock, self._new_id, self._hourly_price = (
-            appointments,
-            clock,
-            new_id,
-            hourly_price,
-        )
+        self._appointments = appointments
+        self._clock = clock
+        self._new_id = new_id
+        self._hourly_price = hourly_price
 
     async def __call__(self, physician_id: UUID, patient_id: UUID) -> Appointment:
         appointment = Appointment.started(
@@ -47,21 +58,21 @@ class FinishAppointment:
     """
 
     def __init__(self, appointments: Appointments, clock: Clock, telemetry: Telemetry) -> None:
-        self._appointments, self._clock, self._notices = appointments, clock, telemetry
+        self._appointments = appointments
+        self._clock = clock
+        self._telemetry = telemetry
 
     async def __call__(self, appointment_id: UUID) -> Appointment:
-        for _ in range(MAX_TRIES):
-            appointment = await self._appointments.get(appointment_id)
-            finished, event = appointment.finish(self._clock())
-            if event is None:
-                return finished
-            try:
-                saved = await self._appointments.save(finished, to_message(event))
-            except Conflict:
-                continue
-            self._notices("finished", event_id=str(event.id), appointment_id=str(appointment_id))
-            return saved
-        raise Conflict(f"appointment {appointment_id} is being changed by others: try again")
+        return await _until_saved(appointment_id, self._finish)
+
+    async def _finish(self, appointment_id: UUID) -> Appointment:
+        appointment = await self._appointments.get(appointment_id)
+        finished, event = appointment.finish(self._clock())
+        if event is None:
+            return finished
+        saved = await self._appointments.save(finished, to_message(event))
+        self._telemetry("finished", event_id=str(event.id), appointment_id=str(appointment_id))
+        return saved
 
 
 class FindAppointment:
@@ -87,7 +98,7 @@ class ListAppointments:
 
 
 class ListFinishedEvents:
-    """Show the news of all finished appointments, the newest id first, a page at a time."""
+    """Show the events of all finished appointments, the newest id first, a page at a time."""
 
     def __init__(self, appointments: Appointments) -> None:
         self._appointments = appointments
@@ -98,9 +109,7 @@ class ListFinishedEvents:
 
 
 class FindFinishedEvent:
-    """Show the news of one appointment and how far it was told; None where it is not finished, or not
-    known.
-    """
+    """Show the event of one appointment and its publication; None if it is unknown or not finished."""
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
         self._appointments, self._outbox = appointments, outbox
@@ -109,43 +118,39 @@ class FindFinishedEvent:
         self, appointment_id: UUID
     ) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
         try:
-            news = (await self._appointments.get(appointment_id)).finished_event
+            event = (await self._appointments.get(appointment_id)).finished_event
         except NotFound:
             return None
-        return (news, await self._outbox.status(to_message(news))) if news else None
+        return (event, await self._outbox.status(to_message(event))) if event else None
 
 
 class RepublishFinished:
-    """Put the news of a finished appointment into the outbox once more: the same event, on the way that it
-    always takes.
+    """Put the event of a finished appointment into the outbox once more, to be published as always.
 
-    What waits there already is not told twice. Raises `NotFound`, and `Refused` where the appointment is not
-    finished.
-    Raises `Unavailable` when the outcome is unknown: telling it again is safe.
+    An event that already waits there is left alone. Raises `NotFound`, and `Refused` if the appointment is
+    not finished. Raises `Unavailable` when the outcome is unknown: republishing again is safe.
     """
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
         self._appointments, self._outbox = appointments, outbox
 
     async def __call__(self, appointment_id: UUID) -> None:
-        for _ in range(MAX_TRIES):
-            appointment = await self._appointments.get(appointment_id)
-            if appointment.finished_event is None:
-                raise Refused(f"appointment {appointment_id} is not finished: there is nothing to tell")
-            event = to_message(appointment.finished_event)
-            status = await self._outbox.status(event)
-            if status and status.published_at is None:
-                return
-            try:
-                await self._appointments.save(appointment, event)
-            except Conflict:
-                continue
-            return
-        raise Conflict(f"appointment {appointment_id} is being changed by others: try again")
+        await _until_saved(appointment_id, self._republish)
+
+    async def _republish(self, appointment_id: UUID) -> None:
+        appointment = await self._appointments.get(appointment_id)
+        if appointment.finished_event is None:
+            raise Refused(
+                f"appointment {appointment_id} is not finished: no event to publish", code="not-finished"
+            )
+        event = to_message(appointment.finished_event)
+        status = await self._outbox.status(event)
+        if status is None or status.published_at is not None:
+            await self._appointments.save(appointment, event)
 
 
 class TraceAppointment:
-    """Show how far an appointment and the news of it have come. Raises `NotFound`."""
+    """Show how far an appointment and its event have come. Raises `NotFound`."""
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
         self._appointments, self._outbox = appointments, outbox
@@ -159,10 +164,10 @@ class TraceAppointment:
         status = await self._outbox.status(to_message(appointment.finished_event))
         if status is None:
             return Trace(
-                steps, "a person", "the news of it is not in the outbox: `clinic audit --repair` tells it"
+                steps, "a person", "its event is not in the outbox: `clinic audit --repair` publishes it"
             )
         steps.append(Step(event="saved", at=status.saved_at))
         if status.published_at is None:
-            return Trace(steps, "to be published", "do the appointment service and its transport run?")
+            return Trace(steps, "to be published", "are the appointment service and its transport running?")
         steps.append(Step(event="published", at=status.published_at, position=status.position))
-        return Trace(steps, None, "the news of it is published")
+        return Trace(steps, None, "its event is published")

@@ -1,6 +1,4 @@
-"""What a person does with dead letters: look at them, replay them once their cause is mended, or discard them
-with a reason.
-"""
+"""What a person does with dead letters: look at them, replay them once the cause is fixed, discard them."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal
@@ -32,10 +30,9 @@ PAGE_SIZE = 20
 
 
 class DeadLetterSelection(Struct, frozen=True):
-    """The letter at a position, whatever its state; or those of a group that wait; or, with neither, all that
-    wait.
+    """The letter at a position, in any state; or the waiting letters of a group; or else all that wait.
 
-    Of several: at most `limit`, those behind the position `after`.
+    Of several: at most `limit`, from behind the position `after`.
     """
 
     position: str | None = None
@@ -45,9 +42,7 @@ class DeadLetterSelection(Struct, frozen=True):
 
 
 class Outcome(Struct, frozen=True, kw_only=True):
-    """What became of a letter. `note`: the total of the charge, the reason, or who has handled it
-    meanwhile.
-    """
+    """What became of a letter. `note` is the charge's total, the reason, or who handled it meanwhile."""
 
     position: str
     about: str
@@ -80,7 +75,7 @@ class ListDeadLetters:
 
 
 class GroupDeadLetters:
-    """Show the groups of dead letters: those first of which the most wait."""
+    """Show the groups of dead letters, those with the most waiting letters first."""
 
     def __init__(self, letters: DeadLetters) -> None:
         self._letters = letters
@@ -89,7 +84,7 @@ class GroupDeadLetters:
         return sorted(await self._letters.groups(), key=lambda each: each.waiting, reverse=True)
 
     async def waiting(self, group: str | None) -> int:
-        """How many wait: of this group, or of all. Raises `Unavailable`."""
+        """How many letters wait, of this group or of all. Raises `Unavailable`."""
         return sum(each.waiting for each in await self._letters.groups() if group in (None, each.group))
 
 
@@ -104,48 +99,46 @@ class FindDeadLetter:
 
 
 class ReplayDeadLetters:
-    """Charge what dead letters tell, as if they had just arrived, and note who did so; what fails again waits
-    on.
+    """Charge the appointments in dead letters as if they had just arrived; what fails again keeps waiting.
 
-    Each outcome comes once it is noted. A dry run tells what would come of it, and neither charges nor notes
-    anything.
-    Raises `NotFound` for a position or group that there is not; `Unavailable`: then repeating is safe.
+    Each outcome is returned after it was recorded with who did it. A dry run returns what would happen, and
+    neither charges nor records. Raises `NotFound` for an unknown position or group; `Unavailable`: repeating
+    is safe.
     """
 
     def __init__(
         self,
         letters: DeadLetters,
-        open_: Decode,
+        decode: Decode,
         read: Read,
         charge: ChargeBatch,
         preview: ChargeBatch,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
-        self._letters, self._open, self._read, self._charge, self._foresee = (
-            letters,
-            open_,
-            read,
-            charge,
-            preview,
-        )
-        self._clock, self._notices = clock, telemetry
+        self._letters = letters
+        self._decode = decode
+        self._read = read
+        self._charge = charge
+        self._preview = preview
+        self._clock = clock
+        self._telemetry = telemetry
 
     async def __call__(
-        self, chosen: DeadLetterSelection, by: str, *, dry_run: bool = False
+        self, selection: DeadLetterSelection, by: str, *, dry_run: bool = False
     ) -> AsyncIterator[Outcome]:
         _require(by, "who replays")
-        async for letter in _letters(self._letters, chosen):
+        async for letter in _letters(self._letters, selection):
             whole = replace(letter, value=(await self._letters.get(letter.position)).value)
-            outcome = await self._attempt(whole, self._foresee if dry_run else self._charge)
-            yield outcome if dry_run else await self._note(letter, outcome, by)
+            outcome = await self._attempt(whole, self._preview if dry_run else self._charge)
+            yield outcome if dry_run else await self._recorded(letter, outcome, by)
 
-    async def _attempt(self, letter: DeadLetter, charging: ChargeBatch) -> Outcome:
+    async def _attempt(self, letter: DeadLetter, charge: ChargeBatch) -> Outcome:
         try:
             received = self._received(letter)
             if received is None:
                 return _outcome(letter, "nothing to charge", f"{letter.type or 'it'} is not for accounting")
-            (charged,) = await charging([received])
+            (charged,) = await charge([received])
         except Refused as reason:
             return _outcome(letter, "failed again", str(reason))
         return _outcome(letter, charged.outcome, str(charged.total))
@@ -153,10 +146,10 @@ class ReplayDeadLetters:
     def _received(self, letter: DeadLetter) -> Received[AppointmentFinished] | None:
         kept = len(letter.value or b"")
         if kept < letter.length:
-            raise Unreadable(
-                f"only {kept} of its {letter.length} bytes were kept: let its sender publish it anew"
-            )
-        event = self._read(self._open(letter.key, letter.headers, letter.value))
+            raise _cut(f"{kept} of its {letter.length} bytes")
+        if letter.cut:
+            raise _cut("a part of its key and headers")
+        event = self._read(self._decode(letter.key, letter.headers, letter.value))
         origin = Origin(
             position=letter.position,
             published_at=letter.published_at,
@@ -165,53 +158,51 @@ class ReplayDeadLetters:
         )
         return None if event is None else Received(event, origin)
 
-    async def _note(self, letter: DeadLetter, outcome: Outcome, by: str) -> Outcome:
+    async def _recorded(self, letter: DeadLetter, outcome: Outcome, by: str) -> Outcome:
         failed = outcome.outcome == "failed again"
         entry = (
             HistoryEntry("failed again", by, self._clock(), outcome.note)
             if failed
             else HistoryEntry("replayed", by, self._clock(), outcome.sentence)
         )
-        if conflict := await _record(self._letters, self._notices, letter, entry):
+        if conflict := await _record(self._letters, self._telemetry, letter, entry):
             return _outcome(letter, "handled already", f"{conflict} meanwhile; here: {outcome.sentence}")
         return outcome
 
 
 class DiscardDeadLetters:
-    """Note that waiting dead letters are not to be charged, who says so and why. They are kept all the same.
+    """Record that waiting dead letters are not to be charged, by whom and why. They are kept all the same.
 
-    Each outcome comes once it is noted; a dry run notes nothing. One that does not wait stays as it is.
-    Raises `Unreadable` without a reason, `NotFound` for a position or group that there is not, and
+    Each outcome is returned after it was recorded; a dry run records nothing. A letter that does not wait
+    stays as it is. Raises `Unreadable` without a reason, `NotFound` for an unknown position or group, and
     `Unavailable`.
     """
 
     def __init__(self, letters: DeadLetters, clock: Clock, telemetry: Telemetry) -> None:
-        self._letters, self._clock, self._notices = letters, clock, telemetry
+        self._letters = letters
+        self._clock = clock
+        self._telemetry = telemetry
 
     async def __call__(
-        self, chosen: DeadLetterSelection, reason: str, by: str, *, dry_run: bool = False
+        self, selection: DeadLetterSelection, reason: str, by: str, *, dry_run: bool = False
     ) -> AsyncIterator[Outcome]:
         _require(by, "who discards")
         _require(reason, "why")
-        async for letter in _letters(self._letters, chosen):
+        async for letter in _letters(self._letters, selection):
             entry = HistoryEntry("discarded", by, self._clock(), reason)
-            stands = _as_handled(letter) if letter.state != "waiting" else None
-            if stands is None and not dry_run:
-                stands = await _record(self._letters, self._notices, letter, entry)
-            yield (
-                _outcome(letter, "discarded", reason)
-                if stands is None
-                else _outcome(letter, "handled already", stands)
-            )
+            conflict = _handled_by(letter) if letter.state != "waiting" else None
+            if conflict is None and not dry_run:
+                conflict = await _record(self._letters, self._telemetry, letter, entry)
+            yield _outcome(letter, "handled already" if conflict else "discarded", conflict or reason)
 
 
-async def _letters(letters: DeadLetters, chosen: DeadLetterSelection) -> AsyncIterator[DeadLetter]:
-    if chosen.position is not None:
-        yield await letters.get(chosen.position)
+async def _letters(letters: DeadLetters, selection: DeadLetterSelection) -> AsyncIterator[DeadLetter]:
+    if selection.position is not None:
+        yield await letters.get(selection.position)
         return
-    if chosen.group is not None and not await letters.page(DeadLetterFilter(group=chosen.group), 1):
-        raise NotFound(f"there is no group {chosen.group} of dead letters")
-    matching, after, left = DeadLetterFilter("waiting", chosen.group), chosen.after, chosen.limit
+    if selection.group is not None and not await letters.page(DeadLetterFilter(group=selection.group), 1):
+        raise NotFound(f"there is no group {selection.group} of dead letters")
+    matching, after, left = DeadLetterFilter("waiting", selection.group), selection.after, selection.limit
     while page := await letters.page(matching, PAGE_SIZE if left is None else min(PAGE_SIZE, left), after):
         for letter in page:
             yield letter
@@ -223,9 +214,7 @@ async def _letters(letters: DeadLetters, chosen: DeadLetterSelection) -> AsyncIt
 async def _record(
     letters: DeadLetters, telemetry: Telemetry, letter: DeadLetter, entry: HistoryEntry
 ) -> str | None:
-    """Note the handling; where somebody else has changed the letter's state meanwhile, do not, and tell who
-    did what.
-    """
+    """Record the entry. If somebody else changed the letter's state meanwhile, return who and how."""
     known = letter
     while known.state == letter.state:
         try:
@@ -235,15 +224,19 @@ async def _record(
         else:
             telemetry(entry.event, position=letter.position, by=entry.by, note=entry.note)
             return None
-    return _as_handled(known)
+    return _handled_by(known)
 
 
-def _as_handled(letter: DeadLetter) -> str:
+def _handled_by(letter: DeadLetter) -> str:
     return f"{letter.state} by {letter.history[-1].by}"
 
 
 def _outcome(letter: DeadLetter, outcome: str, note: str) -> Outcome:
     return Outcome(position=letter.position, about=letter.about, outcome=outcome, note=note)  # type: ignore[arg-type]
+
+
+def _cut(kept: str) -> Unreadable:
+    return Unreadable(f"only {kept} were kept: let its sender publish it anew", code="value-cut")
 
 
 def _require(text: str, outcome: str) -> None:

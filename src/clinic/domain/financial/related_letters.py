@@ -1,30 +1,29 @@
-"""Which dead letter stands between an appointment and its charge, and which only speak of it."""
+"""Which dead letter stands between an appointment and its charge, and which are only about it."""
 
 from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from clinic.domain.events import event_ids
+from clinic.domain.events import event_id
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, LetterState
 
 MAX_LETTERS: Final = 20
-"""How many dead letters about one appointment are shown of its own news, and as many of all."""
+"""Dead letters about one appointment that are shown: of its own event, and of all."""
 
 
 class RelatedLetters(Struct, frozen=True):
     """Dead letters about an appointment.
 
-    `own`: its own news, in whatever version, known by the event's id, which follows from the appointment's id
-    and the event's
-    type; one that waits, or else one that was discarded. `strange`: one of somebody else that waits; it keeps
-    nothing from
-    being told or charged.
+    `own` is a letter of its own event, known by the event's id: one that waits, or else one that was
+    discarded. `unrelated` is a waiting letter of another producer; it keeps nothing from being published or
+    charged.
     """
 
     own: DeadLetter | None = None
-    strange: DeadLetter | None = None
+    unrelated: DeadLetter | None = None
 
 
 async def related_letters(appointment_id: UUID, dead_letters: DeadLetters) -> RelatedLetters:
@@ -33,27 +32,33 @@ async def related_letters(appointment_id: UUID, dead_letters: DeadLetters) -> Re
         appointment_id, dead_letters, "discarded"
     )
     waiting = await dead_letters.page(DeadLetterFilter("waiting", about=str(appointment_id)), MAX_LETTERS)
-    ids = event_ids(appointment_id)
-    return RelatedLetters(own, next((each for each in waiting if each.message_id not in ids), None))
+    own_id = str(event_id(appointment_id))
+    return RelatedLetters(own, next((each for each in waiting if each.message_id != own_id), None))
 
 
 async def all_related(appointment_id: UUID, dead_letters: DeadLetters) -> Sequence[DeadLetter]:
-    """Its own letters in every state, and others, in the order of their positions. Raises `Unavailable`."""
+    """Letters of its own event in every state, and others, by position. Raises `Unavailable`."""
     about = str(appointment_id)
-    own = await dead_letters.page(
-        DeadLetterFilter(about=about, message_ids=event_ids(appointment_id)), MAX_LETTERS
-    )
+    of_own_event = DeadLetterFilter(about=about, message_id=str(event_id(appointment_id)))
+    own = await dead_letters.page(of_own_event, MAX_LETTERS)
     others = await dead_letters.page(DeadLetterFilter(about=about), MAX_LETTERS)
-    return sorted({each.position: each for each in (*own, *others)}.values(), key=lambda each: each.position)
+    positions = sorted({each.position for each in (*own, *others)})
+    return [await _with_history(each, dead_letters) for each in positions]
 
 
 async def _own(appointment_id: UUID, dead_letters: DeadLetters, state: LetterState) -> DeadLetter | None:
-    matching = DeadLetterFilter(state, about=str(appointment_id), message_ids=event_ids(appointment_id))
-    return next(iter(await dead_letters.page(matching, 1)), None)
+    matching = DeadLetterFilter(state, about=str(appointment_id), message_id=str(event_id(appointment_id)))
+    for letter in await dead_letters.page(matching, 1):
+        return await _with_history(letter.position, dead_letters) if state == "discarded" else letter
+    return None
 
 
-def set_aside(letter: DeadLetter) -> str:
-    """What a person should know of a letter that waits or was discarded, and can do about it."""
+async def _with_history(position: str, dead_letters: DeadLetters) -> DeadLetter:
+    return replace(await dead_letters.get(position), value=None)
+
+
+def next_step(letter: DeadLetter) -> str:
+    """What a person should know about a letter that waits or was discarded, and can do."""
     replay = f"`clinic dead-letters replay {letter.position}`"
     if letter.state == "discarded":
         last = letter.history[-1]
@@ -62,5 +67,5 @@ def set_aside(letter: DeadLetter) -> str:
 
 
 def of_another(letter: DeadLetter) -> str:
-    """What a person should know of a letter that is about an appointment and not its own news."""
-    return f"the dead letter at {letter.position} is about it, too, and is not its own news"
+    """What a person should know about a letter that is about an appointment and not of its own event."""
+    return f"the dead letter at {letter.position} is about it, too, and is not of its own event"

@@ -9,9 +9,9 @@ from clinic.domain.financial.ports import Charges
 from clinic.domain.financial.related_letters import (
     RelatedLetters,
     all_related,
+    next_step,
     of_another,
     related_letters,
-    set_aside,
 )
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters
 from clinic.domain.tracing import Step, Trace
@@ -39,8 +39,10 @@ class TraceCharge:
 
 def _uncharged(steps: Sequence[Step], about: RelatedLetters) -> Trace:
     if about.own:
-        return Trace(steps, "a person" if about.own.state == "waiting" else "nothing", set_aside(about.own))
-    return Trace(steps, None, of_another(about.strange) if about.strange else "no dead letter about it waits")
+        return Trace(steps, "a person" if about.own.state == "waiting" else "nothing", next_step(about.own))
+    return Trace(
+        steps, None, of_another(about.unrelated) if about.unrelated else "no dead letter about it waits"
+    )
 
 
 def _in_order(steps: Sequence[Step]) -> Sequence[Step]:

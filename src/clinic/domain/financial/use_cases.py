@@ -1,4 +1,4 @@
-"""What accounting does."""
+"""What the financial context does."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -6,7 +6,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from clinic.domain.errors import NotFound
+from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.financial.ports import ChargeFilter, Charges
@@ -17,22 +17,24 @@ from clinic.domain.money import Money
 
 
 class Charged(Struct, frozen=True):
-    """What became of a finished appointment, and the total of the charge that stands."""
+    """What became of a finished appointment, and the total of its charge."""
 
     outcome: Literal["charged", "already charged", "differs from its charge"]
     total: Money
 
 
 class ChargeAppointments:
-    """Charge every finished appointment exactly once: the first charge stays as it is for ever. Tells what
-    became of each.
+    """Charge every finished appointment exactly once: the first charge never changes. Returns each outcome.
 
-    Raises `Refused` where one of them cannot be charged; `Unavailable` when the outcome is unknown: repeating
-    is safe.
+    Raises `Refused` if one of them cannot be charged; `Unavailable` when the outcome is unknown: repeating is
+    safe.
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, telemetry: Telemetry) -> None:
-        self._charges, self._pricing, self._clock, self._notices = charges, pricing, clock, telemetry
+        self._charges = charges
+        self._pricing = pricing
+        self._clock = clock
+        self._telemetry = telemetry
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()
@@ -43,12 +45,14 @@ class ChargeAppointments:
         outcomes = []
         for charge, received in zip(charges, finished, strict=True):
             is_new = new.pop(charge.appointment_id, None) is not None
+            if charge.appointment_id not in existing:
+                raise Unavailable(f"the charge of appointment {charge.appointment_id} cannot be read back")
             outcomes.append(_charged(charge, None if is_new else existing[charge.appointment_id]))
             self._report(outcomes[-1], received.event)
         return outcomes
 
     def _report(self, outcome: Charged, event: AppointmentFinished) -> None:
-        self._notices(
+        self._telemetry(
             outcome.outcome,
             event_id=str(event.id),
             appointment_id=str(event.appointment_id),
@@ -57,24 +61,31 @@ class ChargeAppointments:
 
 
 class PreviewCharges:
-    """Tell what would become of finished appointments if they were charged now; charges nothing.
+    """Return what charging finished appointments now would do; charges nothing.
 
-    Raises `Refused` where one of them cannot be charged, and `Unavailable`.
+    Raises `Refused` if one of them cannot be charged, and `Unavailable`.
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock) -> None:
-        self._charges, self._pricing, self._clock = charges, pricing, clock
+        self._charges = charges
+        self._pricing = pricing
+        self._clock = clock
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()
         charges = [Charge.for_finished(received, self._pricing, now) for received in finished]
-        return [_charged(charge, await self._standing(charge.appointment_id)) for charge in charges]
+        return [
+            _charged(charge, await existing_charge(charge.appointment_id, self._charges))
+            for charge in charges
+        ]
 
-    async def _standing(self, appointment_id: UUID) -> Charge | None:
-        try:
-            return await self._charges.get(appointment_id)
-        except NotFound:
-            return None
+
+async def existing_charge(appointment_id: UUID, charges: Charges) -> Charge | None:
+    """The charge of this appointment, if it has one. Raises `Unavailable`."""
+    try:
+        return await charges.get(appointment_id)
+    except NotFound:
+        return None
 
 
 def _charged(charge: Charge, existing: Charge | None) -> Charged:
@@ -86,7 +97,7 @@ def _charged(charge: Charge, existing: Charge | None) -> Charged:
 
 
 class FindCharge:
-    """Show the charge of an appointment, waiting up to so many seconds for it. Raises `NotFound`."""
+    """Show the charge of an appointment, waiting up to `timeout` seconds for it. Raises `NotFound`."""
 
     def __init__(self, charges: Charges) -> None:
         self._charges = charges

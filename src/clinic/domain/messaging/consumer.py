@@ -1,31 +1,27 @@
-"""Carries what arrives to its use case.
+"""Carries messages from a subscription to their use case.
 
-A crash anywhere in here means "again", never "lost": what arrived is acknowledged afterwards.
+A crash anywhere in here means "again", never "lost": a message is acknowledged after it was handled.
 """
 
-import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic
 
 from msgspec.structs import replace
 
 from clinic.domain.errors import NotNow, Refused
-from clinic.domain.messaging.dead_letters import MAX_NAME, DeadLetter, DeadLetters, about, fingerprint
+from clinic.domain.messaging.dead_letters import MAX_NAME, DeadLetters, letter_of
 from clinic.domain.messaging.messages import Delivery, Event, Message, Received
-from clinic.domain.messaging.ports import Clock, Jitter, Sleep, Subscription, Telemetry
+from clinic.domain.messaging.ports import Jitter, Sleep, Subscription, Telemetry
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
-
-MAX_VALUE = 1024 * 1024
 
 
 class Consumer(Generic[Event]):
-    """Carries what arrives to its use case, for as long as the service runs.
+    """Carries messages from a subscription to their use case, for as long as the service runs.
 
-    `read` answers None for what is none of this context's business and raises `Refused` for what cannot be
-    read;
-    `handle` takes a batch of facts and may refuse it. What is refused becomes a dead letter, the rest is
-    handled.
-    `problem` says in one sentence what keeps arrivals from being handled; None while they are.
+    `read` returns None for a message that is not for this context, and raises `Refused` for one that cannot
+    be read; `handle` takes a batch of events and may refuse it. What is refused becomes a dead letter, the
+    rest is handled. `problem` says in one sentence what keeps messages from being handled; None while they
+    are.
     """
 
     def __init__(
@@ -34,7 +30,6 @@ class Consumer(Generic[Event]):
         read: Callable[[Message], Event | None],
         handle: Callable[[Sequence[Received[Event]]], Awaitable[object]],
         dead_letters: DeadLetters,
-        clock: Clock,
         pause: Sleep,
         telemetry: Telemetry,
         jitter: Jitter,
@@ -43,9 +38,8 @@ class Consumer(Generic[Event]):
         self._read = read
         self._handle = handle
         self._dead_letters = dead_letters
-        self._clock = clock
         self._pause = pause
-        self._notices = telemetry
+        self._telemetry = telemetry
         self._jitter = jitter
         self._failure = LastFailure()
 
@@ -64,7 +58,7 @@ class Consumer(Generic[Event]):
                         await run_to_completion(self._attempt(batch))
                 except NotNow as reason:
                     self._failure.record(reason)
-                    self._notices("consumer waits", reason=str(reason))
+                    self._telemetry("consumer waits", reason=str(reason))
                     batch = [_again(delivery) for delivery in batch]
                     await self._pause(wait)
                 else:
@@ -88,48 +82,30 @@ class Consumer(Generic[Event]):
         if readable:
             refused += [
                 (delivery, reason)
-                for (delivery, _), reason in await bisect_refused(readable, self._handle_told)
+                for (delivery, _), reason in await bisect_refused(readable, self._handle_readable)
             ]
         if refused:
-            await self._set_aside(refused)
+            await self._dead_letter(refused)
         await self._subscription.acknowledge(batch)
         for delivery in skipped:
-            self._notices("skipped", type=delivery.message.type, position=delivery.origin.position)
-
-    async def _handle_told(self, readable: Sequence[tuple[Delivery, Received[Event]]]) -> None:
-        await self._handle([received for _, received in readable])
-
-    async def _set_aside(self, refused: Sequence[tuple[Delivery, Refused]]) -> None:
-        await self._dead_letters.add([self._letter(delivery, reason) for delivery, reason in refused])
-        for delivery, reason in refused:
-            message, position = delivery.message, delivery.origin.position
-            self._notices(
-                "dead-lettered",
-                event_id=message.id,
-                appointment_id=message.subject,
-                position=position,
-                reason=str(reason),
+            self._telemetry(
+                "skipped", type=delivery.message.type[:MAX_NAME], position=delivery.origin.position
             )
 
-    def _letter(self, delivery: Delivery, reason: Refused) -> DeadLetter:
-        message, value, now = delivery.message, delivery.value, self._clock()
-        return DeadLetter(
-            position=delivery.origin.position,
-            about=about(message),
-            type=message.type[:MAX_NAME],
-            published_at=delivery.origin.published_at,
-            message_id=message.id,
-            key=delivery.key,
-            headers=delivery.headers,
-            value=value and value[:MAX_VALUE],
-            length=len(value or b""),
-            sha256=hashlib.sha256(value or b"").hexdigest(),
-            reason=str(reason),
-            group=fingerprint(str(reason)),
-            attempts=1,
-            first_seen=now,
-            last_seen=now,
-        )
+    async def _handle_readable(self, readable: Sequence[tuple[Delivery, Received[Event]]]) -> None:
+        await self._handle([received for _, received in readable])
+
+    async def _dead_letter(self, refused: Sequence[tuple[Delivery, Refused]]) -> None:
+        letters = [letter_of(delivery, reason) for delivery, reason in refused]
+        await self._dead_letters.add(letters)
+        for letter in letters:
+            self._telemetry(
+                "dead-lettered",
+                event_id=letter.message_id[:MAX_NAME],
+                appointment_id=letter.about,
+                position=letter.position,
+                reason=letter.reason,
+            )
 
 
 def _again(delivery: Delivery) -> Delivery:

@@ -1,21 +1,20 @@
-"""Whether each finished appointment has its charge, the right one, and each charge its finished
-appointment.
-"""
+"""Whether each finished appointment has the right charge, and each charge a finished appointment."""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import timedelta
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
 
-from clinic.domain.errors import NotFound
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
 from clinic.domain.financial.pricing import Pricing
 from clinic.domain.financial.related_letters import related_letters
+from clinic.domain.financial.use_cases import existing_charge
 from clinic.domain.messaging.dead_letters import DeadLetters
 from clinic.domain.messaging.messages import PublicationStatus
 from clinic.domain.messaging.ports import Clock
@@ -25,27 +24,28 @@ Listed = TypeVar("Listed", AppointmentFinished, Charge)
 
 PAGE_SIZE: Final = 1000
 CONCURRENCY: Final = 100
-"""How many are looked at again at a time."""
+"""How many are read again at the same time."""
 SECOND: Final = timedelta(seconds=1)
 
 
-class Finished(Struct, frozen=True):
-    """What the appointment context offers of its finished appointments.
+class FinishedAppointments(Protocol):
+    """The finished appointments, as the appointment context shows them. Every call raises `Unavailable`."""
 
-    `page` shows up to so many, the newest id first, from behind an id; `find` shows one and how far the news
-    of it was told,
-    None where it is not finished; `tell` tells that news again.
-    """
+    @abstractmethod
+    async def page(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
+        """Up to `limit` of their events, the newest appointment's id first, from behind the id `after`."""
 
-    page: Callable[[int, UUID | None], Awaitable[Sequence[AppointmentFinished]]]
-    find: Callable[[UUID], Awaitable[tuple[AppointmentFinished, PublicationStatus | None] | None]]
-    tell: Callable[[UUID], Awaitable[None]]
+    @abstractmethod
+    async def find(self, appointment_id: UUID) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
+        """The event of one and its publication; None if it is unknown or not finished."""
+
+    @abstractmethod
+    async def republish(self, appointment_id: UUID) -> None:
+        """Publish the event of one again. Raises `Refused` if it is unknown or not finished."""
 
 
 class AuditChunk(Struct, frozen=True):
-    """A stretch of an audit: how many appointments, how many of those are in flight, and what was found among
-    them.
-    """
+    """A part of an audit: how many appointments it has, how many are in flight, and its findings."""
 
     appointments: int
     in_flight: int
@@ -55,51 +55,51 @@ class AuditChunk(Struct, frozen=True):
 class AuditCharges:
     """Compare finished appointments with charges, while both services run; nothing is changed.
 
-    What does not agree is read again on both sides before it is reported; where it was finished, told or
-    charged less than
-    `grace` ago, it is in flight. A charge is judged by the policy that it names, what is missing by that of
-    today.
-    Raises `Unavailable`.
+    What does not agree is read again on both sides before it is reported. If it was finished, published or
+    charged less than `grace` ago, it is in flight. A charge is checked against the policy that it names, a
+    missing charge is estimated by today's policy. Raises `Unavailable`.
     """
 
     def __init__(self, charges: Charges, dead_letters: DeadLetters, pricing: Pricing, clock: Clock) -> None:
-        self._charges, self._dead_letters, self._pricing, self._clock = charges, dead_letters, pricing, clock
+        self._charges = charges
+        self._dead_letters = dead_letters
+        self._pricing = pricing
+        self._clock = clock
 
-    async def __call__(self, finished: Finished, grace: timedelta) -> AsyncIterator[AuditChunk]:
+    async def __call__(self, finished: FinishedAppointments, grace: timedelta) -> AsyncIterator[AuditChunk]:
         count, suspects = 0, list[UUID]()
         async for appointment_id, event, charge in _side_by_side(finished.page, self._charges.by_appointment):
             count += 1
             if event is None or charge is None or wrong(event, charge):
                 suspects.append(appointment_id)
             if count == PAGE_SIZE:
-                yield await self._look_again(count, suspects, finished, grace)
+                yield await self._read_again(count, suspects, finished, grace)
                 count, suspects = 0, []
-        yield await self._look_again(count, suspects, finished, grace)
+        yield await self._read_again(count, suspects, finished, grace)
 
     async def size(self) -> int:
         """About how many appointments there are to compare. Raises `Unavailable`."""
         return await self._charges.count()
 
-    async def _look_again(
-        self, count: int, suspects: Sequence[UUID], finished: Finished, grace: timedelta
+    async def _read_again(
+        self, count: int, suspects: Sequence[UUID], finished: FinishedAppointments, grace: timedelta
     ) -> AuditChunk:
         found: list[Finding | Literal["in flight"] | None] = []
         for first in range(0, len(suspects), CONCURRENCY):
             found += await asyncio.gather(
-                *(self._judge(each, finished, grace) for each in suspects[first : first + CONCURRENCY])
+                *(self._compare(each, finished, grace) for each in suspects[first : first + CONCURRENCY])
             )
         return AuditChunk(
             count, found.count("in flight"), [each for each in found if isinstance(each, Finding)]
         )
 
-    async def _judge(
-        self, appointment_id: UUID, finished: Finished, grace: timedelta
+    async def _compare(
+        self, appointment_id: UUID, finished: FinishedAppointments, grace: timedelta
     ) -> Finding | Literal["in flight"] | None:
         event, status = await finished.find(appointment_id) or (None, None)
         letters = await related_letters(appointment_id, self._dead_letters)
-        charge = await self._charge(
-            appointment_id
-        )  # the last: a letter that is replayed meanwhile has its charge by now
+        # Read last: a letter that was replayed meanwhile has its charge by now.
+        charge = await existing_charge(appointment_id, self._charges)
         finding: Finding | None = None
         if event and charge:
             finding = wrong(event, charge)
@@ -108,12 +108,6 @@ class AuditCharges:
         elif charge:
             finding = orphaned(charge)
         return "in flight" if finding and self._is_younger(grace, event, status, charge) else finding
-
-    async def _charge(self, appointment_id: UUID) -> Charge | None:
-        try:
-            return await self._charges.get(appointment_id)
-        except NotFound:
-            return None
 
     def _is_younger(
         self,

@@ -11,7 +11,7 @@ from clinic.domain.errors import Unreadable
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES, Pricing
-from clinic.domain.financial.related_letters import RelatedLetters, of_another, set_aside
+from clinic.domain.financial.related_letters import RelatedLetters, next_step, of_another
 from clinic.domain.messaging.messages import PublicationStatus, Received
 from clinic.domain.money import Money
 from clinic.domain.tracing import shown
@@ -43,17 +43,17 @@ def missing(
     """
     remedy: Literal["republish", "replay", "publication"]
     if letters.own:
-        remedy, explanation = "replay", set_aside(letters.own)
+        remedy, explanation = "replay", next_step(letters.own)
     elif status is None:
-        remedy, explanation = "republish", f"finished {shown(event.end)}, and the news of it was never told"
+        remedy, explanation = "republish", f"finished {shown(event.end)}, and its event was never published"
     elif status.published_at is None:
         since = f"waits since {shown(status.saved_at)} to be published"
-        remedy, explanation = "publication", f"the news of it {since}: does the appointment service run?"
+        remedy, explanation = "publication", f"its event {since}: is the appointment service running?"
     else:
         published = f"published {shown(status.published_at)} at {status.position}"
         remedy, explanation = "republish", f"finished {shown(event.end)}, {published}, and not charged"
-    if letters.strange and not letters.own:
-        explanation += f"; {of_another(letters.strange)}"
+    if letters.unrelated and not letters.own:
+        explanation += f"; {of_another(letters.unrelated)}"
     return Finding(
         kind="missing",
         appointment_id=event.appointment_id,

@@ -17,8 +17,10 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
+from clinic.domain.events import AppointmentFinished
+from clinic.domain.messaging.messages import PublicationStatus
 from clinic.domain.money import Money
-from clinic.domain.reconciliation.audit import Finished
+from clinic.domain.reconciliation.audit import FinishedAppointments
 from clinic.domain.reconciliation.findings import Finding
 from clinic.domain.reconciliation.repair import Repair
 from clinic.entrypoints.cli.operator_session import attached, seconds, write_json
@@ -115,11 +117,7 @@ async def audit(
     """Compare all and report; repair, waiting so many seconds, unless `wait` is None. Answers the exit
     code.
     """
-    finished = Finished(
-        appointment.list_finished_events(),
-        appointment.find_finished_event(),
-        appointment.republish_finished(),
-    )
+    finished = _Finished(appointment)
     compare = financial.audit_charges()
     counted = Counter[str]()
     async with attached(appointment, financial):
@@ -144,9 +142,27 @@ async def audit(
     return EXIT_FINDINGS if summary.remaining else 0
 
 
+class _Finished(FinishedAppointments):
+    """What the appointment context's use cases answer."""
+
+    def __init__(self, appointment: AppointmentContainer) -> None:
+        self._list = appointment.list_finished_events()
+        self._find = appointment.find_finished_event()
+        self._republish = appointment.republish_finished()
+
+    async def page(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
+        return await self._list(limit, after)
+
+    async def find(self, appointment_id: UUID) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
+        return await self._find(appointment_id)
+
+    async def republish(self, appointment_id: UUID) -> None:
+        await self._republish(appointment_id)
+
+
 async def _repaired(
     financial: FinancialContainer,
-    finished: Finished,
+    finished: FinishedAppointments,
     chunks: AsyncIterator[Sequence[Finding]],
     wait: float | None,
 ) -> AsyncIterator[tuple[Finding, Repair | None]]:

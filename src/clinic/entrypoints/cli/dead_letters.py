@@ -138,16 +138,12 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
 
 
 def _number(text: str) -> int:
-    if not (
-        text.isascii()
-        and text.isdecimal()
-        and len(text) < len(str(MAX_LETTERS * 10))
-        and 1 <= int(text) <= MAX_LETTERS
-    ):
+    limits = {str(number): number for number in range(1, MAX_LETTERS + 1)}
+    if text not in limits:
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no number from 1 to {MAX_LETTERS}: --after goes on behind a list's end"
+            f"{text!r} is not a number from 1 to {MAX_LETTERS}: --after continues behind the end of a list"
         )
-    return int(text)
+    return limits[text]
 
 
 def _run(settings: Settings, args: argparse.Namespace, action: Action) -> int:

@@ -93,6 +93,8 @@ def show_letter(letter: DeadLetter) -> None:
         ),
     )
     table.add_row("published", Text(f"{date(letter.published_at)} UTC"))
+    if (earlier := letter.entries - len(letter.history)) > 0:
+        table.add_row("", Text(f"{earlier} earlier entries are not shown", "dim"))
     for index, each in enumerate(letter.history):
         table.add_row(
             "" if index else "handled",
@@ -112,14 +114,18 @@ def _add_message(table: Table, letter: DeadLetter) -> None:
         )
     if (more := len(letter.headers) - MAX_HEADERS_SHOWN) > 0:
         table.add_row("", Text(f"… and {more} more", "dim"))
+    if letter.cut:
+        table.add_row("", Text("key and headers were not kept completely", "yellow"))
     table.add_row("value", Text(f"{letter.length} bytes, sha256 {letter.sha256}"))
-    table.add_row("", _content(bytes_response(letter.value, MAX_VALUE_PRINTED, letter.length)))
+    table.add_row("", _content(bytes_response(letter.value, MAX_VALUE_PRINTED, letter.length), lines=True))
 
 
-def _content(shown: BytesResponse | None) -> Text:
+def _content(shown: BytesResponse | None, *, lines: bool = False) -> Text:
+    """Some bytes; with `lines`, a line break in them begins a new line."""
     if shown is None:
         return Text("none", "dim")
-    text = Text("\n".join(plain(line) for line in shown.content.split("\n")))
+    parts = shown.content.split("\n") if lines else [shown.content]
+    text = Text("\n".join(plain(part) for part in parts))
     return text.append(" … (cut)", "dim") if shown.cut else text
 
 
