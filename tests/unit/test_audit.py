@@ -167,7 +167,7 @@ async def test_what_was_never_told_is_missing(world: World) -> None:
     await world.restore(an_appointment(end=TWO_O_CLOCK))
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "republish"
-    assert "never told" in finding.explanation
+    assert "never saved" in finding.explanation
 
 
 async def test_what_waits_to_be_published_is_missing_and_needs_no_telling(world: World) -> None:
@@ -416,13 +416,13 @@ async def test_without_services_a_repair_tells_once_and_says_which_service_is_mi
     await world.finish()
     (repair,) = await world.repair()
     assert repair.outcome == "republished"
-    assert "does the appointment service run?" in repair.explanation
+    assert "is the appointment service running?" in repair.explanation
     (claimed,) = await world.appointments.claim(10)
     await world.appointments.confirm([PublishResult(claimed.message, "log/2", TWO_O_CLOCK)])
     async with running(world.relay()):
         (repair,) = await world.repair()
     assert repair.outcome == "republished"
-    assert "does the financial service run?" in repair.explanation
+    assert "is the financial service running?" in repair.explanation
 
 
 async def test_a_repair_that_waits_not_at_all_says_so_by_what_it_did(world: World) -> None:

@@ -75,7 +75,7 @@ def test_a_repair_without_services_says_what_remains_and_the_next_finds_it_waiti
     folder.finish(ONE)
     told, summary = folder.json("audit", "--repair", "--wait", "0.05", code=3)
     assert told["outcome"] == "republished"
-    assert "does the appointment service run?" in told["outcome_explanation"]
+    assert "is the appointment service running?" in told["outcome_explanation"]
     assert (summary["charged"], summary["remaining"]) == (0, 1)
     assert folder.json("audit", code=0)[-1]["in_flight"] == 1  # it was told just now
     printed = folder.command("audit", "--grace", "0", "--repair", code=3)

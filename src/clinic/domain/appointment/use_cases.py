@@ -163,6 +163,6 @@ class TraceAppointment:
             )
         steps.append(Step(event="saved", at=status.saved_at))
         if status.published_at is None:
-            return Trace(steps, "to be published", "do the appointment service and its transport run?")
+            return Trace(steps, "to be published", "are the appointment service and its transport running?")
         steps.append(Step(event="published", at=status.published_at, position=status.position))
         return Trace(steps, None, "the news of it is published")

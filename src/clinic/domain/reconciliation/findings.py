@@ -45,10 +45,10 @@ def missing(
     if letters.own:
         remedy, explanation = "replay", set_aside(letters.own)
     elif status is None:
-        remedy, explanation = "republish", f"finished {shown(event.end)}, and the news of it was never told"
+        remedy, explanation = "republish", f"finished {shown(event.end)}, and its event was never saved"
     elif status.published_at is None:
-        since = f"waits since {shown(status.saved_at)} to be published"
-        remedy, explanation = "publication", f"the news of it {since}: does the appointment service run?"
+        since = f"has waited since {shown(status.saved_at)} to be published"
+        remedy, explanation = "publication", f"its event {since}: is the appointment service running?"
     else:
         published = f"published {shown(status.published_at)} at {status.position}"
         remedy, explanation = "republish", f"finished {shown(event.end)}, {published}, and not charged"

@@ -74,9 +74,9 @@ class RepairCharges:
         if status and status.published_at:
             where = f"published {shown(status.published_at)} at {status.position}"
             return Repair(
-                "republished", f"republished, {where}, not charged yet: does the financial service run?"
+                "republished", f"republished, {where}, not charged yet: is the financial service running?"
             )
-        return Repair("republished", "republished, not published yet: does the appointment service run?")
+        return Repair("republished", "republished, not published yet: is the appointment service running?")
 
 
 async def _some_at_a_time(chunks: AsyncIterator[Sequence[Finding]]) -> AsyncIterator[Sequence[Finding]]:
