@@ -18,6 +18,7 @@ from clinic.adapters import cloudevents
 from clinic.domain.events import to_message
 from clinic.domain.messaging.messages import PublishResult
 from clinic.entrypoints.cli import main as cli
+from clinic.entrypoints.containers import AppointmentContainer
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
@@ -50,15 +51,14 @@ def folder(
 
 def finish(folder: Folder, which: Any, position: str) -> None:
     async def finished(appointment: Any, _: Any) -> None:
-        appointment.clock.override(Object(lambda: TWO_O_CLOCK))
-        store = appointment.appointments()
-        await store.add(which)
+        await appointment.appointments().add(which)
         await appointment.finish_appointment()(which.id)
-        (claimed,) = await store.claim(1)
+        (claimed,) = await appointment.outbox().claim(1)
         published = PublishResult(claimed.message, position, TWO_O_CLOCK + timedelta(milliseconds=3))
-        await store.confirm([published])
+        await appointment.outbox().confirm([published])
 
-    folder.run(finished)
+    with AppointmentContainer.clock.override(Object(lambda: TWO_O_CLOCK)):
+        folder.run(finished)
 
 
 def letter(position: str, appointment_id: UUID, **changes: Any) -> Any:
