@@ -8,7 +8,7 @@ help: ## show this
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: setup
-setup: .venv/dev ## make the environment with all that is needed to develop
+setup: .venv/dev ## make the environment for development
 
 .PHONY: run
 run: .venv/run ## run both services; Ctrl-C stops both
@@ -32,7 +32,7 @@ up: ## build and run the whole system in containers, with Kafka and MongoDB
 	@$(COMPOSE) ps
 
 .PHONY: down
-down: ## stop it; its data stay
+down: ## stop it; its data is kept
 	$(COMPOSE) down
 
 .PHONY: logs
@@ -46,11 +46,13 @@ COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose
 check: lint test-unit ## format, lint, types, import rules, unit tests: a minute, offline
 
 .PHONY: lint
-lint: .venv/dev ## format, lint, types, import rules
+lint: .venv/dev ## format, lint, types, import rules, spelling, subjects of commits
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/codespell
+	@.ci/subjects
 
 .PHONY: test
 test: .venv/dev ## every test, two files at a time
@@ -59,6 +61,10 @@ test: .venv/dev ## every test, two files at a time
 .PHONY: test-unit
 test-unit: .venv/dev ## the tests that need nothing
 	$(BIN)/pytest tests/unit
+
+.PHONY: coverage
+coverage: .venv/dev ## lines and branches of domain and adapters that the unit tests reach
+	$(BIN)/pytest tests/unit --numprocesses 2 --cov --cov-report=term:skip-covered
 
 .PHONY: test-integration
 test-integration: .venv/dev ## the tests that start real processes
@@ -76,7 +82,7 @@ format: .venv/dev ## put every file into its format
 	$(BIN)/ruff check --fix .
 
 .PHONY: lock
-lock: ## pin anew what is installed (needs uv)
+lock: ## pin the newest dependencies (needs uv)
 	uv pip compile $(LOCK) pyproject.toml --group build -o requirements.txt
 	uv pip compile $(LOCK) pyproject.toml --group build --group dev -o requirements-dev.txt
 

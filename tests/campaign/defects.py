@@ -72,7 +72,7 @@ class ForgetsWhenItsLeaseEnds(Broken):
 
 
 class LosesTheFact(Broken):
-    """Every tenth save keeps the state without the news."""
+    """Every tenth save stores the state without its event."""
 
     saves = 0
 

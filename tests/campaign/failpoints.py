@@ -129,7 +129,7 @@ class Control:
         return True
 
     def step_clock(self, context: str, seconds: float) -> None:
-        """From now on that context's clock is so many seconds ahead, or behind."""
+        """From now on that context's clock is this many seconds ahead, or behind."""
         put(self.folder / f"clock.{context}", str(seconds).encode())
 
 

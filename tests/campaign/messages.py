@@ -152,7 +152,7 @@ class Post:
 
 
 def _told(appointment: Json) -> AppointmentFinished:
-    """The fact that the service tells of it."""
+    """The event that the service publishes for it."""
     start, end = (datetime.fromisoformat(f"{appointment[name]}+00:00") for name in ("start_date", "end_date"))
     event = _fact(
         appointment["id"], start, (end - start).total_seconds(), Money(Decimal(appointment["price"]))

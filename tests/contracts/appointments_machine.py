@@ -86,7 +86,7 @@ class AppointmentsMachine(Machine):
 
     @property
     def leases_end(self) -> bool:
-        """Whether a fact that somebody held comes again while the test waits."""
+        """Whether an event that somebody held comes again while the test waits."""
         return self.lease == SHORT or not self.suite.several
 
     @step(id_=ids, physician=people, patient=people)
@@ -240,7 +240,7 @@ class AppointmentsMachine(Machine):
             self.outbox.let_go()  # the leases died with their process
 
     async def ends(self) -> None:
-        """Every fact that was saved and not confirmed is handed over, and none else."""
+        """Exactly the events that were saved and not confirmed are handed over."""
         if self.suite.survives and self.leases_end:
             await self._die()
         await self._hand_over_all()

@@ -34,14 +34,14 @@ SOON = timedelta(seconds=5)
 
 
 def finished(started: Appointment) -> tuple[Appointment, Message]:
-    """Its next state, and the news of it."""
+    """Its next state, and its event."""
     state, event = started.finish(TWO_O_CLOCK)
     assert event
     return state, to_message(event)
 
 
 async def saved(store: Store) -> Message:
-    """The news of an appointment that was finished just now."""
+    """The event of an appointment that was finished just now."""
     started = an_appointment()
     await store.add(started)
     state, message = finished(started)
@@ -50,7 +50,7 @@ async def saved(store: Store) -> Message:
 
 
 async def hand_over(outbox: Outbox, count: int) -> list[Message]:
-    """So many facts, in the order in which they were handed over."""
+    """This many events, in the order in which they were handed over."""
     found: list[Message] = []
     while len(found) < count:
         found += [each.message for each in await outbox.claim(count - len(found))]
@@ -180,7 +180,7 @@ class OutboxContract(Contract):
         assert handed == saved
 
     async def carried_away(self, store: Store, count: int) -> list[Message]:
-        """So many facts, each confirmed before the next are asked for."""
+        """This many events, each confirmed before the next are asked for."""
         found: list[Message] = []
         while len(found) < count:
             claimed = [each.message for each in await self.soon(store.claim(2))]
@@ -270,7 +270,7 @@ class OutboxContract(Contract):
     async def test_what_a_dead_process_left_behind_is_found_by_the_next(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
             messages = [await saved(store), await saved(store)]
-            await self.soon(store.claim(1))  # it dies with one fact in its hands
+            await self.soon(store.claim(1))  # it dies holding one event
         async with self.opened(where, self.short_lease) as store:
             assert (await store.oldest() is not None) is self.survives
             handed = await self.soon(hand_over(store, 2)) if self.survives else messages

@@ -8,7 +8,7 @@ from clinic.domain.messaging.messages import ClaimedMessage, Message
 
 
 def position(event: Message) -> str:
-    """Where this fact is published, whenever it is."""
+    """The position of this event once it is published."""
     return f"log/{event.id}"
 
 
@@ -24,7 +24,7 @@ class OutboxModel:
         self._together = together
         self.unpublished: dict[str, Message] = {}
         self.told: dict[str, tuple[Message, str | None]] = {}
-        """Each fact that was ever saved, and where it was published."""
+        """Each event that was ever saved, and where it was published."""
         self._saved: dict[str, tuple[datetime, datetime]] = {}
         self._held: dict[str, float] = {}
         self._ready: set[str] = set()

@@ -62,7 +62,7 @@ def an_event(**changes: Any) -> AppointmentFinished:
 
 
 def a_message(**changes: Any) -> Message:
-    """Some fact, sealed."""
+    """An event as a message."""
     return replace(to_message(an_event()), **changes)
 
 
@@ -72,7 +72,7 @@ def an_origin(**changes: Any) -> Origin:
 
 
 def received(event: AppointmentFinished, **origin: Any) -> Received[AppointmentFinished]:
-    """The fact, as it was read."""
+    """The event, as it was read."""
     return Received(event, an_origin(**origin))
 
 

@@ -34,7 +34,7 @@ behind = timedelta(seconds=float(sys.argv.pop(1)))
 AppointmentContainer.clock.override(Object(lambda: now() - behind))
 sys.exit(main())
 """
-"""The program with an appointment clock that is so many seconds behind."""
+"""The program with an appointment clock that is this many seconds behind."""
 
 IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spawn(sys.argv[1:])))"
 """A command in the foreground of a terminal of its own, whose keys are what is written to standard input."""

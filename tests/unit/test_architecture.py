@@ -42,3 +42,15 @@ def test_all_of_the_domain_is_looked_at() -> None:
 )
 def test_anything_else_would_be_seen(module: str) -> None:
     assert not is_allowed(module)
+
+
+@pytest.mark.parametrize(("room", "lines"), [("domain", 2600), ("adapters", 3500)])
+def test_a_room_keeps_within_its_budget_of_lines(room: str, lines: int) -> None:
+    files = list((DOMAIN.parent / room).rglob("*.py"))
+    assert files
+    assert sum(len(file.read_text().splitlines()) for file in files) <= lines
+
+
+def test_no_module_takes_a_name_of_the_standard_library() -> None:
+    names = {file.stem for file in DOMAIN.parent.rglob("*.py")} - {"__init__", "__main__"}
+    assert names & sys.stdlib_module_names == set()

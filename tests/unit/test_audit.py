@@ -181,7 +181,7 @@ async def test_what_was_never_told_is_missing(world: World) -> None:
     await world.restore(an_appointment(end=TWO_O_CLOCK))
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "republish"
-    assert "never published" in finding.explanation
+    assert "never saved" in finding.explanation
 
 
 async def test_what_waits_to_be_published_is_missing_and_needs_no_telling(world: World) -> None:

@@ -51,6 +51,16 @@ def test_a_charge_shows_its_whole_way_and_waits_for_nothing(folder: Folder) -> N
         "charged 400.00",
         {},
     )
+    assert folder.command("trace", str(ONE.id)).splitlines()[-1] == "Done: charged 400.00"
+
+
+def test_a_discarded_event_is_not_shown_as_done(folder: Folder) -> None:
+    folder.finish(ONE)
+    discarded = (a_history_entry(event="discarded"),)
+    letter = a_letter(about=str(ONE.id), message_id=OWN, state="discarded", history=discarded)
+    folder.run(lambda _, financial: financial.dead_letters().add([letter]))
+    assert traced(folder)["waits_for"] == "nothing"
+    assert "Not charged: its dead letter was discarded" in folder.command("trace", str(ONE.id))
 
 
 def test_it_reads_well_within_eighty_columns(folder: Folder) -> None:
@@ -59,7 +69,7 @@ def test_it_reads_well_within_eighty_columns(folder: Folder) -> None:
     assert "started    2020-12-01 13:00:00" in printed
     assert "finished   2020-12-01 14:00:00      1 h 0 min" in printed
     assert "clinic.appointments/5/123456789" in printed
-    assert "It waits to be received: is the financial service running?" in printed
+    assert "Waiting to be received: is the financial service running?" in printed
     assert max(len(line) for line in printed.splitlines()) <= 80
 
 
@@ -106,7 +116,7 @@ def test_what_is_set_aside_waits_for_a_person_and_names_the_command(folder: Fold
     (again,) = [step for step in document["steps"] if step["event"] == "failed again"]
     assert (again["by"], again["note"]) == ("anna", "still not")
     printed = folder.command("trace", str(ONE.id))
-    assert "It waits for a person: dead-lettered" in printed
+    assert "Waiting for a person: dead-lettered" in printed
     assert "\x1b" not in printed
 
 

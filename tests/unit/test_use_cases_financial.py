@@ -33,7 +33,7 @@ def charge(charges: MemoryCharges, telemetry: Noticed) -> ChargeAppointments:
     return ChargeAppointments(charges, POLICIES["hours-begun"], StandingClock(TWO_O_CLOCK), telemetry)
 
 
-def whats(telemetry: Noticed) -> list[str]:
+def names(telemetry: Noticed) -> list[str]:
     return [what for what, _ in telemetry]
 
 
@@ -59,7 +59,7 @@ async def test_a_fact_that_is_told_again_changes_nothing(
     await charge([received(event, position="log/1")])
     await charge([received(event, position="log/2")])
     assert (await charges.get(event.appointment_id)).origin.position == "log/1"
-    assert whats(telemetry) == ["charged", "already charged"]
+    assert names(telemetry) == ["charged", "already charged"]
 
 
 async def test_a_fact_that_comes_twice_in_a_batch_is_charged_once(
@@ -68,7 +68,7 @@ async def test_a_fact_that_comes_twice_in_a_batch_is_charged_once(
     event = an_event()
     await charge([received(event, position="log/1"), received(event, position="log/2")])
     assert (await charges.get(event.appointment_id)).origin.position == "log/1"
-    assert whats(telemetry) == ["charged", "already charged"]
+    assert names(telemetry) == ["charged", "already charged"]
 
 
 @pytest.mark.parametrize("together", [True, False])
@@ -80,7 +80,7 @@ async def test_a_later_fact_that_differs_is_noticed_and_never_applied(
     for batch in [[first, later]] if together else [[first], [later]]:
         await charge([received(event) for event in batch])
     assert (await charges.get(first.appointment_id)).total == Money("400.00")
-    assert whats(telemetry) == ["charged", "differs from its charge"]
+    assert names(telemetry) == ["charged", "differs from its charge"]
     assert telemetry[1][1] == {
         "event_id": str(first.id),
         "appointment_id": str(first.appointment_id),

@@ -45,9 +45,9 @@ def missing(
     if letters.own:
         remedy, explanation = "replay", next_step(letters.own)
     elif status is None:
-        remedy, explanation = "republish", f"finished {shown(event.end)}, and its event was never published"
+        remedy, explanation = "republish", f"finished {shown(event.end)}, and its event was never saved"
     elif status.published_at is None:
-        since = f"waits since {shown(status.saved_at)} to be published"
+        since = f"has waited since {shown(status.saved_at)} to be published"
         remedy, explanation = "publication", f"its event {since}: is the appointment service running?"
     else:
         published = f"published {shown(status.published_at)} at {status.position}"

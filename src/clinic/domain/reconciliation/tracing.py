@@ -110,5 +110,5 @@ def _waiting(appointment: Answer, financial: Answer) -> tuple[WaitsFor, str]:
         return "unknown", f"no finished appointment is known by this id{also}"
     return (
         "to be received",
-        f"is the financial service running? If so, `clinic audit --repair` publishes its event again{also}",
+        f"is the financial service running? If so, `clinic audit --repair` publishes the event again{also}",
     )

@@ -32,8 +32,8 @@ EXIT_FINDINGS = 3
 INDENTED = 10
 ABOUT = """Compare every finished appointment with its charge, while the services run, and name what is
 missing, orphaned or wrong.
-Without --repair nothing is changed. What is missing is mended by telling the news of it again, on the way
-that it always takes;
+Without --repair nothing is changed. Missing charges are mended by publishing
+their events again;
 charges are never changed or removed."""
 EXIT_CODES = (
     "Exit codes: 0 all is well, or was mended; 1 the audit failed; 3 something remains that needs a person."
@@ -86,10 +86,10 @@ def add_to(commands: Any) -> None:
         description=ABOUT,
         epilog=EXIT_CODES,
     )
-    audit.add_argument("--repair", action="store_true", help="tell the news of what is missing again")
+    audit.add_argument("--repair", action="store_true", help="publish the events of missing charges again")
     grace = (
-        "what was finished, told or charged less than so many seconds ago by this machine's "
-        "clock is in flight, only counted (60)"
+        "an appointment finished, published or charged within this time (by this machine's clock) "
+        "is in flight and only counted (60)"
     )
     audit.add_argument("--grace", type=seconds, default=60.0, metavar="SECONDS", help=grace)
     wait = "how long a repair waits for the charges, in seconds; 0: it does not (default: 10)"
@@ -230,7 +230,7 @@ class Readable:
         if self._repairs and summary.missing:
             self._console.print(f"{summary.charged:,} charged now, {summary.remaining:,} remaining")
         elif summary.missing:
-            self._console.print("`clinic audit --repair` tells the news of what is missing again")
+            self._console.print("`clinic audit --repair` publishes the missing events again")
 
     def _tell(self, sentence: str, style: str = "") -> None:
         self._console.print(Padding(Text(plain(sentence), style), (0, 0, 0, INDENTED), expand=False))

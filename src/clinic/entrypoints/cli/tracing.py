@@ -28,7 +28,7 @@ from clinic.entrypoints.telemetry import plain
 
 ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time and the wait
 before it, and what it
-waits for now. Where one context's store cannot be read, the steps of the other are shown, and the reason."""
+waits for now. If one context's store cannot be read, the steps of the other are shown, and the reason."""
 EXIT_CODES = "Exit codes: 0 something is known of it, charged or not; 1 nothing is, or nothing can be read."
 TWO_DAYS = 48
 
@@ -95,16 +95,21 @@ def _show(traced: Traced) -> None:
     console.print(table)
     for name, reason in traced.unreadable.items():
         console.print(Text(f"The {name} context cannot be read: {reason}", "yellow"))
-    console.print(Text.assemble((_WAITS[traced.waits_for], "bold"), f": {plain(traced.explanation)}"))
+    console.print(Text.assemble((_state(traced), "bold"), f": {plain(traced.explanation)}"))
+
+
+def _state(traced: Traced) -> str:
+    if traced.waits_for == "nothing":
+        return "Done" if any(step.event == "charged" for step in traced.steps) else "Not charged"
+    return _WAITS[traced.waits_for]
 
 
 _WAITS: dict[WaitsFor, str] = {
-    "to be finished": "It waits to be finished",
-    "to be published": "It waits to be published",
-    "to be received": "It waits to be received",
-    "a person": "It waits for a person",
-    "nothing": "It waits for nothing",
-    "unknown": "What it waits for is not known",
+    "to be finished": "Waiting to be finished",
+    "to be published": "Waiting to be published",
+    "to be received": "Waiting to be received",
+    "a person": "Waiting for a person",
+    "unknown": "Unknown",
 }
 
 
