@@ -5,18 +5,24 @@ import os
 import signal
 import sys
 
+from clinic.entrypoints.parent import end_with_parent
+
 
 def main() -> int:
     """Run the command."""
+    end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show ends no command
     # A Ctrl-C while the rest is being imported ends the process, as it does everywhere, and shows nobody a
-    # traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # traceback. Where Ctrl-C is ignored, whoever started this process wished so.
+    hears_ctrl_c = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if hears_ctrl_c:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from clinic.entrypoints.cli import main as cli  # noqa: PLC0415
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hears_ctrl_c:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = cli.main()
         sys.stdout.flush()
