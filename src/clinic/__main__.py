@@ -5,18 +5,25 @@ import os
 import signal
 import sys
 
+from clinic.entrypoints.parent import end_with_parent
+
 
 def main() -> int:
     """Run the command."""
+    _open_missing_streams()
+    end_with_parent()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show ends no command
     # A Ctrl-C while the rest is being imported ends the process, as it does everywhere, and shows nobody a
-    # traceback.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    # traceback. Where Ctrl-C is ignored, whoever started this process wished so.
+    hears_ctrl_c = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if hears_ctrl_c:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from clinic.entrypoints.cli import main as cli  # noqa: PLC0415
 
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hears_ctrl_c:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         code = cli.main()
         sys.stdout.flush()
@@ -28,6 +35,15 @@ def main() -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code
+
+
+def _open_missing_streams() -> None:
+    # Where one was closed, the next file that is opened would get its number and all that is printed.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 — standard error
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 if __name__ == "__main__":

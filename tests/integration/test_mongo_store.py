@@ -3,9 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pymongo
 import pytest
@@ -21,6 +22,7 @@ from support.builders import (
     a_letter,
     a_message,
     an_appointment,
+    now,
     opened,
 )
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
@@ -76,6 +78,17 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
         await self.looked_in_vain(store)
         await store.confirm(published(first))
         assert await self.soon(waiting) == [sentinel, behind]
+
+    async def test_what_was_leased_before_the_clock_was_set_back_is_free(self, where: Path) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            message = await saved(store)
+            await self.soon(hand_over(store, 1))
+            database = self.database(where)
+            await database.open()
+            ahead = {"$set": {"lease.since": now() + timedelta(hours=1)}}
+            await database.collection("appointments").update_one({"_id": UUID(message.subject)}, ahead)
+            await database.close()
+            assert await self.soon(hand_over(store, 1)) == [message]
 
     async def looked_in_vain(self, store: MongoStore) -> None:
         """By the time that so many questions are answered, the waiting claim has looked into the database."""

@@ -2,11 +2,16 @@
 
 import asyncio
 import os
+import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from support.processes import PROGRAM, Pair, Service
+import httpx
+import pytest
+from support.processes import PROGRAM, Pair, Process, Service, eventually
 
 
 async def test_one_port_for_both_in_one_process_is_a_port_in_use(
@@ -70,3 +75,154 @@ async def test_who_stops_reading_what_a_command_prints_is_shown_no_traceback(pai
     )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("output", [">/dev/full", "2>/dev/full", ">/dev/full 2>&1", "| head -0", ">&-"])
+async def test_run_with_a_broken_output_serves_and_leaves_nothing_behind(
+    output: str, pair: Pair, processes: list[Process]
+) -> None:
+    shell = Process(
+        "shell",
+        ("sh", "-c", f"echo $$ >pid; {shlex.join((*PROGRAM, 'run'))} {output}"),
+        pair.environment,
+        pair.folder,
+    )
+    processes.append(shell)
+    shell.start()
+    await both_answer(pair)
+    (supervisor,) = [pid for pid in session(shell.pid) if command_of(pid)[-3:] == ["-m", "clinic", "run"]]
+
+    os.kill(supervisor, signal.SIGTERM)
+
+    await eventually(lambda: nothing_answers(pair), within=10)
+
+
+async def test_a_killed_run_leaves_nothing_behind_and_can_be_started_again(
+    command: Callable[..., Service], pair: Pair
+) -> None:
+    for wait in (0.15, 0.3, 0.6, None):
+        both = command("run", name=f"killed after {wait}")
+        both.start()
+        if wait is None:
+            await both_answer(pair)
+        else:
+            await asyncio.sleep(wait)
+        members = session(both.pid)
+
+        both.kill()
+
+        async def all_have_ended(members: list[int] = members) -> bool:
+            return not any(is_running(pid) for pid in members)
+
+        await eventually(all_have_ended, within=10)
+    again = command("run", name="again")
+    again.start()
+    await both_answer(pair)
+    assert await again.stopped() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+@pytest.mark.parametrize("arguments", [("run",), ("run", "appointment"), ("run", "--in-process")])
+async def test_a_signal_that_its_starter_ignores_is_ignored(
+    number: signal.Signals, arguments: tuple[str, ...], pair: Pair, processes: list[Process]
+) -> None:
+    ignore = f"import os, sys, signal as s; s.signal({int(number)}, s.SIG_IGN)"
+    ignoring = f"{ignore}; os.execv(sys.argv[1], sys.argv[1:])"
+    process = Service(
+        "ignoring",
+        (sys.executable, "-c", ignoring, *PROGRAM, *arguments),
+        pair.environment,
+        pair.folder,
+        pair.appointment.url,
+    )
+    processes.append(process)
+    await process.started()
+
+    for pid in session(process.pid):
+        os.kill(pid, number)
+    await asyncio.sleep(0.5)  # nothing outside tells that it was ignored
+    await process.ready()
+    assert await process.stopped() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
+async def test_a_signal_that_is_not_ignored_ends_a_service_in_order(
+    pair: Pair, number: signal.Signals
+) -> None:
+    await pair.appointment.started()
+    pair.appointment.send(number)
+    assert await pair.appointment.ended() == 0
+
+
+BROKEN = """
+import sys
+from dependency_injector.providers import Callable
+from clinic.entrypoints.cli.main import main
+from clinic.entrypoints.containers import AppointmentContainer
+def make(): raise TypeError("no such option")
+getattr(AppointmentContainer, sys.argv.pop(1)).override(Callable(make))
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize("provider", ["appointments", "relay", "publisher", "resources", "telemetry"])
+async def test_a_provider_that_cannot_be_made_tells_its_cause_in_one_line(
+    provider: str, pair: Pair, processes: list[Process]
+) -> None:
+    command = (sys.executable, "-c", BROKEN, provider, "run", "appointment")
+    process = Process("broken", command, pair.environment, pair.folder)
+    processes.append(process)
+    process.start()
+
+    assert await process.ended() == 1
+
+    assert process.complained.splitlines()[-1] == "clinic: the service ended: TypeError: no such option"
+    assert process.complained.count("Traceback") <= 1
+
+
+def session(pid: int) -> list[int]:
+    """The processes of its session."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = each.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == pid:
+            found.append(int(each.parent.name))
+    return found
+
+
+def command_of(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def both_answer(pair: Pair) -> None:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for service in pair.services:
+
+            async def is_ready(url: str = service.url) -> bool:
+                try:
+                    return (await http.get(f"{url}/health/ready")).is_success
+                except httpx.TransportError:
+                    return False
+
+            await eventually(is_ready)
+
+
+async def nothing_answers(pair: Pair) -> bool:
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for service in pair.services:
+            try:
+                await http.get(f"{service.url}/health/live")
+            except httpx.ConnectError:
+                continue
+            return False
+    return True

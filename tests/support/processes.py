@@ -47,7 +47,7 @@ async def eventually(
     give_up = monotonic() + within
     while not (answer := await condition()):
         assert monotonic() < give_up, (
-            f"not within {within} s: {condition.__qualname__} still answers {answer!r}"
+            f"not within {within} s: {getattr(condition, '__qualname__', condition)} still answers {answer!r}"
         )
         await asyncio.sleep(every)
     return answer

@@ -1,8 +1,6 @@
 """Dead letters over HTTP: there for whoever has the token, and not there at all where there is none."""
 
-import io
 import json
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from dependency_injector.providers import Object
 from msgspec.structs import replace
 from support.apps import Clinic, UnreachableDeadLetters, problem, settings, wrong_fields
 from support.builders import a_history_entry, a_letter, an_event, keep
+from support.logs import Written
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import to_message
@@ -335,11 +334,10 @@ async def test_a_store_that_does_not_answer_is_a_503_that_says_when_to_ask_again
             assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_the_token_is_never_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written, before = io.StringIO(), structlog.get_config()
-    monkeypatch.setattr(sys, "stderr", written)
+async def test_the_token_is_never_logged(tmp_path: Path) -> None:
+    written, before = Written(), structlog.get_config()
     try:
-        configure_logging(load({"CLINIC_LOG_LEVEL": "debug", "CLINIC_LOG_FORMAT": "json"}))
+        configure_logging(load({"CLINIC_LOG_LEVEL": "debug", "CLINIC_LOG_FORMAT": "json"}), written)
         async with Clinic(settings("memory", tmp_path, operator_token=TOKEN)).running() as clinic:
             await clinic.financial.dead_letters().add([MENDED])
             headers = {"Authorization": f"Bearer {TOKEN}"}

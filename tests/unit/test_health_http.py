@@ -1,7 +1,9 @@
 """What the services say of themselves: alive, ready, and how often what happened."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,52 @@ async def test_metrics_count_what_has_happened(clinic: Clinic) -> None:
             assert re.findall(
                 rf'^clinic_events_total{{event="{what}"}} (.*)$', answer.text, re.MULTILINE
             ) == ["3.0"]
+
+
+async def test_a_loop_that_is_over_makes_the_service_unready_whatever_it_said_last(clinic: Clinic) -> None:
+    for client, life, loop in (
+        (clinic.appointments, clinic.front_desk_life, "relay"),
+        (clinic.charges, clinic.accounting_life, "consumer"),
+    ):
+        for task in asyncio.all_tasks():
+            if "Relay.run" in repr(task) or "Consumer.run" in repr(task):
+                task.cancel()
+        await life.stopped()
+        ready = await client.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (503, "unready")
+        assert ready.json()["checks"] == {"store": "ok", loop: "the loop behind the service has ended"}
+
+
+@pytest.mark.parametrize("failure", ["slow", "unavailable"])
+async def test_the_age_of_the_oldest_event_never_decides(
+    tmp_path: Path, failure: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinic.entrypoints.web.app.AGE_TIMEOUT", 0.05)
+    clinic = Clinic(settings("memory", tmp_path))
+
+    class Ageless(MemoryAppointments):
+        async def oldest(self) -> datetime | None:
+            if failure == "slow":
+                await asyncio.Event().wait()
+            raise Unavailable("planner returned error: bad hint")
+
+    clinic.appointment.appointments.override(Object(Ageless(clinic.clock, 3.0)))
+    async with clinic.running():
+        ready = await clinic.appointments.get("/health/ready")
+    assert (ready.status_code, ready.json()) == (
+        200,
+        {"status": "ready", "checks": {"store": "ok", "relay": "ok"}},
+    )
+
+
+async def test_a_servers_whole_answer_is_not_shown(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    reason = "MongoDB does not answer: " + "{'$clusterTime': 1}" * 100 + "\nand more"
+    closed = Closed(clinic, Unavailable(reason))
+    clinic.appointment.publisher.override(Object(closed))
+    async with clinic.running():
+        await clinic.finish(await clinic.start())
+        await clinic.front_desk_notices.seen("relay waits")
+        shown = (await clinic.appointments.get("/health/ready")).json()["checks"]["relay"]
+    assert shown.startswith("MongoDB does not answer: {")
+    assert len(shown) < 350

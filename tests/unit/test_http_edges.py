@@ -1,5 +1,6 @@
 """Where the HTTP contract is easily broken at its edge: each of these once was."""
 
+import asyncio
 import json
 import logging
 import re
@@ -112,7 +113,7 @@ async def test_the_age_of_the_oldest_fact_is_told_by_the_containers_clock(tmp_pa
         problem = "the transport does not answer"
 
         async def run(self) -> None:
-            return None
+            await asyncio.Event().wait()
 
     clinic.appointment.relay.override(Object(Idle()))
     async with clinic.running():
@@ -137,6 +138,6 @@ async def test_what_is_not_foreseen_at_the_start_is_the_failure(tmp_path: Path) 
         return None
 
     with pytest.raises(RuntimeError):
-        async with life.lifespan([Torn()], loop):
+        async with life.lifespan(lambda: [Torn()], loop):
             pytest.fail("it must not live")
     assert str(life.failure) == "torn"

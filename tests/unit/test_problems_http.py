@@ -2,11 +2,9 @@
 done.
 """
 
-import io
 import json
 import logging
 import re
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +26,7 @@ from support.apps import (
     settings,
     wrong_fields,
 )
+from support.logs import Written
 
 from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.domain.appointment.model import Appointment
@@ -311,15 +310,12 @@ async def test_what_is_right_in_an_unusual_way_is_taken(
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-async def test_the_log_of_an_unforeseen_failure_shows_no_body(
-    tmp_path: Path, log_format: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    written = io.StringIO()
-    monkeypatch.setattr(sys, "stderr", written)
+async def test_the_log_of_an_unforeseen_failure_shows_no_body(tmp_path: Path, log_format: str) -> None:
+    written = Written()
     before, level = structlog.get_config(), logging.getLogger("uvicorn.error").level
     try:
         its = load({"CLINIC_LOG_FORMAT": log_format})
-        configure_logging(its)
+        configure_logging(its, written)
         clinic = Clinic(settings("memory", tmp_path))
         clinic.appointment.appointments.override(Object(BrokenAppointments(clinic.clock, 3.0)))
         async with clinic.running():

@@ -14,7 +14,7 @@ from dependency_injector.providers import Object
 from support.apps import Clinic, Noticing, settings
 
 from clinic.domain.errors import Misconfigured, Unavailable
-from clinic.domain.messaging.ports import Resource
+from clinic.domain.messaging.ports import Monitored, Resource
 from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.web import appointment
 
@@ -106,7 +106,7 @@ async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(lif
         finally:
             diary.append("loop ends")
 
-    async with life.lifespan([Opened("a", diary), Opened("b", diary)], loop):
+    async with life.lifespan(lambda: [Opened("a", diary), Opened("b", diary)], loop):
         await asyncio.sleep(0)
     assert diary == ["open a", "open b", "loop", "loop ends", "close b", "close a"]
     assert life.failure is None
@@ -117,7 +117,7 @@ async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(life:
     refusal = Misconfigured("it is served by another process")
     with pytest.raises(Misconfigured):
         async with life.lifespan(
-            [Opened("a", diary), Opened("b", diary, refusal), Opened("c", diary)], for_ever
+            lambda: [Opened("a", diary), Opened("b", diary, refusal), Opened("c", diary)], for_ever
         ):
             pytest.fail("it must not live")
     assert diary[:2] == ["open a", "open b"]
@@ -130,9 +130,84 @@ async def test_a_loop_that_dies_ends_the_life_with_its_failure(life: Lifecycle) 
     async def loop() -> None:
         raise RuntimeError("the loop is dead")
 
-    async with life.lifespan([], loop):
+    async with life.lifespan(list, loop):
         await life.stopped()
         assert str(life.failure) == "the loop is dead"
+
+
+class Threaded(Opened, Monitored):
+    """It owns a thread, which ends."""
+
+    ended = False
+
+    def check_alive(self) -> None:
+        if self.ended:
+            raise Unavailable("its thread has ended")
+
+
+@pytest.mark.parametrize("end", ["returns", "is cancelled", "raises", "raises no Exception"])
+async def test_however_a_loop_ends_the_service_fails_and_is_not_alive(life: Lifecycle, end: str) -> None:
+    loops: list[asyncio.Task[None] | None] = []
+
+    async def loop() -> None:
+        loops.append(asyncio.current_task())
+        if end == "raises":
+            raise RuntimeError("dead")
+        if end == "raises no Exception":
+            raise GeneratorExit
+        if end == "is cancelled":
+            await for_ever()
+
+    async with life.lifespan(list, loop):
+        life.check_alive()
+        await asyncio.sleep(0)
+        if end == "is cancelled":
+            assert loops[0]
+            loops[0].cancel()
+        await life.stopped()
+        with pytest.raises(Unavailable, match="the loop behind the service has ended"):
+            life.check_alive()
+    assert life.failure is not None
+
+
+async def test_a_loop_that_is_ended_with_its_service_has_not_failed(life: Lifecycle) -> None:
+    async with life.lifespan(list, for_ever):
+        await asyncio.sleep(0)
+    assert life.failure is None
+
+
+async def test_a_thread_that_has_ended_is_asked_and_named(life: Lifecycle) -> None:
+    threaded = Threaded("threaded", [])
+    async with life.lifespan(lambda: [Opened("other", []), threaded], for_ever):
+        life.check_alive()
+        threaded.ended = True
+        with pytest.raises(Unavailable, match="its thread has ended"):
+            life.check_alive()
+
+
+async def test_the_failure_is_kept_and_the_stop_asked_for_before_anybody_is_told() -> None:
+    seen: list[BaseException | None] = []
+
+    class Raising(Noticing):
+        def failed(self, event: str, error: BaseException) -> None:
+            seen.append(failing.failure)
+            raise OSError(f"{event}: {error}")
+
+    failing, error = Lifecycle(Raising("test")), RuntimeError("dead")
+    failing.fail("died", error)
+    failing.fail("died", error)
+    await failing.stopped()
+    assert seen == [error]  # told once
+
+
+async def test_a_resource_that_cannot_be_made_is_the_failure(life: Lifecycle) -> None:
+    def resources() -> list[Opened]:
+        raise TypeError("no such option")
+
+    with pytest.raises(TypeError):
+        async with life.lifespan(resources, for_ever):
+            pytest.fail("it must not live")
+    assert isinstance(life.failure, TypeError)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import uvicorn
 from litestar import Litestar
 
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
-from clinic.domain.messaging.ports import Resource
+from clinic.domain.messaging.ports import Monitored, Resource
 from clinic.entrypoints.settings import url
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
@@ -28,6 +28,9 @@ class Lifecycle:
     def __init__(self, telemetry: LoggingTelemetry) -> None:
         self._notices = telemetry
         self._stopping = asyncio.Event()
+        self._resources: Sequence[object] = ()
+        self._loop: asyncio.Task[None] | None = None
+        self._ending = False
         self.failure: BaseException | None = None
 
     def stop(self) -> None:
@@ -39,11 +42,21 @@ class Lifecycle:
         await self._stopping.wait()
 
     def fail(self, what: str, error: BaseException) -> None:
-        """Something without which it must not go on has ended."""
-        if not isinstance(error, ClinicError):
-            self._notices.failed(what, error)
+        """Something without which it must not go on has ended. An unforeseen error is told once."""
+        is_told = error is self.failure
         self.failure = self.failure or error
         self.stop()
+        if not is_told and not isinstance(error, ClinicError):
+            with contextlib.suppress(Exception):
+                self._notices.failed(what, error)
+
+    def check_alive(self) -> None:
+        """Raise `Unavailable` where the loop or a thread behind the service has ended: it asks them."""
+        if self._loop is None or self._loop.done():
+            raise Unavailable("the loop behind the service has ended")
+        for resource in self._resources:
+            if isinstance(resource, Monitored):
+                resource.check_alive()
 
     async def unless_stopping(self, work: Coroutine[Any, Any, T]) -> T:
         """The work's result. Raises `Unavailable` when the service is asked to end first."""
@@ -59,33 +72,37 @@ class Lifecycle:
 
     @contextlib.asynccontextmanager
     async def lifespan(
-        self, resources: Sequence[Resource], loop: Callable[[], Coroutine[Any, Any, None]]
+        self, resources: Callable[[], Sequence[Resource]], loop: Callable[[], Coroutine[Any, Any, None]]
     ) -> AsyncIterator[None]:
         """Open, run the loop behind the service; at the end, let it end its batch and close in the reverse
         order.
         """
         try:
             async with contextlib.AsyncExitStack() as stack:
-                for resource in resources:
+                self._resources = opened = resources()
+                for resource in opened:
                     stack.push_async_callback(resource.close)
                     await resource.open()
-                task = asyncio.create_task(loop())
-                task.add_done_callback(self._ended)
-                stack.push_async_callback(_end, task)
+                self._loop = asyncio.create_task(loop())
+                self._loop.add_done_callback(self._ended)
+                stack.push_async_callback(self._end, self._loop)
                 yield
-        except Exception as error:
+        except BaseException as error:
             self.fail("could not start or end", error)
             raise
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and (error := task.exception()):
-            self.fail("the loop behind the service died", error)
+        error = None if task.cancelled() else task.exception()
+        if error is None and not self._ending:
+            error = RuntimeError(f"it was {'cancelled' if task.cancelled() else 'over'} before its service")
+        if error is not None:
+            self.fail("the loop behind the service ended", error)
 
-
-async def _end(task: asyncio.Task[None]) -> None:
-    for _ in range(2):  # the second time it does not end its batch first
-        task.cancel()
-        await asyncio.wait([task], timeout=LOOP_TIMEOUT)
+    async def _end(self, task: asyncio.Task[None]) -> None:
+        self._ending = not task.done()
+        for _ in range(2):  # the second time it does not end its batch first
+            task.cancel()
+            await asyncio.wait([task], timeout=LOOP_TIMEOUT)
 
 
 class _Server(uvicorn.Server):
@@ -128,8 +145,8 @@ class Service:
         finally:
             watching.cancel()
             self._socket.close()
-        if self._life.failure:
-            raise self._life.failure
+        if failure := self._life.failure:
+            raise failure if isinstance(failure, Exception) else RuntimeError(repr(failure)) from failure
 
     async def _watch(self) -> None:
         await self._life.stopped()
@@ -156,7 +173,9 @@ async def serve(*services: Service) -> None:
 
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop)
-    loop.add_signal_handler(signal.SIGINT, interrupt)
+    for number, handler in ((signal.SIGINT, interrupt), (signal.SIGHUP, stop)):
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup`, a job in the background
+            loop.add_signal_handler(number, handler)
     running = [asyncio.create_task(service.run()) for service in services]
     await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
     stop()

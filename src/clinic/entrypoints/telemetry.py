@@ -2,20 +2,27 @@
 
 import logging
 import sys
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry, Counter, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from clinic.domain.messaging.ports import Telemetry
+from clinic.entrypoints.log_writer import LogWriter, standard_error
 from clinic.entrypoints.settings import Settings
 
+MAX_DETAIL: Final = 2000
+"""Characters of one detail in a line: the rest is cut."""
 WARNINGS: Final = frozenset({
     "cannot be published",
     "consumer waits",
     "differs from its charge",
     "failed again",
+    "log lines dropped",
     "relay waits",
     "dead-lettered",
     "topic is weaker than asked for",
@@ -23,10 +30,11 @@ WARNINGS: Final = frozenset({
 
 
 class LoggingTelemetry(Telemetry):
-    """Logs and counts. `registry` is what /metrics shows."""
+    """Logs and counts. `registry` is what /metrics shows. What cannot be logged is counted there, too."""
 
-    def __init__(self, service: str) -> None:
-        self.registry = CollectorRegistry()
+    def __init__(self, service: str, writer: LogWriter = standard_error) -> None:
+        self.registry, self._writer = CollectorRegistry(), writer
+        self.registry.register(_DroppedLines(writer))
         self._service = service
         self._counter = Counter("clinic_events", "What happened, by name.", ["event"], registry=self.registry)
         self._counts = lru_cache(self._counter.labels)
@@ -37,21 +45,54 @@ class LoggingTelemetry(Telemetry):
         return structlog.get_logger(service=self._service).bind()
 
     def __call__(self, event: str, /, **details: object) -> None:
-        self._counts(event).inc()
-        log = self._log.warning if event in WARNINGS else self._log.info
-        log(event, **details)
+        try:
+            self._counts(event).inc()
+            log = self._log.warning if event in WARNINGS else self._log.info
+            log(event, **details)
+        except Exception:  # noqa: BLE001 — whoever tells something must not fail by it
+            self._writer.drop()
 
     def failed(self, event: str, error: BaseException) -> None:
         """Something unforeseen, with its traceback."""
-        self._counts(event).inc()
-        self._log.error(event, exc_info=error)
+        try:
+            self._counts(event).inc()
+            self._log.error(event, exc_info=error)
+        except Exception:  # noqa: BLE001 — whoever tells something must not fail by it
+            self._writer.drop()
 
 
-def configure_logging(settings: Settings) -> None:
+class _DroppedLines(Collector):
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "clinic_log_dropped", "Log lines that could not be written.", value=self._writer.dropped
+        )
+
+
+class _QueuedLogger:
+    """Where structlog's lines go. Errors go first: the last one may say why a service ends."""
+
+    def __init__(self, writer: LogWriter) -> None:
+        self._writer = writer
+
+    def info(self, line: str) -> None:
+        self._writer.write(line + "\n")
+
+    debug = warning = info
+
+    def error(self, line: str) -> None:
+        self._writer.write(line + "\n", urgent=True)
+
+    critical = error
+
+
+def configure_logging(settings: Settings, writer: LogWriter = standard_error) -> None:
     """Readable lines for a terminal, or a JSON object a line; to standard error."""
-    logging.getLogger("uvicorn.error").setLevel(
-        logging.CRITICAL
-    )  # what it has to say, the apps say in their own words
+    # What uvicorn has to say, the apps say in their own words.
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+    writer.recovered = lambda count: structlog.get_logger().warning("log lines dropped", count=count)
     shape: list[structlog.types.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if settings.log_format == "json"
@@ -66,22 +107,28 @@ def configure_logging(settings: Settings) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _cut_details,
             *shape,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(settings.log_level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=lambda *_: _QueuedLogger(writer),
         cache_logger_on_first_use=False,
     )
 
 
+def _cut_details(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {
+        name: f"{value[:MAX_DETAIL]} [cut]" if isinstance(value, str) and len(value) > MAX_DETAIL else value
+        for name, value in event.items()
+    }
+
+
 def _plain_details(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    return {name: plain(each) if isinstance(each, str) else each for name, each in event.items()}
+    return {name: plain(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def plain(text: str) -> str:
-    """The text with all that a terminal might obey, and line ends, written out: a stranger may have written
-    it.
-    """
+    """Escape control characters and line ends: it comes from outside and may hold terminal sequences."""
     return (
         text
         if text.isprintable()

@@ -144,7 +144,7 @@ class MongoOutbox(Outbox):
 
     async def _claim_expired(self, limit: int) -> Sequence[ClaimedMessage]:
         """Events whose lease is over by the server's clock: a dead process left them, or a save whose outcome
-        was unknown.
+        was unknown. So is one that begins later than a lease from now: the server's clock was set back.
         """
         expires_at = self.expiry()
         token = uuid4()
@@ -154,7 +154,9 @@ class MongoOutbox(Outbox):
             if not ids:
                 return []
             over = {"$add": ["$lease.since", {"$multiply": ["$lease.seconds", 1000]}]}
-            free = {"_id": {"$in": ids}, **UNPUBLISHED, **ADDED, "$expr": {"$lte": [over, "$$NOW"]}}
+            ahead = {"$add": ["$$NOW", self._lease * 1000]}
+            is_free = {"$or": [{"$lte": [over, "$$NOW"]}, {"$gt": ["$lease.since", ahead]}]}
+            free = {"_id": {"$in": ids}, **UNPUBLISHED, **ADDED, "$expr": is_free}
             lease = {"lease.seconds": self._lease, "lease.token": token}
             update = {"$set": lease, "$currentDate": {"lease.since": True}}
             if not (await self._documents.update_many(free, update)).modified_count:

@@ -12,6 +12,7 @@ from clinic.entrypoints.cli import audit, dead_letters, tracing
 from clinic.entrypoints.cli.demo import demo
 from clinic.entrypoints.cli.operator_session import is_text
 from clinic.entrypoints.cli.supervisor import supervise
+from clinic.entrypoints.log_writer import queue_standard_streams
 from clinic.entrypoints.services import serve_appointment, serve_both, serve_financial
 from clinic.entrypoints.settings import Settings, environment, load, unknown
 from clinic.entrypoints.telemetry import configure_logging
@@ -65,6 +66,18 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(settings: Settings, args: argparse.Namespace) -> int | None:
+    queue_standard_streams()
+    try:
+        return _run_services(settings, args)
+    except ClinicError:
+        raise
+    except Exception as error:  # noqa: BLE001 — unforeseen: the log has its traceback
+        cause = " ".join(str(error).split())
+        print(f"clinic: the service ended: {type(error).__name__}: {cause}", file=sys.stderr)
+        return 1
+
+
+def _run_services(settings: Settings, args: argparse.Namespace) -> int | None:
     if args.in_process:
         uvloop.run(serve_both(settings))
         return None

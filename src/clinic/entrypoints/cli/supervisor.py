@@ -1,49 +1,149 @@
 """Both services side by side, each a process of its own: they start together and end together."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Mapping, Sequence
+from time import monotonic
 from types import FrameType
 
+from clinic.entrypoints.parent import PARENT, STOP_TIMEOUT
 from clinic.entrypoints.settings import Settings, url
 
 SERVICES = ("appointment", "financial")
-STOP_TIMEOUT = 10
 POLL_INTERVAL = 0.05
+FIRST_PAUSE, MAX_PAUSE = 0.5, 60.0
+"""Seconds before a watcher is started again; doubled each time that it does not run for the longest."""
+
+Command = Sequence[str]
 
 
 def supervise(settings: Settings) -> int:
-    """Run until asked to end, or until one of them ends by itself: then the other is stopped, and the answer
-    is 1.
-    """
+    """Run both services until asked to end, or until one of them ends by itself."""
     asked: list[int] = []
 
     def ask(number: int, _: FrameType | None) -> None:
         asked.append(number)
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, ask)
-    # In groups of their own: a Ctrl-C in the terminal reaches this process alone, and each of them hears of
-    # it once.
-    processes = {
-        name: subprocess.Popen([sys.executable, "-m", "clinic", "run", name], process_group=0)
-        for name in SERVICES
-    }
+        if signal.getsignal(number) != signal.SIG_IGN:  # `nohup`, a job in the background
+            signal.signal(number, ask)
+    supervisor = Supervisor({name: (sys.executable, "-m", "clinic", "run", name) for name in SERVICES}, {})
+    supervisor.start()
     _greet(settings)
-    while not asked and all(process.poll() is None for process in processes.values()):
-        time.sleep(POLL_INTERVAL)
-    for name, process in processes.items():
-        if not asked and process.poll() is not None:
+    return supervisor.run(asked)
+
+
+class Supervisor:
+    """Runs children: when a service ends all end, and a watcher that ends is started again.
+
+    All end with this process, however it ends: they watch a pipe that it holds open.
+    """
+
+    def __init__(self, services: Mapping[str, Command], watchers: Mapping[str, Command]) -> None:
+        self._read, self._write = os.pipe()
+        self._services = {name: _Child(name, command, self._read) for name, command in services.items()}
+        self._watchers = {name: _Watcher(name, command, self._read) for name, command in watchers.items()}
+
+    def start(self) -> None:
+        for child in self._children:
+            child.start()
+
+    def run(self, asked: Sequence[int]) -> int:
+        """Return 0 once all have ended because a signal is in `asked`, 1 where a service ended by itself."""
+        while not asked and all(service.exit_code is None for service in self._services.values()):
+            for watcher in self._watchers.values():
+                watcher.look_after()
+            time.sleep(POLL_INTERVAL)
+        for name, service in self._services.items():
+            if not asked and service.exit_code is not None:
+                print(
+                    f"clinic: the {name} service has ended ({service.exit_code}); stopping the rest",
+                    file=sys.stderr,
+                )
+        self._stop(asked)
+        orderly = {0, -signal.SIGTERM, -signal.SIGINT}  # by a signal: where it was still starting
+        return 0 if asked and all(each.exit_code in orderly for each in self._services.values()) else 1
+
+    @property
+    def is_running(self) -> bool:
+        """Whether any child does."""
+        return any(child.is_running for child in self._children)
+
+    @property
+    def _children(self) -> "Sequence[_Child]":
+        return [*self._services.values(), *self._watchers.values()]
+
+    def _stop(self, asked: Sequence[int]) -> None:
+        for child in self._children:
+            child.terminate()
+        give_up = monotonic() + STOP_TIMEOUT
+        while self.is_running:
+            if monotonic() > give_up or asked.count(signal.SIGINT) > 1:
+                for child in self._children:
+                    child.kill()
+            time.sleep(POLL_INTERVAL)
+
+
+class _Child:
+    """A command as a process."""
+
+    def __init__(self, name: str, command: Command, parent: int) -> None:
+        self.name, self._command, self._parent = name, command, parent
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs, and before."""
+        return self._process.poll() if self._process else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self) -> None:
+        # In a group of its own: a Ctrl-C in the terminal reaches this process alone, and the child once.
+        self._process = subprocess.Popen(
+            self._command,
+            process_group=0,
+            pass_fds=[self._parent],
+            env=os.environ | {PARENT: str(self._parent)},
+        )
+
+    def terminate(self) -> None:
+        if self._process and self.is_running:
+            self._process.terminate()
+
+    def kill(self) -> None:
+        if self._process and self.is_running:
+            self._process.kill()
+
+
+class _Watcher(_Child):
+    """One that nothing depends on."""
+
+    _pause, _started_at, _restart_at = FIRST_PAUSE, 0.0, 0.0
+
+    def start(self) -> None:
+        self._started_at, self._restart_at = monotonic(), 0.0
+        super().start()
+
+    def look_after(self) -> None:
+        """Tell that it has ended, and start it again after a pause."""
+        if self.is_running:
+            return
+        if not self._restart_at:
+            self._pause = FIRST_PAUSE if monotonic() - self._started_at > MAX_PAUSE else self._pause
+            self._restart_at = monotonic() + self._pause
             print(
-                f"clinic: the {name} service has ended ({process.returncode}); stopping the other",
+                f"clinic: the {self.name} ended ({self.exit_code}); starting it again in {self._pause:g} s",
                 file=sys.stderr,
             )
-    _tell(processes.values())
-    _await_end(processes.values(), asked)
-    orderly = {0, -signal.SIGTERM, -signal.SIGINT}  # by a signal: where it was still starting
-    return 0 if asked and all(process.returncode in orderly for process in processes.values()) else 1
+            self._pause = min(2 * self._pause, MAX_PAUSE)
+        elif monotonic() >= self._restart_at:
+            self.start()
 
 
 def _greet(settings: Settings) -> None:
@@ -52,18 +152,3 @@ def _greet(settings: Settings) -> None:
     print(f"appointments  {appointments}/  (its documentation: /docs)")
     print(f"charges       {charges}/  (its documentation: /docs)")
     print(f"data          {settings.data_dir.absolute()}", flush=True)
-
-
-def _tell(processes: Collection[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        if process.poll() is None:
-            process.terminate()
-
-
-def _await_end(processes: Collection[subprocess.Popen[bytes]], asked: list[int]) -> None:
-    give_up = time.monotonic() + STOP_TIMEOUT
-    while any(process.poll() is None for process in processes):
-        if time.monotonic() > give_up or asked.count(signal.SIGINT) > 1:
-            for process in processes:
-                process.kill()
-        time.sleep(POLL_INTERVAL)

@@ -25,6 +25,9 @@ CLIENT_LEFT = "client disconnected prematurely"
 """How Litestar says that a client went away in the middle of its body: nobody's failure."""
 STORE_TIMEOUT = 2.0
 """Seconds that a health check waits for the store."""
+AGE_TIMEOUT = 1.0
+"""Seconds that it waits, after that, for the age of the oldest unpublished event."""
+MAX_REASON = 300
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
@@ -38,24 +41,47 @@ class Health(Struct, frozen=True, omit_defaults=True):
         Meta(description="Each part: ok, or what is wrong.", examples=[{"store": "ok", "relay": "ok"}]),
     ]
     oldest_unpublished_seconds: Annotated[
-        float | None, Meta(description="How long the oldest fact waits to be published.")
+        float | None,
+        Meta(description="How long the oldest event waits to be published; absent where unknown."),
     ] = None
 
 
 async def health(
-    check: Awaitable[None], age: Callable[[], Awaitable[float | None]] | None = None, **loop: str | None
+    check: Awaitable[None],
+    check_alive: Callable[[], None],
+    age: Callable[[], Awaitable[float | None]] | None = None,
+    **loop: str | None,
 ) -> Health:
-    """Only the store makes a service unready: without it requests cannot be answered. `loop` names the
-    trouble of what runs behind.
+    """Unready: the store does not answer, or the loop or a thread behind the service has ended. `loop` names
+    the problem of what runs behind. The age of the oldest unpublished event decides nothing.
     """
-    behind = {name: problem or "ok" for name, problem in loop.items()}
+    checks = {"store": "ok"} | {name: _short(problem or "ok") for name, problem in loop.items()}
+    status: Literal["ready", "degraded", "unready"] = "degraded" if any(loop.values()) else "ready"
     try:
         async with asyncio.timeout(STORE_TIMEOUT):
             await check
-            oldest = await age() if age else None
     except (NotNow, TimeoutError) as error:
-        return Health("unready", {"store": str(error) or f"no answer within {STORE_TIMEOUT:.0f} s", **behind})
-    return Health("degraded" if any(loop.values()) else "ready", {"store": "ok", **behind}, oldest)
+        status, checks["store"] = "unready", _short(str(error) or f"no answer within {STORE_TIMEOUT:.0f} s")
+    try:
+        check_alive()
+    except NotNow as error:
+        status = "unready"
+        checks.update(dict.fromkeys(loop, _short(str(error))))
+    return Health(status, checks, await _age(age) if age and checks["store"] == "ok" else None)
+
+
+async def _age(age: Callable[[], Awaitable[float | None]]) -> float | None:
+    try:
+        async with asyncio.timeout(AGE_TIMEOUT):
+            return await age()
+    except (NotNow, TimeoutError):
+        return None
+
+
+def _short(reason: str) -> str:
+    """One line, and not a server's whole answer."""
+    line = reason.partition("\n")[0]
+    return line if len(line) <= MAX_REASON else f"{line[:MAX_REASON]} …"
 
 
 def application(

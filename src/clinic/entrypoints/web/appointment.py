@@ -156,15 +156,16 @@ def create_app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
             "find_appointment": container.find_appointment,
             "list_appointments": container.list_appointments,
         },
-        ready=partial(_ready, container),
+        ready=partial(_ready, container, life),
         telemetry=container.telemetry(),
-        lifespan=lambda _: life.lifespan(container.resources(), lambda: container.relay().run()),
+        lifespan=lambda _: life.lifespan(container.resources, lambda: container.relay().run()),
     )
 
 
-async def _ready(container: AppointmentContainer) -> Health:
+async def _ready(container: AppointmentContainer, life: Lifecycle) -> Health:
     return await health(
         container.appointments().check(),
+        life.check_alive,
         partial(_oldest_unpublished, container),
         relay=container.relay().problem,
     )

@@ -145,11 +145,11 @@ def create_app(container: FinancialContainer, life: Lifecycle) -> Litestar:
             "replay_dead_letters": container.replay_dead_letters,
             "discard_dead_letters": container.discard_dead_letters,
         },
-        ready=partial(_ready, container),
+        ready=partial(_ready, container, life),
         telemetry=container.telemetry(),
-        lifespan=lambda _: life.lifespan(container.resources(), lambda: container.consumer().run()),
+        lifespan=lambda _: life.lifespan(container.resources, lambda: container.consumer().run()),
     )
 
 
-async def _ready(container: FinancialContainer) -> Health:
-    return await health(container.charges().check(), consumer=container.consumer().problem)
+async def _ready(container: FinancialContainer, life: Lifecycle) -> Health:
+    return await health(container.charges().check(), life.check_alive, consumer=container.consumer().problem)
