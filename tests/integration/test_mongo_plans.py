@@ -142,7 +142,7 @@ async def test_every_list_of_appointments_comes_in_the_order_of_an_index(
 
 
 async def test_no_list_of_appointments_costs_more_with_a_longer_history(
-    appointments: MongoAppointments, profiler: Profiler
+    appointments: MongoStore, profiler: Profiler
 ) -> None:
     (middle,) = (await appointments.page(appointment.AppointmentFilter(), HISTORY // 2))[-1:]
     await appointments.add(an_appointment(patient_id=QUIET_PATIENT))
