@@ -18,6 +18,7 @@ from clinic.domain.money import Money
 from clinic.entrypoints.formats import money
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
+from clinic.entrypoints.web.methods import Application
 from clinic.entrypoints.web.problems import respond
 
 MAX_BODY = 64 * 1024
@@ -108,7 +109,7 @@ def application(
         name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()
     }
     handlers = [*routes, live, is_ready]
-    return Litestar(
+    return Application(
         [*handlers, metrics, *documentation(title, description, handlers, provided)],
         dependencies=provided,
         exception_handlers={Exception: failed},

@@ -14,6 +14,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
 
 from clinic.domain.errors import NotFound, NotNow, Refused, Unreadable
+from clinic.entrypoints.web.methods import with_head
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
@@ -86,6 +87,8 @@ def respond(
         errors=_errors(error),
     )
     extra = dict(getattr(error, "headers", None) or {}) | (headers or {})
+    if "allow" in extra:
+        extra["allow"] = with_head(extra["allow"])
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         extra.setdefault("Retry-After", RETRY_AFTER)
     return Response(problem, status_code=int(status), media_type=MEDIA_TYPE, headers=extra)
