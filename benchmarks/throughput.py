@@ -102,6 +102,7 @@ async def served() -> None:
             settings.appointment_host,
             settings.appointment_port,
             "CLINIC_APPOINTMENT",
+            settings.keep_alive,
         )
     )
 

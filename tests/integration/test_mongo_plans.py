@@ -5,7 +5,7 @@ server's profiler says so.
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import product
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from support.builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 
+from clinic.adapters.mongo.charges import MongoCharges
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial import ports as financial
@@ -28,7 +29,7 @@ Document = dict[str, Any]
 LEASE = 1.0
 HISTORY = 500
 PAGE = 11
-BUSY_PHYSICIAN, LOYAL_PATIENT = uuid4(), uuid4()
+BUSY_PHYSICIAN, LOYAL_PATIENT, QUIET_PATIENT = uuid4(), uuid4(), uuid4()
 
 
 def somebody(usual: UUID, number: int) -> UUID:
@@ -138,6 +139,58 @@ async def test_every_list_of_appointments_comes_in_the_order_of_an_index(
 
     assert dear(plans) == []
     assert len(plans) >= len(shapes) == 24
+
+
+async def test_no_list_of_appointments_costs_more_with_a_longer_history(
+    appointments: MongoStore, profiler: Profiler
+) -> None:
+    (middle,) = (await appointments.page(appointment.AppointmentFilter(), HISTORY // 2))[-1:]
+    await appointments.add(an_appointment(patient_id=QUIET_PATIENT))
+    shapes = list(
+        product((None, BUSY_PHYSICIAN), (None, QUIET_PATIENT), (None, True, False), (None, middle.id))
+    )
+
+    async def costs() -> list[int]:
+        with profiler.watching("appointments") as plans:
+            for physician, patient, is_finished, after in shapes:
+                matching = appointment.AppointmentFilter(physician, patient, is_finished)
+                await appointments.page(matching, PAGE, after)
+        return [each["keysExamined"] + each["docsExamined"] for each in plans]
+
+    short = await costs()
+    history = (an_appointment(physician_id=BUSY_PHYSICIAN, end=TWO_O_CLOCK) for _ in range(3 * HISTORY))
+    await asyncio.gather(*(appointments.add(each) for each in history))
+
+    assert len(short) == len(shapes) == 24
+    assert [(a, b) for a, b in zip(short, await costs(), strict=True) if b > 1.2 * a + 20] == []
+
+
+async def test_no_list_of_charges_costs_more_with_a_longer_history(
+    mongo_standalone: str, name: str, profiler: Profiler
+) -> None:
+    def later(seconds: int) -> datetime:
+        return TWO_O_CLOCK + timedelta(seconds=seconds)
+
+    times = (None, later(20)), (None, later(60)), (None, ChargeCursor(later(50), uuid4()))
+    shapes = list(product((None, BUSY_PHYSICIAN), (None, QUIET_PATIENT), *times))
+
+    async def costs(charges: MongoCharges) -> list[int]:
+        with profiler.watching("charges") as plans:
+            for physician, patient, charged_from, charged_to, after in shapes:
+                matching = financial.ChargeFilter(physician, patient, charged_from, charged_to)
+                await charges.page(matching, PAGE, after)
+        return [each["keysExamined"] + each["docsExamined"] for each in plans]
+
+    async with mongo_charges(mongo_standalone, name) as charges:
+        await charges.add([_charge(number) for number in range(HISTORY)])
+        await charges.add([a_charge(patient_id=QUIET_PATIENT, charged_at=later(50))])
+        short = await costs(charges)
+        more = range(HISTORY, 4 * HISTORY)
+        await charges.add([a_charge(physician_id=BUSY_PHYSICIAN, charged_at=later(each)) for each in more])
+        long = await costs(charges)
+
+    assert len(short) == len(shapes) == 32
+    assert [(a, b) for a, b in zip(short, long, strict=True) if b > 1.2 * a + 20] == []
 
 
 async def test_every_list_of_charges_comes_in_the_order_of_an_index(

@@ -15,7 +15,7 @@ from support.builders import a_charge, a_message, an_appointment, now, opened
 from clinic.adapters import cloudevents
 from clinic.adapters.leases import Leases
 from clinic.adapters.memory.store import MemoryCharges
-from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
+from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
@@ -81,7 +81,7 @@ async def test_a_lease_that_ran_out_on_a_fact_that_is_gone_does_not_keep_claim_b
 
 
 async def test_a_save_whose_caller_is_cancelled_wakes_the_relay_when_it_is_kept(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
         store, go_on = SqliteAppointments(file, now, LONG), threading.Event()
         await store.add(started := an_appointment())
         claim = asyncio.create_task(hand_over(store, 1))
@@ -100,7 +100,7 @@ async def test_a_save_whose_caller_is_cancelled_wakes_the_relay_when_it_is_kept(
 
 
 async def test_save_keeps_the_new_state_or_does_not_answer_that_it_did(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
         store = SqliteAppointments(file, now, LONG)
         await store.add(started := an_appointment())
         saved = await store.save(replace(started, price=Money("1.00")))

@@ -4,16 +4,29 @@ import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from dependency_injector.providers import Object
-from support.apps import NIL, NOBODY, PATIENT, PHYSICIAN, Clinic, exactly, problem, settings, wrong_fields
+from support.apps import (
+    NIL,
+    NOBODY,
+    PATIENT,
+    PHYSICIAN,
+    Clinic,
+    client_of,
+    exactly,
+    problem,
+    settings,
+    wrong_fields,
+)
 
 from clinic.adapters.charge_waiters import MAX_WAITERS
 from clinic.adapters.memory.store import MemoryCharges
 from clinic.domain.financial.model import Charge
 from clinic.domain.money import Money
+from clinic.entrypoints.web import financial
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -362,3 +375,31 @@ async def test_what_was_answered_before_a_restart_is_answered_after_it(tmp_path:
     async with Clinic(settings("sqlite", tmp_path)).running() as after:
         assert [(await after.appointments.get(path)).content for path in asked] == appointments
         assert [(await after.charges.get(path)).content for path in asked] == charges
+
+
+async def test_a_wait_ends_as_soon_as_its_client_leaves(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    app: Any = financial.create_app(clinic.financial, clinic.accounting_life)
+    said = asyncio.Queue[dict[str, Any]]()
+    said.put_nowait({"type": "http.request", "body": b"", "more_body": False})
+    said.put_nowait({"type": "http.disconnect"})
+
+    async def send(_: Any) -> None:
+        return None
+
+    path = f"/{NOBODY}/"
+    scope = {
+        "type": "http",
+        "method": "GET",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [(b"prefer", b"wait=30")],
+        "http_version": "1.1",
+        "scheme": "http",
+        "root_path": "",
+        "client": None,
+        "server": None,
+    }
+    async with client_of(app):
+        await asyncio.wait_for(app(scope, said.get, send), 10)

@@ -224,7 +224,7 @@ def free_port() -> int:
 
 def a_service(clinic: Clinic, port: int) -> Service:
     app = appointment.create_app(clinic.appointment, clinic.front_desk_life)
-    return Service(app, clinic.front_desk_life, "127.0.0.1", port, "CLINIC_APPOINTMENT")
+    return Service(app, clinic.front_desk_life, "127.0.0.1", port, "CLINIC_APPOINTMENT", 75)
 
 
 @asynccontextmanager

@@ -2,12 +2,14 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import count, product
 from pathlib import Path
 from typing import ClassVar
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from contracts.appointments import AppointmentsContract
@@ -26,12 +28,15 @@ from support.builders import (
     opened,
 )
 
-from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
+from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile, T, Work, connect, transaction
+from clinic.domain.appointment.ports import AppointmentFilter
 from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.events import FINISHED_V1
+from clinic.domain.financial.model import ChargeCursor
+from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryEntry
 from clinic.domain.money import Money
 
@@ -43,12 +48,12 @@ class TestSqliteAppointments(AppointmentsContract):
 
     @asynccontextmanager
     async def opened(self, where: Path, lease: float) -> AsyncIterator[SqliteAppointments]:
-        async with opened(SqliteFile(where / "appointment.db", APPOINTMENTS)) as file:
+        async with opened(SqliteFile(where / "appointment.db", APPOINTMENTS, OPEN)) as file:
             yield SqliteAppointments(file, now, lease)
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[SqliteAppointments]:
-        yield SqliteAppointments(SqliteFile(where / "appointment.db", APPOINTMENTS), now, LONG)
+        yield SqliteAppointments(SqliteFile(where / "appointment.db", APPOINTMENTS, OPEN), now, LONG)
 
 
 class TestSqliteCharges(ChargesContract):
@@ -159,6 +164,99 @@ async def test_a_list_of_dead_letters_reads_an_index_in_its_order(
     assert [row[3] for row in plan] == [f"SEARCH dead_letters USING INDEX {index} ({by})"]
 
 
+BUSY_PHYSICIAN, QUIET_PATIENT = uuid4(), uuid4()
+
+
+def busy_or(other: UUID, number: int) -> UUID:
+    """One of them for every second number."""
+    return BUSY_PHYSICIAN if number % 2 else other
+
+
+async def steps_of(file: SqliteFile, listing: Callable[[], Awaitable[object]]) -> int:
+    """How many steps SQLite's machine takes for a list."""
+    steps: list[None] = []
+    await file.read(lambda connection: connection.set_progress_handler(lambda: steps.append(None), 1))
+    await listing()
+    await file.read(lambda connection: connection.set_progress_handler(None, 1))
+    return len(steps)
+
+
+async def test_no_list_of_appointments_costs_more_with_a_longer_history(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+        store = SqliteAppointments(file, now, LONG)
+
+        async def grow(count: int) -> None:
+            made = (an_appointment(physician_id=busy_or(uuid4(), n), end=TWO_O_CLOCK) for n in range(count))
+            await asyncio.gather(*(store.add(each) for each in made))
+
+        async def costs() -> list[int]:
+            return [
+                await steps_of(
+                    file, partial(store.page, AppointmentFilter(physician, patient, ended), 10, after)
+                )
+                for physician, patient, ended, after in product(
+                    (None, BUSY_PHYSICIAN), (None, QUIET_PATIENT), (None, True, False), (None, middle.id)
+                )
+            ]
+
+        await grow(300)
+        middle = (await store.page(AppointmentFilter(), 150))[-1]
+        for ended in (None, TWO_O_CLOCK):
+            await store.add(an_appointment(patient_id=QUIET_PATIENT, end=ended))
+        short = await costs()
+        await grow(900)
+        assert [(a, b) for a, b in zip(short, await costs(), strict=True) if b > 1.2 * a + 20] == []
+        assert len(short) == 24
+
+
+async def test_no_list_of_charges_costs_more_with_a_longer_history(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "financial.db", CHARGES)) as file:
+        store, times = SqliteCharges(file), count(1)
+
+        def at(number: int) -> datetime:
+            return TWO_O_CLOCK + timedelta(seconds=number)
+
+        async def grow(more: int) -> None:
+            made = [
+                a_charge(physician_id=busy_or(uuid4(), n), charged_at=at(next(times))) for n in range(more)
+            ]
+            await store.add(made)
+
+        async def costs() -> list[int]:
+            return [
+                await steps_of(
+                    file, partial(store.page, ChargeFilter(physician, patient, since, until), 10, after)
+                )
+                for physician, patient, since, until, after in product(
+                    (None, BUSY_PHYSICIAN),
+                    (None, QUIET_PATIENT),
+                    (None, at(100)),
+                    (None, at(200)),
+                    (None, ChargeCursor(at(150), UUID(int=0))),
+                )
+            ]
+
+        await grow(300)
+        await store.add([a_charge(patient_id=QUIET_PATIENT, charged_at=at(150))])
+        short = await costs()
+        await grow(900)
+        assert [(a, b) for a, b in zip(short, await costs(), strict=True) if b > 1.2 * a + 20] == []
+        assert len(short) == 32
+
+
+async def test_a_file_of_the_first_schema_goes_on_and_lists_what_is_open(tmp_path: Path) -> None:
+    path, still_open = tmp_path / "appointment.db", an_appointment()
+    async with opened(SqliteFile(path, APPOINTMENTS)) as file:
+        older = SqliteAppointments(file, now, LONG)
+        await older.add(still_open)
+        await older.add(an_appointment(end=TWO_O_CLOCK))
+        message = await saved(older)
+    async with opened(SqliteFile(path, APPOINTMENTS, OPEN)) as file:
+        newer = SqliteAppointments(file, now, LONG)
+        assert still_open in await newer.page(AppointmentFilter(finished=False), 10)
+        assert await hand_over(newer, 1) == [message]
+
+
 class ForgetfulFile(SqliteFile):
     """Loses its answer on the way back: the commit is on the disk, its caller does not know."""
 
@@ -172,7 +270,7 @@ class ForgetfulFile(SqliteFile):
 
 
 async def test_what_a_save_with_an_unknown_outcome_did_keep_is_handed_over(tmp_path: Path) -> None:
-    async with opened(ForgetfulFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+    async with opened(ForgetfulFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
         store = SqliteAppointments(file, now, LONG)
         await store.add(started := an_appointment())
         file.forgetful = True
@@ -182,7 +280,7 @@ async def test_what_a_save_with_an_unknown_outcome_did_keep_is_handed_over(tmp_p
 
 
 async def test_a_confirm_with_an_unknown_outcome_can_be_repeated(tmp_path: Path) -> None:
-    async with opened(ForgetfulFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+    async with opened(ForgetfulFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
         store = SqliteAppointments(file, now, LONG)
         message = await saved(store)
         file.forgetful = True
@@ -195,7 +293,7 @@ async def test_a_confirm_with_an_unknown_outcome_can_be_repeated(tmp_path: Path)
 async def test_a_commit_that_fails_is_unknown_for_the_whole_group_and_keeps_none_of_it(
     tmp_path: Path,
 ) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
         store = SqliteAppointments(file, now, LONG)
         started = [an_appointment() for _ in range(5)]
         await asyncio.gather(*(store.add(each) for each in started))
@@ -224,7 +322,7 @@ async def test_after_a_failed_commit_the_store_goes_on(tmp_path: Path) -> None:
 
 
 async def test_confirming_notes_where_a_fact_was_published(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
         store = SqliteAppointments(file, now, LONG)
         message = await saved(store)
         (place,) = published(message)
@@ -269,7 +367,7 @@ def write_from_outside(path: Path, times: int) -> None:
 
 
 async def test_concurrent_saves_share_a_commit(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
         commits: list[str] = []
         store = SqliteAppointments(file, now, LONG)
         await file.write(lambda connection: connection.set_trace_callback(commits.append))

@@ -13,6 +13,7 @@ from litestar import Litestar
 
 from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Monitored, Resource
+from clinic.entrypoints.protocol import BoundedProtocol
 from clinic.entrypoints.settings import url
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
@@ -116,16 +117,21 @@ class _Server(uvicorn.Server):
 class Service:
     """An app, its life, and where it listens."""
 
-    def __init__(self, app: Litestar, life: Lifecycle, host: str, port: int, variable: str) -> None:
+    def __init__(
+        self, app: Litestar, life: Lifecycle, host: str, port: int, variable: str, keep_alive: int
+    ) -> None:
         self._life, self._socket = life, _bound(host, port, variable)
         self._server = _Server(
             uvicorn.Config(
                 app,
+                http=BoundedProtocol,
+                ws="none",
                 lifespan="on",
                 log_config=None,
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                timeout_keep_alive=keep_alive,
                 timeout_graceful_shutdown=REQUESTS_TIMEOUT,
             )
         )

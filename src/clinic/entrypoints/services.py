@@ -28,7 +28,8 @@ def appointment_service(container: AppointmentContainer) -> Service:
     settings = container.settings()
     life = Lifecycle(container.telemetry())
     app = appointment.create_app(container, life)
-    return Service(app, life, settings.appointment_host, settings.appointment_port, "CLINIC_APPOINTMENT")
+    host, port = settings.appointment_host, settings.appointment_port
+    return Service(app, life, host, port, "CLINIC_APPOINTMENT", settings.keep_alive)
 
 
 def financial_service(container: FinancialContainer) -> Service:
@@ -36,4 +37,5 @@ def financial_service(container: FinancialContainer) -> Service:
     settings = container.settings()
     life = Lifecycle(container.telemetry())
     app = financial.create_app(container, life)
-    return Service(app, life, settings.financial_host, settings.financial_port, "CLINIC_FINANCIAL")
+    host, port = settings.financial_host, settings.financial_port
+    return Service(app, life, host, port, "CLINIC_FINANCIAL", settings.keep_alive)

@@ -37,6 +37,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     appointment_port: Port = 8000
     financial_host: str = "127.0.0.1"
     financial_port: Port = 8001
+    keep_alive: Annotated[int, Meta(ge=1, le=3600)] = 75
     operator_token: Token = ""
     mongo_url: str = "mongodb://127.0.0.1:27017"
     mongo_database: str = "clinic"

@@ -31,10 +31,15 @@ from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
 from clinic.domain.messaging.messages import Message
 from clinic.domain.messaging.ports import Clock
 
+OPEN: Final = {"end": {"$type": "null"}}
+"""How a partial index says `null`: the query must say it in the same way."""
+OPEN_BY_ID: Final = [("end", ASCENDING), ("_id", ASCENDING)]
+BY_PATIENT: Final = [("patient_id", ASCENDING), ("_id", ASCENDING)]
 APPOINTMENTS: Final = CollectionSchema(
     "appointments",
     IndexModel([("physician_id", ASCENDING), ("_id", ASCENDING)]),
-    IndexModel([("patient_id", ASCENDING), ("_id", ASCENDING)]),
+    IndexModel(BY_PATIENT),
+    IndexModel(OPEN_BY_ID, partialFilterExpression=OPEN),
     IndexModel([("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED),
 )
 
@@ -90,8 +95,13 @@ class MongoAppointments(appointment.Appointments):
         if matching.patient_id is not None:
             query["patient_id"] = matching.patient_id
         if matching.finished is not None:
-            query["end"] = {"$ne": None} if matching.finished else None
+            query |= {"end": {"$ne": None}} if matching.finished else OPEN
         found = self._documents.find(query, {"outbox": False}).sort("_id", DESCENDING).limit(limit)
+        # The planner may try, and keep, an index that reads all of a physician's history.
+        if matching.finished is False:
+            found = found.hint(OPEN_BY_ID)
+        elif matching.patient_id is not None:
+            found = found.hint(BY_PATIENT)
         return [_appointment(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     @property

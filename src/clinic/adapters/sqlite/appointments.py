@@ -38,6 +38,8 @@ CREATE TABLE published (
     position TEXT NOT NULL
 ) WITHOUT ROWID;
 """
+OPEN = 'CREATE INDEX appointments_open ON appointments (id) WHERE "end" IS NULL;'
+"""The second script: what is open is listed without reading what is finished."""
 
 Operation = Callable[[sqlite3.Connection], Appointment | ClinicError]
 
@@ -75,11 +77,12 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         conditions = [
             ("physician_id = ?", matching.physician_id and matching.physician_id.bytes),
             ("patient_id = ?", matching.patient_id and matching.patient_id.bytes),
-            ('("end" IS NOT NULL) = ?', matching.finished),
+            ('"end" IS NOT NULL', () if matching.finished else None),
+            ('"end" IS NULL', () if matching.finished is False else None),
             ("id < ?", after and after.bytes),
         ]
         return await self._file.read(
-            partial(page, "appointments", "id DESC", conditions, limit, _appointment)
+            partial(page, _source(matching), "id DESC", conditions, limit, _appointment)
         )
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
@@ -127,6 +130,15 @@ class SqliteAppointments(appointment.Appointments, Outbox):
             else NotFound(f"there is no appointment {each}")
             for each in ids
         ]
+
+
+def _source(matching: appointment.AppointmentFilter) -> str:
+    """The table with the index that leaves the fewest rows to read: the planner has no statistics."""
+    if matching.finished is False:
+        return "appointments INDEXED BY appointments_open"
+    if matching.patient_id is not None:
+        return "appointments INDEXED BY appointments_of_a_patient"
+    return "appointments"
 
 
 def _add(appointment: Appointment, connection: sqlite3.Connection) -> Appointment | ClinicError:

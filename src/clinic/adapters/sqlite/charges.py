@@ -63,8 +63,10 @@ class SqliteCharges(financial.Charges):
             ("charged_at < ?", matching.charged_to and milliseconds(matching.charged_to)),
             ("(charged_at, appointment_id) < (?, ?)", after and (milliseconds(after[0]), after[1].bytes)),
         ]
+        # Of both, a patient has fewer charges than a physician: the planner has no statistics.
+        source = "charges" if matching.patient_id is None else "charges INDEXED BY charges_of_a_patient"
         return await self._file.read(
-            partial(page, "charges", "charged_at DESC, appointment_id DESC", conditions, limit, _charge)
+            partial(page, source, "charged_at DESC, appointment_id DESC", conditions, limit, _charge)
         )
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:

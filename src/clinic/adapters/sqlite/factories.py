@@ -9,7 +9,7 @@ from clinic.adapters.factories import (
     SubscriptionEnd,
     Transport,
 )
-from clinic.adapters.sqlite.appointments import APPOINTMENTS, SqliteAppointments
+from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
 from clinic.adapters.sqlite.charges import SqliteCharges
 from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
@@ -17,7 +17,7 @@ from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, Sqlite
 
 
 def _appointment_store(context: FactoryContext) -> AppointmentStore:
-    file = SqliteFile(context.data_dir / "appointment.db", APPOINTMENTS)
+    file = SqliteFile(context.data_dir / "appointment.db", APPOINTMENTS, OPEN)
     store = SqliteAppointments(file, context.clock, context.lease, context.monotonic)
     return AppointmentStore(file, appointments=store, outbox=store)
 

@@ -18,7 +18,9 @@ from clinic.domain.money import Money
 from clinic.entrypoints.formats import money
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
-from clinic.entrypoints.web.problems import respond
+from clinic.entrypoints.web.methods import Application
+from clinic.entrypoints.web.parameters import check_query
+from clinic.entrypoints.web.problems import documented, respond
 
 MAX_BODY = 64 * 1024
 CLIENT_LEFT = "client disconnected prematurely"
@@ -98,7 +100,7 @@ def application(
     begins.
     """
 
-    @get("/health/live", tags=["health"], summary="Is the process alive?")
+    @get("/health/live", tags=["health"], summary="Is the process alive?", responses=documented())
     async def live() -> dict[str, str]:
         return {"status": "alive"}
 
@@ -106,7 +108,8 @@ def application(
         "/health/ready",
         tags=["health"],
         summary="Can it do its work, and if not, what is wrong?",
-        responses={
+        responses=documented()
+        | {
             HTTPStatus.SERVICE_UNAVAILABLE: ResponseSpec(
                 Health, generate_examples=False, description="It cannot."
             )
@@ -134,10 +137,11 @@ def application(
         name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()
     }
     handlers = [*routes, live, is_ready]
-    return Litestar(
+    return Application(
         [*handlers, metrics, *documentation(title, description, handlers, provided)],
         dependencies=provided,
         exception_handlers={Exception: failed},
+        guards=[check_query],
         lifespan=[lifespan],
         logging_config=None,
         openapi_config=None,

@@ -1,8 +1,10 @@
 """The financial service over HTTP: what accounting calls."""
 
+import asyncio
+from collections.abc import Coroutine
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 from litestar import Litestar, Request, Response, get
@@ -10,7 +12,7 @@ from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from msgspec import Meta, Struct
 
-from clinic.domain.errors import ClinicError
+from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
@@ -22,6 +24,8 @@ from clinic.entrypoints.web import dead_letters, parameters
 from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import documented, respond
+
+T = TypeVar("T")
 
 
 class ChargeResponse(Struct, frozen=True):
@@ -79,13 +83,35 @@ async def find(
     headers = {"Vary": "Prefer"} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
     try:
         charge = (
-            await life.unless_stopping(find_charge(appointment_id, wait))
+            await life.unless_stopping(_while_connected(request, find_charge(appointment_id, wait)))
             if wait
             else await find_charge(appointment_id)
         )
     except ClinicError as error:
         return respond(request, error, headers)  # type: ignore[return-value]
     return Response(ChargeResponse(charge.appointment_id, charge.total), headers=headers)
+
+
+async def _while_connected(request: Request[Any, Any, Any], work: Coroutine[Any, Any, T]) -> T:
+    """The work's result. Cancels the work and raises `Unavailable` as soon as the client leaves.
+
+    uvicorn reports a disconnect to the last request on a connection only: a client that pipelines others
+    behind this one is noticed at its time-out.
+    """
+    working, leaving = asyncio.create_task(work), asyncio.create_task(_left(request))
+    try:
+        await asyncio.wait([working, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise Unavailable("the client left")
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _left(request: Request[Any, Any, Any]) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 @get(

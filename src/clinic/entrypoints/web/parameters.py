@@ -1,16 +1,19 @@
-"""What clients send beside a body: limits, cursors, dates, and the Prefer header."""
+"""What clients send beside a body: query parameters, cursors, dates, and the Prefer header."""
 
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from litestar.connection import ASGIConnection
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.params import HeaderParameter, QueryParameter
 from msgspec import Meta
 
-from clinic.entrypoints.web.problems import FieldProblem, Invalid
+from clinic.entrypoints.web.problems import QUERY_IN_WORDS, TIME_IN_WORDS, FieldProblem, Invalid
 
 MAX_WAIT = 30
 MAX_DIGITS = 19
@@ -23,25 +26,32 @@ T = TypeVar("T")
 
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
 DEFAULT_LIMIT = 20
+DATE_TIME = {"format": "date-time"}
+TIME_PATTERN = r"^\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)?$"
+"""So that Litestar names a wrong time together with whatever else is wrong; `utc` reads it."""
 From = Annotated[
-    datetime | None,
+    str | None,
     QueryParameter(
-        description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC where no zone is named."
+        pattern=TIME_PATTERN,
+        schema_extra=DATE_TIME,
+        description="Charged at this moment or later, like 2020-12-01 13:00:00; UTC if no zone is given.",
     ),
 ]
 To = Annotated[
-    datetime | None,
+    str | None,
     QueryParameter(
+        pattern=TIME_PATTERN,
+        schema_extra=DATE_TIME,
         description="Charged before this moment. The list up to it is complete a minute after it, while "
         "/health/ready says ready; a charge whose store did not answer can still appear until a minute after "
-        "it is ready again."
+        "it is ready again.",
     ),
 ]
 Prefer = Annotated[
     str | None,
     HeaderParameter(
         name="Prefer",
-        description="`wait=5`: wait up to so many seconds for the charge, at most 30 (RFC 7240).",
+        description="`wait=5`: wait up to 5 seconds for the charge; at most 30 (RFC 7240).",
     ),
 ]
 Next = Annotated[
@@ -50,16 +60,40 @@ Next = Annotated[
 ]
 
 
-def utc(field: str, moment: datetime | None) -> datetime | None:
-    """A moment that a client gave; UTC where it named no zone. Raises `Invalid`."""
-    if moment is None or moment.tzinfo is None:
-        return moment and moment.replace(tzinfo=UTC)
+async def check_query(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """A guard for every route of the API: a parameter that is unknown or comes twice raises `Invalid`."""
+    if not connection.scope["query_string"]:
+        return
+    if not isinstance(handler, HTTPRouteHandler) or not handler.resolve_include_in_schema():
+        return  # a page for people, or metrics: they take no parameters and answer all the same
+    known = [
+        field.kwarg_definition.name or name
+        for name, field in handler.parsed_fn_signature.parameters.items()
+        if isinstance(field.kwarg_definition, QueryParameter)
+    ]
+    pairs = list(connection.query_params.multi_items())
+    given = Counter(name for name, _ in pairs)
+    right = f"use {', '.join(known)}" if known else "this path takes no parameters"
+    errors = [FieldProblem(name, f"is not a known parameter: {right}") for name in given if name not in known]
+    errors += [FieldProblem(name, "comes more than once: give it once") for name in known if given[name] > 1]
+    # Litestar reads these as "no filter", which would list everything.
+    unset = [name for name, text in pairs if name in QUERY_IN_WORDS and text.lower() in ("", "null")]
+    if errors := errors or [FieldProblem(name, QUERY_IN_WORDS[name]) for name in unset]:
+        raise Invalid(errors)
+
+
+def utc(field: str, text: str | None) -> datetime | None:
+    """A moment that a client gave, in UTC, also if it names no zone. Raises `Invalid`."""
+    if text is None:
+        return None
     try:
-        return moment.astimezone(UTC)
+        moment = msgspec.convert(text, datetime)  # strict: no number is a moment
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except msgspec.ValidationError:
+        raise Invalid([FieldProblem(field, TIME_IN_WORDS)]) from None
     except OverflowError:
-        raise Invalid(
-            [FieldProblem(field, "is beyond all dates: give one between the years 1 and 9999 in UTC")]
-        ) from None
+        right = "give one between the years 1 and 9999 in UTC"
+        raise Invalid([FieldProblem(field, f"is out of range: {right}")]) from None
 
 
 def cursor(place: object) -> str:
@@ -68,14 +102,14 @@ def cursor(place: object) -> str:
 
 
 def place(text: str | None, shape: type[T]) -> T | None:
-    """The place in a cursor. Raises `Invalid`."""
+    """The place that a cursor names. Raises `Invalid`."""
     if text is None:
         return None
     try:
         return msgspec.msgpack.decode(urlsafe_b64decode(text + "=" * (-len(text) % 4)), type=shape)
     except (ValueError, msgspec.MsgspecError):
         raise Invalid(
-            [FieldProblem("after", "is no cursor: give the `next` of the page before, as it is")]
+            [FieldProblem("after", "is not a valid cursor: give the `next` of the page before, unchanged")]
         ) from None
 
 

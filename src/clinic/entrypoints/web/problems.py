@@ -1,7 +1,7 @@
-"""Every failure as a problem document (RFC 9457): what happened, and for bad input each field and what would
-be right.
-"""
+"""Every failure as a problem document (RFC 9457): what happened, and what would be right."""
 
+import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -14,14 +14,15 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
 
 from clinic.domain.errors import NotFound, NotNow, Refused, Unreadable
+from clinic.entrypoints.web.methods import with_head
 
 MEDIA_TYPE = "application/problem+json"
 RETRY_AFTER = "1"
 DETAILS = {
-    HTTPStatus.UNAUTHORIZED: "This path wants the operator's token: Authorization: Bearer ...",
-    HTTPStatus.NOT_FOUND: "There is nothing at this path: see /docs.",
+    HTTPStatus.UNAUTHORIZED: "This path needs the operator's token: Authorization: Bearer ...",
+    HTTPStatus.NOT_FOUND: "No such path: see /docs.",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "A body may have 64 KiB at most.",
-    HTTPStatus.METHOD_NOT_ALLOWED: "This path does not take this method: see /docs.",
+    HTTPStatus.METHOD_NOT_ALLOWED: "This path does not support this method: see /docs.",
 }
 UUID_IN_WORDS = "is not a UUID: give one like 84ab6121-c4a8-4684-8cc2-b03024ec0f1d"
 IN_WORDS: dict[type, str] = {
@@ -31,6 +32,16 @@ IN_WORDS: dict[type, str] = {
     msgspec.inspect.NoneType: "null",
 }
 """What would be right, for each kind of field that a body has."""
+TIME_IN_WORDS = "is not a valid time: give one like 2020-12-01 13:00:00 or 2020-12-01T13:00:00Z"
+QUERY_IN_WORDS = {
+    "limit": "cannot be used: give a whole number from 1 to 100",
+    "physician_id": UUID_IN_WORDS,
+    "patient_id": UUID_IN_WORDS,
+    "charged_from": TIME_IN_WORDS,
+    "charged_to": TIME_IN_WORDS,
+    "finished": "cannot be used: give true or false",
+}
+"""What would be right, for each query parameter that Litestar reads."""
 
 
 class FieldProblem(Struct, frozen=True):
@@ -63,12 +74,12 @@ class Invalid(Unreadable):
 
 
 def documented(*statuses: HTTPStatus) -> dict[int, ResponseSpec]:
-    """These problems and the unforeseen one, for a route's `responses`."""
+    """These problems for a route's `responses`, with those of every route: 400 and 500."""
     return {
         int(status): ResponseSpec(
             Problem, generate_examples=False, description=status.phrase, media_type=MEDIA_TYPE
         )
-        for status in (*statuses, HTTPStatus.INTERNAL_SERVER_ERROR)
+        for status in (*statuses, HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR)
     }
 
 
@@ -86,6 +97,8 @@ def respond(
         errors=_errors(error),
     )
     extra = dict(getattr(error, "headers", None) or {}) | (headers or {})
+    if "allow" in extra:
+        extra["allow"] = with_head(extra["allow"])
     if status == HTTPStatus.SERVICE_UNAVAILABLE:
         extra.setdefault("Retry-After", RETRY_AFTER)
     return Response(problem, status_code=int(status), media_type=MEDIA_TYPE, headers=extra)
@@ -112,7 +125,7 @@ def _detail(error: Exception, status: HTTPStatus) -> str:
             return str(error)
         case HTTPException() if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return DETAILS.get(status, error.detail)
-    return "Something unforeseen went wrong; it was logged."
+    return "An unexpected error occurred; it was logged."
 
 
 def _errors(error: Exception) -> list[FieldProblem]:
@@ -120,15 +133,8 @@ def _errors(error: Exception) -> list[FieldProblem]:
         case Invalid(errors=errors):
             return errors
         case HTTPException(extra=[*extra]):
-            return [
-                FieldProblem(str(each.get("key", "")), _in_words(str(each.get("message", ""))))
-                for each in extra
-            ]
+            return [FieldProblem(str(each["key"]), QUERY_IN_WORDS[each["key"]]) for each in extra]
     return []
-
-
-def _in_words(message: str) -> str:
-    return f"cannot be used: {message[:1].lower()}{message[1:]}".replace("`", "")
 
 
 def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitable[None]]:
@@ -137,6 +143,7 @@ def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitab
     expected = {
         field.name: _right(msgspec.inspect.type_info(field.type)) for field in msgspec.structs.fields(shape)
     }
+    fewest = sum(field.required for field in msgspec.structs.fields(shape))
 
     async def check(request: Request[Any, Any, Any]) -> None:
         if request.content_type[0] != "application/json":
@@ -149,10 +156,23 @@ def json_body(shape: type[Struct]) -> Callable[[Request[Any, Any, Any]], Awaitab
             _reject_nil(decoder.decode(body))
         except (msgspec.DecodeError, Invalid, RecursionError, UnicodeDecodeError) as error:
             raise Invalid(
-                _problems(body, shape, expected) or [FieldProblem("body", f"cannot be used: {error}")]
+                _problems(body, shape, expected)
+                or _repeated(body)
+                or [FieldProblem("body", f"cannot be used: {error}")]
             ) from None
+        if body.count(b":") > fewest and (repeated := _repeated(body)):
+            raise Invalid(repeated)
 
     return check
+
+
+def _repeated(body: bytes) -> list[FieldProblem]:
+    """The fields that come more than once. Slower than to decode: asked where there is more than needed."""
+    given: Counter[str] = Counter()
+    json.loads(body, object_pairs_hook=lambda pairs: given.update(name for name, _ in pairs))
+    return [
+        FieldProblem(name, "comes more than once: give it once") for name, times in given.items() if times > 1
+    ]
 
 
 def _reject_nil(body: Struct) -> None:
@@ -178,7 +198,7 @@ def _problems(body: bytes, shape: type[Struct], expected: Mapping[str, str]) -> 
         if (problem := _problem(given, field, expected[field.name]))
     ]  # fmt: skip
     unknown = [
-        FieldProblem(name, "is not known here: leave it out")
+        FieldProblem(name, "is not a known field: leave it out")
         for name in given
         if name not in shape.__struct_fields__
     ]
@@ -195,7 +215,7 @@ def _problem(given: dict[str, Any], field: msgspec.structs.FieldInfo, right: str
             UUID_IN_WORDS if right == IN_WORDS[msgspec.inspect.UUIDType] else f"cannot be used: give {right}"
         )
     return (
-        "is the nil UUID, which names nobody: give another one"
+        "is the nil UUID, which names nobody: give another"
         if isinstance(value, UUID) and not value.int
         else None
     )

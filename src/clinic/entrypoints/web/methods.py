@@ -1,0 +1,54 @@
+"""HEAD and OPTIONS, once for every path."""
+
+from http import HTTPStatus
+from typing import Any, cast
+
+from litestar import Litestar
+from litestar.types import Message, Send
+
+UNUSED = "TRACE"
+"""A method that no path takes: Litestar answers it with the methods that the path does take, or with 404."""
+
+
+class Application(Litestar):
+    """Answers HEAD as GET without its body, and OPTIONS with the methods of a path."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        match scope.get("method"):
+            case "HEAD":
+                await super().__call__(scope | {"method": "GET"}, receive, _without_body(send))
+            case "OPTIONS":
+                await super().__call__(scope | {"method": UNUSED}, receive, _allowed_methods(send))
+            case _:
+                await super().__call__(scope, receive, send)
+
+
+def with_head(allow: str) -> str:
+    """An `Allow` header in which HEAD stands wherever GET does."""
+    methods = {each.strip() for each in allow.split(",")} | {"OPTIONS"}
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+
+
+def _without_body(send: Send) -> Send:
+    async def sending(message: Message) -> None:
+        await send(
+            cast(Message, {**message, "body": b""}) if message["type"] == "http.response.body" else message
+        )
+
+    return sending
+
+
+def _allowed_methods(send: Send) -> Send:
+    is_known = False
+
+    async def sending(message: Message) -> None:
+        nonlocal is_known
+        if message["type"] == "http.response.start" and message["status"] == HTTPStatus.METHOD_NOT_ALLOWED:
+            is_known = True
+            allow = [each for each in message["headers"] if each[0] == b"allow"]
+            message = cast(Message, {**message, "status": 204, "headers": allow})
+        elif message["type"] == "http.response.body" and is_known:
+            message = cast(Message, {**message, "body": b""})
+        await send(message)
+
+    return sending
