@@ -467,9 +467,7 @@ class Recovering(Subscription):
 
 async def test_a_failure_of_the_log_is_over_when_the_log_answers_and_has_nothing() -> None:
     world, log = World(), Recovering()
-    consumer = Consumer(
-        log, from_message, world.charge, world.letters, world.pause, world.telemetry, uniform
-    )
+    consumer = Consumer(log, from_message, world.charge, world.letters, world.pause, world.telemetry, uniform)
     async with running(consumer.run()):
         await world.telemetry.seen("consumer waits")
         assert consumer.problem == "storm"
