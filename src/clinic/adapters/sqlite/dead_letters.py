@@ -114,14 +114,16 @@ class SqliteDeadLetters(DeadLetters):
 def _get(position: str, connection: sqlite3.Connection) -> DeadLetter:
     query = f"SELECT {NAMES} FROM dead_letters WHERE position = ?"
     for row in named_rows(connection, query, (position,)):
-        return replace(_letter(row), history=_history(position, connection))
+        letter = _letter(row)
+        return replace(letter, history=_history(letter, connection))
     raise NotFound(f"there is no dead letter at {position}")
 
 
-def _history(position: str, connection: sqlite3.Connection) -> tuple[HistoryEntry, ...]:
-    query = f"""SELECT event, by, at, note FROM dead_letter_history WHERE position = ?
+def _history(letter: DeadLetter, connection: sqlite3.Connection) -> tuple[HistoryEntry, ...]:
+    # Only the entries that the letter counts: another process may have added one since the letter was read.
+    query = f"""SELECT event, by, at, note FROM dead_letter_history WHERE position = ? AND number < ?
         ORDER BY number DESC LIMIT {MAX_HISTORY}"""
-    rows = connection.execute(query, (position,)).fetchall()
+    rows = connection.execute(query, (letter.position, letter.entries)).fetchall()
     return tuple(HistoryEntry(event, by, moment(at), note) for event, by, at, note in reversed(rows))
 
 
