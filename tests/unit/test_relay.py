@@ -85,7 +85,7 @@ async def test_what_is_saved_is_published_and_confirmed() -> None:
     assert world.wait_for == [message.id for message in messages]
     assert (await world.store.oldest(), relay.problem) == (None, None)
     expected = [
-        {"event_id": each.id, "appointment_id": each.subject, "position": f"memory/{i}"}
+        {"event_id": each.id, "appointment_id": each.subject, "position": f"{world.log.id}/{i}"}
         for i, each in enumerate(messages)
     ]
     assert world.telemetry.named("published") == expected

@@ -16,6 +16,7 @@ from support.schemas import json_schema
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import event_id
 from clinic.domain.reconciliation.tracing import Traced
+from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 
 SCHEMA = Path(__file__).parent / "schemas" / "trace.json"
 ONE = an_appointment(id=UUID(int=1))
@@ -56,9 +57,14 @@ def test_a_charge_shows_its_whole_way_and_waits_for_nothing(folder: Folder) -> N
 
 def test_a_discarded_event_is_not_shown_as_done(folder: Folder) -> None:
     folder.finish(ONE)
-    discarded = (a_history_entry(event="discarded"),)
-    letter = a_letter(about=str(ONE.id), message_id=OWN, state="discarded", history=discarded)
-    folder.run(lambda _, financial: financial.dead_letters().add([letter]))
+    letter = a_letter(about=str(ONE.id), message_id=OWN)
+
+    async def discard(_: AppointmentContainer, financial: FinancialContainer) -> None:
+        letters = financial.dead_letters()
+        await letters.add([letter])
+        await letters.record(letter, a_history_entry(event="discarded"))
+
+    folder.run(discard)
     assert traced(folder)["waits_for"] == "nothing"
     assert "Not charged: its dead letter was discarded" in folder.command("trace", str(ONE.id))
 
