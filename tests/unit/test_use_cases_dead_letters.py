@@ -505,7 +505,7 @@ async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_o
     async with running(consumer.run()):
         await financial.telemetry.seen("dead-lettered", 3)
         mended.set()
-        chosen = [DeadLetterSelection(position=f"memory/{number}") for number in (0, 1, 2)]
+        chosen = [DeadLetterSelection(position=f"{financial.log.id}/{number}") for number in (0, 1, 2)]
         sentences = await asyncio.gather(
             financial.replay(ALL), *(financial.replay(each, "bob") for each in chosen)
         )

@@ -101,17 +101,23 @@ class SqliteSubscription(Subscription, Resource):
         self._received_from, self._has_failed = "", False
 
     async def receive(self) -> Sequence[Delivery]:
-        has_failed, self._has_failed = self._has_failed, True
+        try:
+            batch = await self._next_batch()
+        except Unavailable:
+            self._has_failed = True
+            raise
+        self._has_failed = False
+        if batch:
+            self._received_from = _log_and_seq(batch[-1])[0]
+        return batch
+
+    async def _next_batch(self) -> Sequence[Delivery]:
+        """The next events; none after a failure, where there are none yet: so it is known to be over."""
         log_and_seq = await self._offset.read(_stored_offset)
         wait = MIN_POLL
-        while not (batch := self._read_after(*log_and_seq)):
-            self._has_failed = False
-            if has_failed:
-                return []
+        while not (batch := self._read_after(*log_and_seq)) and not self._has_failed:
             await self._pause(wait)
             wait = min(wait * POLL_BACKOFF, MAX_POLL)
-        self._has_failed = False
-        self._received_from = _log_and_seq(batch[-1])[0]
         return batch
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
