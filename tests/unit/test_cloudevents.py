@@ -1,6 +1,7 @@
 """A message as CloudEvents headers and a value, and back, whoever wrote it."""
 
 import json
+from datetime import timedelta
 
 import pytest
 from hypothesis import given
@@ -116,3 +117,8 @@ def test_nothing_that_arrives_can_break_its_reader(
     key: bytes | None, headers: list[tuple[str, bytes | None]], value: bytes | None
 ) -> None:
     assert isinstance(cloudevents.message(key, headers, value), Message)
+
+
+def test_the_time_of_an_event_is_cut_to_microseconds_not_rounded() -> None:
+    found = cloudevents.message(None, [("ce_time", b"2020-12-01T13:59:59.9999999Z")], None)
+    assert found.time == TWO_O_CLOCK - timedelta(microseconds=1)

@@ -142,6 +142,69 @@ def test_a_price_may_be_a_number_and_times_may_be_of_any_zone_and_finer_than_sec
     assert from_message(with_data(price=200, start=local.isoformat())) == GOLDEN_FACT
 
 
+def with_token(field: str, token: str) -> Message:
+    """The golden message with another JSON token for one field of its data."""
+    before = json.dumps(json.loads(GOLDEN_DATA)[field]).encode()
+    assert GOLDEN_DATA.count(before) == 1
+    return replace(GOLDEN, data=GOLDEN_DATA.replace(before, token.encode()))
+
+
+@pytest.mark.parametrize("field", ["start", "end"])
+@pytest.mark.parametrize("zone", ["Z", "+00:00", "z"])
+@pytest.mark.parametrize("dot", [".", r"\u002e"])
+@pytest.mark.parametrize("fraction", ["9999995", "999999999", "9" * 100, r"\u0039" * 8])
+def test_a_time_is_cut_to_its_second_however_fine(field: str, zone: str, dot: str, fraction: str) -> None:
+    second = ONE_O_CLOCK if field == "start" else TWO_O_CLOCK
+    token = f'"{second:%Y-%m-%dT%H:%M:%S}{dot}{fraction}{zone}"'
+    assert from_message(with_token(field, token)) == GOLDEN_FACT
+
+
+def test_the_last_moment_of_all_is_cut_too() -> None:
+    read = from_message(with_token("end", '"9999-12-31T23:59:59.9999999Z"'))
+    assert read is not None
+    assert read.end == datetime(9999, 12, 31, 23, 59, 59, tzinfo=ONE_O_CLOCK.tzinfo)
+
+
+@pytest.mark.parametrize("token", ["200", "200.0", "200.00", '"200"', '"200.0"', r'"20\u0030"'])
+def test_a_price_is_read_as_an_accountant_would_type_it(token: str) -> None:
+    assert from_message(with_token("price", token)) == GOLDEN_FACT
+
+
+@pytest.mark.parametrize(
+    "token",
+    [
+        '"2_00.00"',
+        '"\uff12\uff10\uff10"',
+        '" 5"',
+        '"5 "',
+        '"5e1"',
+        "5e1",
+        "2E2",
+        '"+5"',
+        "200.000",
+        "-0",
+        "0.001",
+    ],
+)
+def test_a_price_that_no_accountant_would_type_is_refused(token: str) -> None:
+    with pytest.raises(Unreadable, match="write it like") as refusal:
+        from_message(with_token("price", token))
+    assert refusal.value.code == "amount-invalid"
+
+
+@pytest.mark.parametrize("token", ["null", "true", "[]", "{}", '""', '"x"', '"200,00"'])
+def test_a_price_that_is_no_number_is_refused_with_its_place(token: str) -> None:
+    with pytest.raises(Unreadable) as refusal:
+        from_message(with_token("price", token))
+    assert refusal.value.code == "data-unreadable:$.price"
+
+
+def test_a_price_that_is_not_utf_8_is_refused_with_its_place() -> None:
+    with pytest.raises(Unreadable) as refusal:
+        from_message(replace(GOLDEN, data=GOLDEN_DATA.replace(b"200.00", b"\xff")))
+    assert refusal.value.code == "data-unreadable:$.price"
+
+
 @pytest.mark.parametrize(
     "data",
     [

@@ -54,6 +54,11 @@ def test_a_moment_without_a_zone_is_utc_and_none_stays_none() -> None:
     assert parameters.utc("charged_from", None) is None
 
 
+def test_a_moment_that_a_client_gives_is_cut_to_microseconds_not_rounded() -> None:
+    read = parameters.utc("charged_to", "2020-12-01T12:59:59.9999999Z")
+    assert read == datetime(2020, 12, 1, 12, 59, 59, 999_999, tzinfo=UTC)
+
+
 @pytest.mark.parametrize(
     "moment",
     [

@@ -12,10 +12,11 @@ import msgspec
 from msgspec import Meta
 
 from clinic.domain.messaging.messages import Message
+from clinic.domain.times import cut
 
 Headers = Sequence[tuple[str, bytes | None]]
 
-_times = msgspec.json.Decoder(Annotated[datetime, Meta(tz=True)])
+_Aware = Annotated[datetime, Meta(tz=True)]
 
 STRUCTURED = "application/cloudevents+json"
 
@@ -82,7 +83,7 @@ def _message(key: bytes | None, attributes: Mapping[str, Any], data: bytes | Non
 
 def _time(text: str) -> datetime | None:
     try:
-        time: datetime | None = _times.decode(msgspec.json.encode(text))
+        time: datetime | None = msgspec.convert(cut(text), _Aware)
     except msgspec.ValidationError:
         time = None
     return time

@@ -1,8 +1,9 @@
 """The published language: the events that one context sends another, written as messages and read back."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 from uuid import UUID, uuid5
 
 import msgspec
@@ -11,6 +12,10 @@ from msgspec import Meta, Struct
 from clinic.domain.errors import Unreadable
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
+from clinic.domain.times import cut
+
+T = TypeVar("T")
+U = TypeVar("U")
 
 SOURCE: Final = "clinic/appointment"
 FINISHED: Final = "clinic.appointment.finished"
@@ -43,17 +48,23 @@ def event_id(appointment_id: UUID) -> UUID:
 
 
 class _FinishedV1(Struct, kw_only=True):
-    """The data as it travels: the price as a string, RFC 3339 times. Unknown fields are ignored."""
+    """The data as it travels: the price as a string, RFC 3339 times. Unknown fields are ignored.
+
+    Price and times are read by `_amount` and `_moment`: msgspec alone takes 2_00.00 and rounds times up.
+    """
 
     appointment_id: UUID
     physician_id: UUID
     patient_id: UUID
-    price: Decimal
-    start: Annotated[datetime, Meta(tz=True)]
-    end: Annotated[datetime, Meta(tz=True)]
+    price: msgspec.Raw
+    start: str
+    end: str
 
 
+_Aware = Annotated[datetime, Meta(tz=True)]
 _decoder = msgspec.json.Decoder(_FinishedV1)
+_strings = msgspec.json.Decoder(str)
+_decimals = msgspec.json.Decoder(Decimal)
 _encoder = msgspec.json.Encoder()
 
 
@@ -94,13 +105,18 @@ def from_message(message: Message) -> AppointmentFinished | None:
                 code="type-unknown",
             )
         return None
+    return _event(_read("", _decoder.decode, message.data))
+
+
+def _read(field: str, read: Callable[[T], U], written: T) -> U:
+    """The data, or a field of it, as `read` reads it. Raises `Unreadable`."""
     try:
-        data = _decoder.decode(message.data)
+        return read(written)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        problem = f"{error} - at `$.{field}`" if field else str(error)
         raise Unreadable(
-            f"{FINISHED_V1} with data that cannot be read: {error}", code=_code(str(error))
+            f"{FINISHED_V1} with data that cannot be read: {problem}", code=_code(problem)
         ) from error
-    return _event(data)
 
 
 def _code(problem: str) -> str:
@@ -114,20 +130,32 @@ def _code(problem: str) -> str:
 
 
 def _event(data: _FinishedV1) -> AppointmentFinished:
-    start, end = _whole_seconds(data.start), _whole_seconds(data.end)
+    start, end = _read("start", _moment, data.start), _read("end", _moment, data.end)
     if end < start:
         raise Unreadable(f"the appointment ends ({end}) before it starts ({start})", code="ends-before-start")
     return AppointmentFinished(
         appointment_id=data.appointment_id,
         physician_id=data.physician_id,
         patient_id=data.patient_id,
-        price=Money(data.price),
+        price=_read("price", _amount, data.price),
         start=start,
         end=end,
     )
 
 
-def _whole_seconds(moment: datetime) -> datetime:
+def _amount(raw: msgspec.Raw) -> Money:
+    """A string or a number of JSON, as an accountant would type it."""
+    written = bytes(raw)
+    try:
+        return Money(_strings.decode(written) if written[:1] == b'"' else written.decode())
+    except Unreadable:
+        _decimals.decode(written)  # says what is wrong with what is no number at all
+        raise
+
+
+def _moment(text: str) -> datetime:
+    """In whole seconds, cut, so that nobody pays for a second that has not begun."""
+    moment = msgspec.convert(cut(text), _Aware)
     try:
         return moment.astimezone(UTC).replace(microsecond=0)
     except OverflowError as error:

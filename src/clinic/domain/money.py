@@ -74,8 +74,9 @@ WRITTEN: Final = re.compile(r"[0-9]{1,13}(\.[0-9]{1,2})?")
 
 
 def _cents(amount: str | Decimal) -> int | None:
-    if isinstance(amount, str) and not WRITTEN.fullmatch(amount):
-        return None
+    if isinstance(amount, str):
+        whole, _, part = amount.partition(".")
+        return int(whole + part.ljust(2, "0")) if WRITTEN.fullmatch(amount) else None
     try:
         read = Decimal(amount)
         if not 0 <= read < LIMIT // 100 or read != (cents := read.quantize(Decimal("0.01"))):

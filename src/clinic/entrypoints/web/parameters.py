@@ -13,6 +13,7 @@ from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
 from litestar.params import HeaderParameter, QueryParameter
 from msgspec import Meta
 
+from clinic.domain.times import cut
 from clinic.entrypoints.web.problems import QUERY_IN_WORDS, TIME_IN_WORDS, FieldProblem, Invalid
 
 MAX_WAIT = 30
@@ -87,7 +88,7 @@ def utc(field: str, text: str | None) -> datetime | None:
     if text is None:
         return None
     try:
-        moment = msgspec.convert(text, datetime)  # strict: no number is a moment
+        moment = msgspec.convert(cut(text), datetime)  # strict: no number is a moment
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except msgspec.ValidationError:
         raise Invalid([FieldProblem(field, TIME_IN_WORDS)]) from None
