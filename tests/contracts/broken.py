@@ -12,7 +12,9 @@ from hypothesis import Phase, settings
 from msgspec.structs import replace
 from support.builders import now
 
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Unavailable
@@ -106,7 +108,7 @@ class StartsOverAtEachPage(MemoryCharges):
 
 class Overwrites(MemoryCharges):
     async def add(self, charges: Sequence[Charge]) -> AddResult:
-        self._kept.update({charge.appointment_id: charge for charge in charges})
+        self._stored.update({charge.appointment_id: charge for charge in charges})
         return await super().add(charges)
 
 
@@ -118,19 +120,19 @@ class NeverWakes(MemoryCharges):
 
 class ForgetsTheFirstSight(MemoryDeadLetters):
     async def add(self, letters: Sequence[DeadLetter]) -> None:
-        self._kept.update({letter.position: letter for letter in letters})
+        self._stored.update({letter.position: letter for letter in letters})
 
 
 class CountsARetryAgain(MemoryDeadLetters):
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         known = {
-            each.position: self._kept[each.position].attempts
+            each.position: self._stored[each.position].attempts
             for each in letters
-            if each.position in self._kept
+            if each.position in self._stored
         }
         await super().add(letters)
         for position, attempts in known.items():
-            self._kept[position] = replace(self._kept[position], attempts=attempts + 1)
+            self._stored[position] = replace(self._stored[position], attempts=attempts + 1)
 
 
 class ForgetsTheState(MemoryDeadLetters):
@@ -138,14 +140,14 @@ class ForgetsTheState(MemoryDeadLetters):
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         await super().record(letter, entry)
-        self._kept[letter.position] = replace(self._kept[letter.position], state=letter.state)
+        self._stored[letter.position] = replace(self._stored[letter.position], state=letter.state)
 
 
 class WaitsAnewWhenItArrivesAgain(MemoryDeadLetters):
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         await super().add(letters)
-        self._kept.update(
-            {each.position: replace(self._kept[each.position], state="waiting") for each in letters}
+        self._stored.update(
+            {each.position: replace(self._stored[each.position], state="waiting") for each in letters}
         )
 
 

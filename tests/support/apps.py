@@ -15,7 +15,9 @@ import httpx
 from dependency_injector.providers import Object
 from litestar import Litestar
 
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.domain.appointment import ports as appointment_ports
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Unavailable

@@ -19,7 +19,9 @@ from support.builders import (
     running,
 )
 
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.use_cases import FindFinishedEvent, ListFinishedEvents, RepublishFinished
 from clinic.domain.events import AppointmentFinished, event_id, from_message

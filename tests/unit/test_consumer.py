@@ -26,7 +26,8 @@ from support.builders import (
     running,
 )
 
-from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, from_message, to_message

@@ -13,8 +13,10 @@ from support.builders import opened
 
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.factories import memory_log
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryPublisher, MemorySubscription
 from clinic.adapters.mongo.appointments import MongoAppointments
 from clinic.adapters.mongo.charges import MongoCharges

@@ -14,7 +14,7 @@ from support.builders import a_charge, a_message, an_appointment, now, opened
 
 from clinic.adapters import cloudevents
 from clinic.adapters.leases import Leases
-from clinic.adapters.memory.store import MemoryCharges
+from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.file import SqliteFile

@@ -23,7 +23,7 @@ from support.apps import (
 )
 
 from clinic.adapters.charge_waiters import MAX_WAITERS
-from clinic.adapters.memory.store import MemoryCharges
+from clinic.adapters.memory.charges import MemoryCharges
 from clinic.domain.financial.model import Charge
 from clinic.domain.money import Money
 from clinic.entrypoints.web import financial

@@ -11,8 +11,9 @@ import pytest
 from dependency_injector.providers import Object
 from support.apps import Clinic, UnreachableAppointments, UnreachableCharges, settings
 
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.factories import memory_log
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
 from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.financial.model import Charge

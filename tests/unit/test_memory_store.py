@@ -9,7 +9,9 @@ from contracts.charges import ChargesContract
 from contracts.dead_letters import DeadLettersContract
 from support.builders import now
 
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 
 
 class TestMemoryAppointments(AppointmentsContract):

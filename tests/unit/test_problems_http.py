@@ -28,7 +28,8 @@ from support.apps import (
 )
 from support.logs import Written
 
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.charges import MemoryCharges
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.financial.model import Charge
 from clinic.entrypoints.settings import load

@@ -13,7 +13,7 @@ from contracts.outbox import LONG, saved
 from support.builders import NO_FAULT, Died, Fault, Noticed, NoWait, a_message, now, running
 from support.processes import eventually
 
-from clinic.adapters.memory.store import MemoryAppointments
+from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult

@@ -254,3 +254,18 @@ async def test_a_file_that_is_put_back_serves_again(tmp_path: Path) -> None:
         (tmp_path / "elsewhere").rename(path)
         await file.write(insert)
         assert await file.read(count) == 1
+
+
+async def test_a_read_sees_one_state_while_another_process_writes(tmp_path: Path) -> None:
+    with closing(
+        sqlite3.connect(tmp_path / "notes.db", isolation_level=None, check_same_thread=False)
+    ) as other:
+
+        def twice(connection: sqlite3.Connection) -> tuple[int, int]:
+            before = count(connection)
+            insert(other)
+            return before, count(connection)
+
+        async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+            assert await file.read(twice) == (0, 0)
+            assert await file.read(count) == 1

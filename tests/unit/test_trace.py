@@ -7,7 +7,8 @@ import pytest
 from msgspec.structs import replace
 from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, an_origin
 
-from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.domain.errors import NotFound
 from clinic.domain.events import event_id
 from clinic.domain.financial.tracing import TraceCharge

@@ -7,7 +7,7 @@ import pytest
 from contracts.outbox import hand_over, published
 from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, Noticed, StandingClock, an_appointment
 
-from clinic.adapters.memory.store import MemoryAppointments
+from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter
 from clinic.domain.appointment.use_cases import (

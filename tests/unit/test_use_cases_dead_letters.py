@@ -29,7 +29,8 @@ from support.builders import (
 )
 
 from clinic.adapters import cloudevents
-from clinic.adapters.memory.store import MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.adapters.sqlite.charges import SqliteCharges
 from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from support.builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, an_event, an_origin, received
 
-from clinic.adapters.memory.store import MemoryCharges
+from clinic.adapters.memory.charges import MemoryCharges
 from clinic.domain.errors import NotFound, Refused, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import AddResult, ChargeFilter

@@ -1,3 +1,1 @@
-"""Both contexts' stores and the transport in memory: the reference for every other adapter, and the test
-bed.
-"""
+"""Stores and a transport in memory: the reference for every other adapter, and the test bed."""

@@ -11,7 +11,9 @@ from clinic.adapters.factories import (
     SubscriptionEnd,
     Transport,
 )
-from clinic.adapters.memory.store import MemoryAppointments, MemoryCharges, MemoryDeadLetters
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.messaging.ports import Resource
 

@@ -34,9 +34,9 @@ def _publisher(context: FactoryContext) -> PublisherEnd:
 
 
 def _subscription(context: FactoryContext) -> SubscriptionEnd:
-    place = SqliteFile(context.data_dir / f"events.{context.group}.db", PLACE)
+    offset = SqliteFile(context.data_dir / f"events.{context.group}.db", PLACE)
     log = context.data_dir / "events.db"
-    subscription = SqliteSubscription(log, place, context.clock, context.sleep)
+    subscription = SqliteSubscription(log, offset, context.clock, context.sleep)
     return SubscriptionEnd(subscription, subscription)
 
 

@@ -24,36 +24,39 @@ T = TypeVar("T")
 Row = Sequence[Any]
 Work = Callable[[sqlite3.Connection], T]
 Files = tuple[tuple[int, int] | None, ...]
-"""Device and inode of each file."""
 
 BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
-SIBLINGS = ("", "-wal", "-shm")
-"""What SQLite keeps a database in."""
+SUFFIXES = ("", "-wal", "-shm")
+"""Of the files that SQLite keeps a database in."""
+DURABLE = "PRAGMA synchronous=FULL; PRAGMA fullfsync=1; PRAGMA checkpoint_fullfsync=1"
+"""The last two are for macOS."""
 
 _epoch = datetime(1970, 1, 1, tzinfo=UTC)
 _millisecond = timedelta(milliseconds=1)
 
 
 def milliseconds(moment: datetime) -> int:
-    """A moment as it is kept: whole milliseconds since 1970, UTC."""
+    """A moment as it is stored: whole milliseconds since 1970, UTC."""
     return (moment - _epoch) // _millisecond
 
 
 def moment(milliseconds: int) -> datetime:
-    """A kept moment, aware UTC."""
+    """A stored moment, aware UTC."""
     return _epoch + milliseconds * _millisecond
 
 
 class SqliteFile(Resource):
     """A file with a schema, opened by the one process that serves it.
 
-    Each of `scripts` takes its schema from one version to the next, the first from nothing. The file keeps
-    its version: an older file is brought up to date, and older code refuses a newer file.
+    Each of `scripts` takes the schema from one version to the next, the first from nothing. An older file is
+    brought up to date; older code refuses a newer file.
     """
 
     def __init__(self, path: Path, *scripts: str) -> None:
-        self.path, self._scripts, self._version = path, scripts, len(scripts)
+        self.path = path
+        self._scripts = scripts
+        self._version = len(scripts)
         self._lock: int | None = None
         self._files: Files = ()
         self._writer: _Thread | None = None
@@ -74,27 +77,27 @@ class SqliteFile(Resource):
             raise
 
     async def attach(self) -> None:
-        """Open it beside the process that serves it. Raises `Misconfigured` where that process never ran in
-        this version, or is newer.
+        """Open it beside the process that serves it.
+
+        Raises `Misconfigured` where that process never ran in this version, or is newer.
         """
         if not self.path.exists():
             raise Misconfigured(
                 f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once"
             )
-        self._writer, self._reader = _Thread(self.path), _Thread(self.path)
-        (found,) = await self._reader.run(_user_version)
-        self._files = self._found()
-        if found != self._version:
+        self._writer = _Thread(self.path)
+        self._reader = _Thread(self.path)
+        try:
+            await self._reader.run(self._check_schema)
+        except BaseException:
             await self.close()
-            newer = (
-                f"{self.path} was written by a newer version of this program (schema {found}): run that one"
-            )
-            older = f"{self.path} has schema {found}, and {self._version} is needed: start its service anew"
-            raise Misconfigured(newer if found > self._version else older)
+            raise
+        self._files = self._found()
 
     async def close(self) -> None:
         """Ends the work under way, then releases the file. A second call does nothing."""
-        threads, self._reader, self._writer = (self._reader, self._writer), None, None
+        threads = [self._reader, self._writer]
+        self._reader = self._writer = None
         for thread in threads:
             if thread is not None:
                 await thread.close()
@@ -107,55 +110,60 @@ class SqliteFile(Resource):
 
         Raises `Unavailable`: the outcome is unknown. So it is when the wait is cancelled.
         """
-        if self._writer is None:
-            raise Unavailable(f"{self.path.name} is closed")
-        return await self._writer.run(
-            lambda connection: self._in_place(partial(transaction, connection, work))
-        )
+        return await self._run(self._writer, partial(transaction, work=work))
 
     async def read(self, work: Work[T]) -> T:
         """Do the work on one consistent state of the file. Raises `Unavailable`."""
-        if self._reader is None:
-            raise Unavailable(f"{self.path.name} is closed")
-        return await self._reader.run(lambda connection: self._in_place(partial(work, connection)))
+        return await self._run(self._reader, partial(transaction, work=work, begin=_begin_reading))
+
+    async def check(self) -> None:
+        """Return when the file takes writes. Raises `Unavailable`."""
+        await self.write(lambda connection: connection.execute(f"PRAGMA user_version={self._version}"))
 
     def check_alive(self) -> None:
         """Raises `Unavailable` where the file is closed, or is no longer the one that was opened.
 
-        SQLite goes on writing to a file that was moved, removed or replaced, and a restart would not find it.
+        SQLite keeps writing to a file that was moved, removed or replaced, and a restart would not find it.
         """
         if self._writer is None:
             raise Unavailable(f"{self.path.name} is closed")
-        self._check_place()
+        self._check_files()
 
-    def _check_place(self) -> None:
+    def _check_files(self) -> None:
         if self._found() != self._files:
             raise Unavailable(
                 f"{self.path} was moved, removed or replaced, or one of its files beside it: "
                 "put it back, or restart the service"
             )
 
-    def _in_place(self, work: Callable[[], T]) -> T:
-        self._check_place()
-        result = work()
-        self._check_place()
-        return result
+    async def _run(self, thread: "_Thread | None", work: Work[T]) -> T:
+        if thread is None:
+            raise Unavailable(f"{self.path.name} is closed")
+
+        def checked(connection: sqlite3.Connection) -> T:
+            self._check_files()
+            result = work(connection)
+            self._check_files()
+            return result
+
+        return await thread.run(checked)
 
     def _found(self) -> Files:
-        lock = (f"{self.path}.lock",) if self._lock is not None else ()
-        return identities(*(f"{self.path}{each}" for each in SIBLINGS), *lock)
+        lock = [] if self._lock is None else [f"{self.path}.lock"]
+        return identities(*(f"{self.path}{suffix}" for suffix in SUFFIXES), *lock)
 
-    async def check(self) -> None:
-        """Return when the file takes writes. Raises `Unavailable`."""
-        await self.write(lambda connection: connection.execute(f"PRAGMA user_version={self._version}"))
+    def _check_schema(self, connection: sqlite3.Connection) -> None:
+        found = schema_version(connection)
+        check_not_newer(self.path, found, self._version)
+        if found < self._version:
+            raise Misconfigured(
+                f"{self.path} has schema {found}, and {self._version} is needed: start its service anew"
+            )
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
-        (found,) = _user_version(connection)
-        if found > self._version:
-            raise Misconfigured(
-                f"{self.path} was written by a newer version of this program (schema {found}): run that one"
-            )
+        found = schema_version(connection)
+        check_not_newer(self.path, found, self._version)
         if found < self._version:
             missing = ";".join(self._scripts[found:])
             connection.executescript(
@@ -185,52 +193,52 @@ class _Thread:
 def connect(path: Path) -> sqlite3.Connection:
     """A connection without Python's own transactions. Raises `Unavailable`."""
     try:
-        connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-        )
+        connection = sqlite3.connect(path, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
+        try:
+            connection.executescript(DURABLE)
+        except sqlite3.Error:
+            connection.close()
+            raise
     except sqlite3.Error as error:
-        raise Unavailable(f"{path} cannot be opened: {error}") from error
-    try:
-        for pragma in ("synchronous=FULL", "fullfsync=1", "checkpoint_fullfsync=1"):  # the latter for macOS
-            connection.execute(f"PRAGMA {pragma}")
-    except sqlite3.Error as error:
-        connection.close()
         raise Unavailable(f"{path} cannot be opened: {error}") from error
     return connection
 
 
+def read_only(path: Path) -> sqlite3.Connection:
+    """Another process's file. Raises `sqlite3.Error` where it is not there (yet)."""
+    uri = f"{path.absolute().as_uri()}?mode=rw"
+    connection = sqlite3.connect(uri, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
+    connection.execute("PRAGMA query_only=1")
+    return connection
+
+
 def identities(*paths: str) -> Files:
-    """What these paths name now; None for nothing."""
-    found: list[tuple[int, int] | None] = []
-    for path in paths:
-        try:
-            status = os.stat(path)  # noqa: PTH116 — at each transaction: a Path would cost as much again
-        except OSError:
-            found.append(None)
-        else:
-            found.append((status.st_dev, status.st_ino))
-    return tuple(found)
+    """Device and inode of what these paths name now; None for nothing."""
+    return tuple(map(_identity, paths))
 
 
-def _user_version(connection: sqlite3.Connection) -> Row:
-    version: Row = connection.execute("PRAGMA user_version").fetchone()
-    return version
-
-
-def transaction(connection: sqlite3.Connection, work: Work[T]) -> T:
-    """The work between BEGIN IMMEDIATE and COMMIT; rolled back when either raises."""
-    _begin(connection)
+def _identity(path: str) -> tuple[int, int] | None:
     try:
-        result = work(connection)
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return result
+        status = os.stat(path)  # noqa: PTH116 — at each transaction: a Path would cost as much again
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
-def _begin(connection: sqlite3.Connection) -> None:
+def schema_version(connection: sqlite3.Connection) -> int:
+    """How many scripts have run; 0 for a file that is still empty."""
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def check_not_newer(path: Path, found: int, known: int) -> None:
+    """Raises `Misconfigured` where newer code has written the file."""
+    if found > known:
+        raise Misconfigured(
+            f"{path} was written by a newer version of this program (schema {found}): run that one"
+        )
+
+
+def _begin_writing(connection: sqlite3.Connection) -> None:
     # SQLite's own waiting starves the rarer of two writers; short random retries give each its turn.
     give_up = time.monotonic() + BUSY_TIMEOUT
     connection.execute("PRAGMA busy_timeout=0")
@@ -243,6 +251,27 @@ def _begin(connection: sqlite3.Connection) -> None:
             time.sleep(random.uniform(0.0005, 0.005))  # noqa: S311 — spreads load, guards nothing
         else:
             return
+
+
+def _begin_reading(connection: sqlite3.Connection) -> None:
+    connection.execute("BEGIN")
+
+
+def transaction(
+    connection: sqlite3.Connection,
+    work: Work[T],
+    begin: Callable[[sqlite3.Connection], None] = _begin_writing,
+) -> T:
+    """The work between BEGIN and COMMIT; rolled back when either raises."""
+    begin(connection)
+    try:
+        result = work(connection)
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    return result
 
 
 def _locked(path: Path) -> int:
@@ -266,19 +295,6 @@ def _locked(path: Path) -> int:
     return descriptor
 
 
-def read_only(path: Path) -> sqlite3.Connection:
-    """Another process's file. Raises `sqlite3.Error` where it is not there (yet)."""
-    connection = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode=rw",
-        uri=True,
-        timeout=BUSY_TIMEOUT,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-    connection.execute("PRAGMA query_only=1")
-    return connection
-
-
 def page(
     table: str,
     order: str,
@@ -289,15 +305,17 @@ def page(
     columns: str = "*",
 ) -> Sequence[T]:
     """The rows that meet every condition with a value; a tuple fills several placeholders."""
-    matching = [(condition, value) for condition, value in conditions if value is not None]
-    where = " AND ".join(condition for condition, _ in matching) or "true"
-    values = [each for _, value in matching for each in (value if isinstance(value, tuple) else (value,))]
+    matching = {condition: value for condition, value in conditions if value is not None}
+    where = " AND ".join(matching) or "true"
+    values: list[Any] = []
+    for value in matching.values():
+        values.extend(value if isinstance(value, tuple) else [value])
     query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
     return [read(row) for row in named_rows(connection, query, [*values, limit])]
 
 
 def named_rows(connection: sqlite3.Connection, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-    """The rows of a query; their columns have names and places."""
+    """The rows of a query; their columns have names."""
     cursor = connection.cursor()
     cursor.row_factory = sqlite3.Row
     return cursor.execute(query, values)

@@ -17,16 +17,9 @@ from typing import Any
 import msgspec
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite.file import (
-    SIBLINGS,
-    Files,
-    SqliteFile,
-    identities,
-    milliseconds,
-    moment,
-    read_only,
-)
-from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.adapters.sqlite import file as sqlite
+from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment
+from clinic.domain.errors import Unavailable
 from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
 from clinic.domain.messaging.ports import Clock, Publisher, Resource, Sleep, Subscription
 
@@ -58,7 +51,8 @@ class SqlitePublisher(Publisher, Resource):
     """The way into the event log. It prunes what every group has acknowledged, once there is a group."""
 
     def __init__(self, log: SqliteFile, clock: Clock) -> None:
-        self._log, self._clock = log, clock
+        self._log = log
+        self._clock = clock
         self._since_pruning = PRUNE_INTERVAL
 
     async def open(self) -> None:
@@ -96,9 +90,13 @@ class SqliteSubscription(Subscription, Resource):
     """A group's way out of the log at that path, its offset in a file of its own. One process per group."""
 
     def __init__(self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep) -> None:
-        self._path, self._offset, self._clock, self._pause = log, offset, clock, pause
+        self._path = log
+        self._offset = offset
+        self._clock = clock
+        self._pause = pause
         self._log: _OpenLog | None = None
-        self._received_from, self._has_failed = "", False
+        self._received_from = ""
+        self._has_failed = False
 
     async def receive(self) -> Sequence[Delivery]:
         try:
@@ -112,7 +110,7 @@ class SqliteSubscription(Subscription, Resource):
         return batch
 
     async def _next_batch(self) -> Sequence[Delivery]:
-        """The next events; none after a failure, where there are none yet: so it is known to be over."""
+        """Waits for events; after a failure, an empty batch says at once that it is over."""
         log_and_seq = await self._offset.read(_stored_offset)
         wait = MIN_POLL
         while not (batch := self._read_after(*log_and_seq)) and not self._has_failed:
@@ -161,44 +159,43 @@ class SqliteSubscription(Subscription, Resource):
 
 
 class _OpenLog:
-    """Another process's event log, open for reading."""
+    """Another process's event log, open for reading. Raises `FileNotFoundError` where it is not made yet."""
 
     def __init__(self, path: Path) -> None:
-        path.stat()  # raises FileNotFoundError
+        path.stat()
         self._path = path
-        before = identities(str(path))
-        self.connection = read_only(path)
-        version = self._version()
-        self._files = before + self._found()[1:]
-        if version != LOG_VERSION:
-            self.connection.close()
-            if version > LOG_VERSION:
-                raise Misconfigured(
-                    f"{path} was written by a newer version of this program (schema {version}): run that one"
-                )
-            raise FileNotFoundError(path)  # its publisher has made it, and not filled it yet
-
-    def _version(self) -> int:
+        opened = sqlite.identities(str(path))
+        self.connection = sqlite.read_only(path)
         try:
-            return int(self.connection.execute("PRAGMA user_version").fetchone()[0])
-        except sqlite3.Error:
+            self._check_schema()
+        except BaseException:
             self.connection.close()
             raise
+        self._files = opened + self._found()[1:]
+
+    def _check_schema(self) -> None:
+        found = sqlite.schema_version(self.connection)
+        sqlite.check_not_newer(self._path, found, LOG_VERSION)
+        if found < LOG_VERSION:
+            raise FileNotFoundError(self._path)
 
     def is_replaced(self) -> bool:
         return self._found() != self._files
 
-    def _found(self) -> Files:
-        return identities(*(f"{self._path}{each}" for each in SIBLINGS))
+    def _found(self) -> sqlite.Files:
+        return sqlite.identities(*(f"{self._path}{suffix}" for suffix in sqlite.SUFFIXES))
 
     def read_after(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
         """Up to a batch of events after that offset; from the first if the offset is another log's."""
-        (found,) = self.connection.execute("SELECT id FROM log").fetchone()
-        known = log == found
-        rows = self.connection.execute(
-            "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?", (seq if known else 0, BATCH_SIZE)
-        )
+        found = _log_id(self.connection)
+        query = "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
+        rows = self.connection.execute(query, (seq if log == found else 0, BATCH_SIZE))
         return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
+
+
+def _log_id(connection: sqlite3.Connection) -> str:
+    (log,) = connection.execute("SELECT id FROM log").fetchone()
+    return str(log)
 
 
 def _log_and_seq(delivery: Delivery) -> tuple[str, int]:
@@ -229,18 +226,14 @@ def _name_id(path: Path) -> int:
 
 
 def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) -> Sequence[str]:
-    (log,) = connection.execute("SELECT id FROM log").fetchone()
+    log = _log_id(connection)
     insert = "INSERT INTO events (key, headers, value, published_at) VALUES (?,?,?,?)"
-    rows = (
-        (
-            each.key,
-            msgspec.json.encode([(name, content.decode()) for name, content in cloudevents.headers(each)]),
-            each.data,
-            now,
-        )
-        for each in batch
-    )
-    return [f"{log}/{connection.execute(insert, row).lastrowid}" for row in rows]
+    positions = []
+    for message in batch:
+        headers = [(name, content.decode()) for name, content in cloudevents.headers(message)]
+        row = (message.key, msgspec.json.encode(headers), message.data, now)
+        positions.append(f"{log}/{connection.execute(insert, row).lastrowid}")
+    return positions
 
 
 def _rename_older_copy(path: Path, connection: sqlite3.Connection) -> None:
@@ -257,7 +250,7 @@ def _prune(path: Path, connection: sqlite3.Connection) -> None:
 
 def _offsets(path: Path, connection: sqlite3.Connection) -> Sequence[int]:
     """Each group's offset in this log."""
-    (log,) = connection.execute("SELECT id FROM log").fetchone()
+    log = _log_id(connection)
     found = [_group_offset(each, log) for each in path.parent.glob(f"{path.stem}.*{path.suffix}")]
     return [each for each in found if each is not None]
 
@@ -269,7 +262,7 @@ def _group_offset(path: Path, log: str) -> int | None:
     """
     is_served = path.with_name(path.name + ".lock").exists()
     try:
-        with closing(read_only(path)) as connection:
+        with closing(sqlite.read_only(path)) as connection:
             (name,) = connection.execute("PRAGMA application_id").fetchone()
             if name != _name_id(path) and (name or not is_served):
                 return None
@@ -281,9 +274,8 @@ def _group_offset(path: Path, log: str) -> int | None:
 
 def _delivery(position: str, row: Sequence[Any], now: datetime) -> Delivery:
     _, key, headers, value, published_at = row
-    raw = tuple(
-        (name, content.encode()) for name, content in msgspec.json.decode(headers, type=list[tuple[str, str]])
-    )
+    texts = msgspec.json.decode(headers, type=list[tuple[str, str]])
+    raw = tuple((name, content.encode()) for name, content in texts)
     return Delivery(
         message=cloudevents.message(key.encode(), raw, value),
         origin=Origin(position=position, published_at=moment(published_at), received_at=now),

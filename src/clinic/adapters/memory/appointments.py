@@ -1,0 +1,84 @@
+"""Appointments and their outbox in memory."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from time import monotonic
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from clinic.adapters.leases import Leases
+from clinic.domain.appointment import ports as appointment
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.errors import Conflict, NotFound
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
+from clinic.domain.messaging.ports import Clock, Monotonic, Outbox
+
+
+class MemoryAppointments(appointment.Appointments, Outbox):
+    """What it holds dies with its process."""
+
+    def __init__(self, clock: Clock, lease: float, monotonic: Monotonic = monotonic) -> None:
+        self._clock = clock
+        self._stored: dict[UUID, Appointment] = {}
+        self._outbox: dict[str, tuple[datetime, Message]] = {}
+        self._published: dict[str, PublicationStatus] = {}
+        self._leases = Leases(lease, monotonic)
+
+    async def add(self, appointment: Appointment) -> None:
+        if appointment.id in self._stored:
+            raise Conflict(f"appointment {appointment.id} is known already")
+        self._stored[appointment.id] = appointment
+
+    async def get(self, appointment_id: UUID) -> Appointment:
+        try:
+            return self._stored[appointment_id]
+        except KeyError:
+            raise NotFound(f"there is no appointment {appointment_id}") from None
+
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        stored = self._stored.get(appointment.id)
+        if stored is None or stored.version != appointment.version:
+            raise Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
+        saved = self._stored[appointment.id] = replace(appointment, version=appointment.version + 1)
+        for event in events:
+            self._outbox.setdefault(event.id, (self._clock(), event))
+        self._leases.wake()
+        return saved
+
+    async def page(
+        self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
+    ) -> Sequence[Appointment]:
+        found = [
+            each
+            for each in self._stored.values()
+            if matching.physician_id in (None, each.physician_id)
+            and matching.patient_id in (None, each.patient_id)
+            and matching.finished in (None, each.end is not None)
+            and (after is None or each.id < after)
+        ]
+        return sorted(found, key=lambda each: each.id, reverse=True)[:limit]
+
+    async def check(self) -> None:
+        return
+
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
+        return await self._leases.claim(self._unpublished, limit)
+
+    async def confirm(self, published: Sequence[PublishResult]) -> None:
+        for each in published:
+            if each.message.id in self._outbox:
+                saved_at, _ = self._outbox.pop(each.message.id)
+                self._published[each.message.id] = PublicationStatus(saved_at, each.at, each.position)
+        self._leases.release(each.message.id for each in published)
+
+    async def oldest(self) -> datetime | None:
+        return min((saved_at for saved_at, _ in self._outbox.values()), default=None)
+
+    async def status(self, event: Message) -> PublicationStatus | None:
+        if event.id in self._outbox:
+            return PublicationStatus(self._outbox[event.id][0])
+        return self._published.get(event.id)
+
+    async def _unpublished(self, limit: int) -> Sequence[Message]:
+        return [message for _, message in self._outbox.values()][:limit]

@@ -1,0 +1,65 @@
+"""Charges in memory."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from clinic.adapters.charge_waiters import ChargeWaiters
+from clinic.domain.errors import NotFound
+from clinic.domain.financial import ports as financial
+from clinic.domain.financial.model import Charge, ChargeCursor
+
+
+class MemoryCharges(financial.Charges):
+    """What it holds dies with its process."""
+
+    def __init__(self) -> None:
+        self._stored: dict[UUID, Charge] = {}
+        self._waiters = ChargeWaiters(self._find)
+
+    async def add(self, charges: Sequence[Charge]) -> financial.AddResult:
+        added = financial.AddResult([], [])
+        for charge in charges:
+            if charge.appointment_id in self._stored:
+                added.existing.append(self._stored[charge.appointment_id])
+            else:
+                self._stored[charge.appointment_id] = charge
+                added.new.append(charge)
+        self._waiters.notify(added)
+        return added
+
+    async def get(self, appointment_id: UUID) -> Charge:
+        try:
+            return self._stored[appointment_id]
+        except KeyError:
+            raise NotFound(f"appointment {appointment_id} has no charge yet") from None
+
+    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
+        return await self._waiters.wait(appointment_id, timeout)
+
+    async def page(
+        self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
+    ) -> Sequence[Charge]:
+        found = [
+            each
+            for each in self._stored.values()
+            if matching.physician_id in (None, each.physician_id)
+            and matching.patient_id in (None, each.patient_id)
+            and (matching.charged_from is None or each.charged_at >= matching.charged_from)
+            and (matching.charged_to is None or each.charged_at < matching.charged_to)
+            and (after is None or each.cursor < after)
+        ]
+        return sorted(found, key=lambda each: each.cursor, reverse=True)[:limit]
+
+    async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
+        return [
+            self._stored[each] for each in sorted(self._stored, reverse=True) if after is None or each < after
+        ][:limit]
+
+    async def count(self) -> int:
+        return len(self._stored)
+
+    async def check(self) -> None:
+        return
+
+    async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
+        return [self._stored[each] for each in ids if each in self._stored]

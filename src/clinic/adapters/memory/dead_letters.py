@@ -1,0 +1,74 @@
+"""Dead letters in memory, and beside them the entries of their histories."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from clinic.domain.errors import Conflict, NotFound
+from clinic.domain.messaging.dead_letters import (
+    MAX_HISTORY,
+    DeadLetter,
+    DeadLetterFilter,
+    DeadLetters,
+    HistoryEntry,
+    LetterGroup,
+)
+
+
+class MemoryDeadLetters(DeadLetters):
+    """What it holds dies with its process."""
+
+    def __init__(self) -> None:
+        self._stored: dict[str, DeadLetter] = {}
+        self._history: dict[str, list[HistoryEntry]] = {}
+
+    async def add(self, letters: Sequence[DeadLetter]) -> None:
+        for letter in letters:
+            known = self._stored.get(letter.position)
+            self._stored[letter.position] = known.arrived_again(letter) if known else letter
+
+    async def get(self, position: str) -> DeadLetter:
+        try:
+            letter = self._stored[position]
+        except KeyError:
+            raise NotFound(f"there is no dead letter at {position}") from None
+        return replace(letter, history=tuple(self._history.get(position, ())[-MAX_HISTORY:]))
+
+    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        found = [
+            each
+            for each in self._stored.values()
+            if matching.state in (None, each.state)
+            and matching.group in (None, each.group)
+            and matching.about in (None, each.about)
+            and matching.message_id in (None, each.message_id)
+            and each.position > after
+        ]
+        return [each.listed() for each in sorted(found, key=lambda each: each.position)[:limit]]
+
+    async def groups(self) -> Sequence[LetterGroup]:
+        names = sorted({each.group for each in self._stored.values()})
+        return [
+            _group(name, [each for each in self._stored.values() if each.group == name]) for name in names
+        ]
+
+    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
+        stored = await self.get(letter.position)
+        if stored.entries != letter.entries:
+            raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
+        self._history.setdefault(letter.position, []).append(entry)
+        self._stored[letter.position] = replace(stored.with_entry(entry), history=())
+
+
+def _group(name: str, letters: Sequence[DeadLetter]) -> LetterGroup:
+    states = Counter(each.state for each in letters)
+    return LetterGroup(
+        group=name,
+        waiting=states["waiting"],
+        replayed=states["replayed"],
+        discarded=states["discarded"],
+        reason=min(each.reason for each in letters),
+        first_seen=min(each.first_seen for each in letters),
+        last_seen=max(each.last_seen for each in letters),
+    )
