@@ -15,8 +15,8 @@ def main() -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # what the terminal cannot show ends no command
-    # A Ctrl-C while the rest is being imported ends the process, as it does everywhere, and shows nobody a
-    # traceback. Where Ctrl-C is ignored, whoever started this process wished so.
+    # A Ctrl-C while the rest is being imported ends the process without a traceback. If Ctrl-C is ignored,
+    # the parent process wanted it so.
     hears_ctrl_c = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if hears_ctrl_c:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -30,15 +30,14 @@ def main() -> int:
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # Whoever read, `head` perhaps, has seen enough; what is left in the buffer goes nowhere when the
-        # process ends.
+        # The reader, `head` perhaps, has seen enough: what is left in the buffer is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     return code
 
 
 def _open_missing_streams() -> None:
-    # Where one was closed, the next file that is opened would get its number and all that is printed.
+    # If one was closed, the next open file would get its number, and all that is printed.
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:  # noqa: PLR2004 — standard error
         os.set_inheritable(descriptor, True)
     os.close(descriptor)

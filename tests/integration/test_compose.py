@@ -130,7 +130,7 @@ def assert_charged(url: str, appointment: Json) -> None:
 
 
 @pytest.mark.timeout(480)
-def test_the_whole_system_charges_survives_a_killed_container_scales_and_keeps_its_data(
+def test_the_whole_system_survives_a_killed_container_scales_and_keeps_its_data(
     deployment: Deployment,
 ) -> None:
     deployment.compose("up", "--build", "--detach", *SERVICES, within=BUILT_WITHIN)

@@ -129,7 +129,7 @@ async def test_a_charge_whose_answer_was_lost_is_there_once(
         assert to_charges.swallowed == cuts
 
 
-async def test_a_confirmation_whose_answer_was_lost_ends_with_an_empty_outbox_and_one_charge(
+async def test_a_confirmation_with_a_lost_answer_leaves_an_empty_outbox_and_one_charge(
     pair: Pair,
     proxy: Proxy,
     cuts: int,

@@ -42,7 +42,7 @@ async def clinic(
     return code, [json.loads(line) for line in process.printed[before:].splitlines()]
 
 
-async def test_what_was_set_aside_is_found_replayed_and_discarded_beside_the_running_service(
+async def test_dead_letters_are_found_replayed_and_discarded_beside_the_running_service(
     pair: Pair, processes: list[Process], http: httpx.AsyncClient
 ) -> None:
     pair.financial.environment["CLINIC_OPERATOR_TOKEN"] = TOKEN
@@ -89,7 +89,7 @@ def on_servers(processes: list[Process], tmp_path: Path, mongo_standalone: str, 
     return on_real_servers(tmp_path, processes, mongo_standalone, kafka, CLINIC_OPERATOR_TOKEN=TOKEN)
 
 
-async def test_two_replays_while_the_same_messages_arrive_again_charge_each_appointment_once(
+async def test_two_replays_while_the_messages_arrive_again_charge_each_appointment_once(
     on_servers: Pair, processes: list[Process], http: httpx.AsyncClient
 ) -> None:
     pair, messages = on_servers, [to_message(an_event()) for _ in range(COUNT)]

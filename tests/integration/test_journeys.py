@@ -32,7 +32,7 @@ async def charge(http: httpx.AsyncClient, pair: Pair, appointment_id: str) -> De
     return Decimal(read(answer.raise_for_status())["total_price"])
 
 
-async def test_two_hundred_finishes_while_the_financial_service_is_down_are_two_hundred_charges_when_it_is_up(
+async def test_200_finishes_while_the_financial_service_is_down_become_200_charges(
     pair: Pair, http: httpx.AsyncClient
 ) -> None:
     await pair.appointment.started()

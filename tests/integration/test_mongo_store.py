@@ -179,7 +179,7 @@ def writes_that_are_not_safe(url: str, command: str) -> Iterator[None]:
             client.admin.command({**point, "mode": "off"})
 
 
-async def test_a_write_that_is_not_safe_has_an_unknown_outcome_and_its_facts_are_found_later(
+async def test_an_unsafe_write_has_an_unknown_outcome_and_its_events_are_found_later(
     mongo_standalone: str,
 ) -> None:
     async with a_mongo_store(mongo_standalone, f"test-{uuid4().hex}", lease=0.2) as store:

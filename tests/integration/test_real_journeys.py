@@ -56,7 +56,7 @@ async def more_is_acknowledged(history: History, count: int, *, within: float = 
     await eventually(enough, within=within)
 
 
-async def test_a_thousand_finishes_while_the_financial_service_is_down_are_a_thousand_charges_when_it_is_up(
+async def test_1000_finishes_while_the_financial_service_is_down_become_1000_charges(
     processes: list[Process], tmp_path: Path, mongo_replica_set: str, kafka: str, http: httpx.AsyncClient
 ) -> None:
     pair = on_real_servers(tmp_path, processes, mongo_replica_set, kafka)
@@ -74,7 +74,7 @@ async def test_a_thousand_finishes_while_the_financial_service_is_down_are_a_tho
 
 
 @pytest.mark.parametrize("how", OUTAGES)
-async def test_finishes_are_acknowledged_while_the_broker_is_away_and_charged_when_it_is_back(
+async def test_finishes_are_acknowledged_without_the_broker_and_charged_when_it_is_back(
     how: Outage,
     processes: list[Process],
     tmp_path: Path,
@@ -109,7 +109,7 @@ async def test_finishes_are_acknowledged_while_the_broker_is_away_and_charged_wh
 
 
 @pytest.mark.parametrize("how", OUTAGES)
-async def test_without_its_database_a_service_says_so_in_time_and_goes_on_by_itself_when_it_is_back(
+async def test_a_service_without_its_database_says_so_in_time_and_resumes_by_itself(
     how: Outage,
     processes: list[Process],
     tmp_path: Path,

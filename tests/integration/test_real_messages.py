@@ -182,7 +182,7 @@ def readable() -> list[Written]:
     ]
 
 
-async def test_what_cannot_be_read_is_set_aside_what_is_none_of_ours_is_skipped_and_the_rest_is_charged(
+async def test_unreadable_messages_are_dead_lettered_foreign_ones_skipped_others_charged(
     pair: Pair, topic: str, kafka: str, http: httpx.AsyncClient
 ) -> None:
     await pair.financial.started()

@@ -74,7 +74,7 @@ async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its:
     assert details["wanted"] == {"retention.ms": "-1"}
 
 
-async def test_a_topic_with_fewer_replicas_or_one_that_is_compacted_is_weaker_and_a_stronger_one_is_not(
+async def test_a_topic_with_fewer_replicas_or_compaction_is_weaker_and_a_stronger_is_not(
     its: KafkaConfig,
 ) -> None:
     compacted = NewTopic(

@@ -75,11 +75,11 @@ class Clinic:
         self.financial = FinancialContainer(settings=its, shared=self.appointment.shared)
         for container in (self.appointment, self.financial):
             container.clock.override(Object(self.clock))
-        self.front_desk_notices, self.accounting_notices = Noticing("appointment"), Noticing("financial")
-        self.appointment.telemetry.override(Object(self.front_desk_notices))
-        self.financial.telemetry.override(Object(self.accounting_notices))
-        self.front_desk_life = Lifecycle(self.front_desk_notices)
-        self.accounting_life = Lifecycle(self.accounting_notices)
+        self.appointment_telemetry, self.financial_telemetry = Noticing("appointment"), Noticing("financial")
+        self.appointment.telemetry.override(Object(self.appointment_telemetry))
+        self.financial.telemetry.override(Object(self.financial_telemetry))
+        self.appointment_lifecycle = Lifecycle(self.appointment_telemetry)
+        self.financial_lifecycle = Lifecycle(self.financial_telemetry)
         self.appointments: httpx.AsyncClient
         self.charges: httpx.AsyncClient
 
@@ -88,8 +88,8 @@ class Clinic:
         """Both services from their start to their end."""
         async with AsyncExitStack() as stack:
             apps = [
-                appointment.create_app(self.appointment, self.front_desk_life),
-                financial.create_app(self.financial, self.accounting_life),
+                appointment.create_app(self.appointment, self.appointment_lifecycle),
+                financial.create_app(self.financial, self.financial_lifecycle),
             ]
             self.appointments, self.charges = [
                 await stack.enter_async_context(client_of(app)) for app in apps

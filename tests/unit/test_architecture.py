@@ -1,6 +1,7 @@
 """The hexagon stands on the standard library and msgspec, and on nothing else."""
 
 import ast
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,3 +55,10 @@ def test_a_room_keeps_within_its_budget_of_lines(room: str, lines: int) -> None:
 def test_no_module_takes_a_name_of_the_standard_library() -> None:
     names = {file.stem for file in DOMAIN.parent.rglob("*.py")} - {"__init__", "__main__"}
     assert names & sys.stdlib_module_names == set()
+
+
+def test_no_test_has_a_name_of_more_than_80_characters() -> None:
+    files = list(Path(__file__).parents[1].rglob("*.py"))
+    names = [name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())]
+    assert "test_no_test_has_a_name_of_more_than_80_characters" in names
+    assert [name for name in names if len(name) > 80] == []

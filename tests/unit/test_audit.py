@@ -227,7 +227,7 @@ async def test_a_letter_that_is_done_with_stands_in_nobodys_way(
     assert finding.remedy == "republish"
 
 
-async def test_a_letter_of_somebody_else_is_named_and_keeps_nothing_from_being_told(world: World) -> None:
+async def test_an_unrelated_letter_is_named_and_keeps_nothing_from_being_republished(world: World) -> None:
     lost = await world.finish()
     await world.letters.add([a_waiting_letter(lost, message_id="of another")])
     ((finding,), _, _) = await world.audit()

@@ -93,7 +93,7 @@ def test_a_repair_changes_no_charge_and_removes_none(folder: Folder) -> None:
     assert folder.run(lambda _, financial: financial.charges().by_appointment(10)) == before
 
 
-def test_a_dead_letter_is_named_with_its_command_and_what_strangers_wrote_is_not_obeyed(
+def test_a_dead_letter_is_named_with_its_command_and_foreign_text_is_escaped(
     folder: Folder,
 ) -> None:
     folder.finish(ONE)

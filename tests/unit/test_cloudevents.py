@@ -52,7 +52,7 @@ def test_what_was_written_is_read_as_it_was(
     assert cloudevents.message(key.encode(), cloudevents.headers(message), data) == message
 
 
-def test_a_header_that_is_repeated_counts_as_its_last_and_one_that_is_null_as_missing() -> None:
+def test_a_repeated_header_counts_as_its_last_and_a_null_one_as_missing() -> None:
     found = cloudevents.message(
         None, [("ce_id", b"1"), ("CE_ID", b"2"), ("ce_type", b"t"), ("ce_type", None)], b"x"
     )

@@ -112,9 +112,7 @@ async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
     assert await world.dead_lettered() == {}
 
 
-async def test_what_cannot_be_read_or_is_refused_is_set_aside_with_its_reason_while_the_rest_is_charged() -> (
-    None
-):
+async def test_unreadable_and_refused_events_are_dead_lettered_and_the_rest_is_charged() -> None:
     world, messages = World(), [a_message() for _ in range(6)]
     await world.publish(messages[0], UNREADABLE, *messages[1:4], REFUSED, *messages[4:])
     async with running(world.consumer().run()):

@@ -267,7 +267,7 @@ def test_what_strangers_wrote_is_never_obeyed_by_the_terminal(folder: Folder) ->
     assert "[bold]" in folder.command("show", "log/9")
 
 
-def test_a_replay_tells_what_became_of_each_and_ends_with_three_where_one_failed_again(
+def test_a_replay_reports_each_outcome_and_exits_with_3_if_one_failed_again(
     folder: Folder,
 ) -> None:
     printed = folder.command("replay", "--all", code=3).splitlines()

@@ -54,7 +54,7 @@ def test_these_very_bytes_are_read_as_the_fact() -> None:
     assert from_message(GOLDEN) == GOLDEN_FACT
 
 
-def test_its_id_is_the_same_whenever_it_is_told() -> None:
+def test_its_id_is_the_same_whenever_it_is_published() -> None:
     again = replace(GOLDEN_FACT, end=TWO_O_CLOCK + timedelta(hours=1), price=Money("1.00"))
     assert again.id == GOLDEN_FACT.id
     assert again.id.version == 5

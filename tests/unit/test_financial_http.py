@@ -152,7 +152,7 @@ async def test_an_id_that_has_no_charge_is_a_404(clinic: Clinic) -> None:
         (["wait=99999999"], 30),
     ],
 )
-async def test_a_client_that_prefers_to_wait_gets_as_long_as_it_says_and_is_told(
+async def test_a_client_that_prefers_to_wait_waits_that_long_and_the_answer_says_so(
     waiting: Clinic, watched: WatchedCharges, prefer: list[str], seconds: int
 ) -> None:
     its_id = await an_hour(waiting)
@@ -236,14 +236,14 @@ async def test_when_the_service_stops_all_who_wait_are_answered_503(
 ) -> None:
     asking = [asyncio.create_task(waiting.charged(str(uuid4()))) for _ in range(20)]
     await watched.wait_for_waiters(20)
-    waiting.accounting_life.stop()
+    waiting.financial_lifecycle.stop()
     for answer in await asyncio.gather(*asking):
         problem(answer, 503)
         assert int(answer.headers["retry-after"]) > 0
 
 
 async def test_who_comes_to_wait_while_the_service_stops_is_answered_503_too(waiting: Clinic) -> None:
-    waiting.accounting_life.stop()
+    waiting.financial_lifecycle.stop()
     problem(await waiting.charged(NOBODY), 503)
 
 
@@ -379,7 +379,7 @@ async def test_what_was_answered_before_a_restart_is_answered_after_it(tmp_path:
 
 async def test_a_wait_ends_as_soon_as_its_client_leaves(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
-    app: Any = financial.create_app(clinic.financial, clinic.accounting_life)
+    app: Any = financial.create_app(clinic.financial, clinic.financial_lifecycle)
     said = asyncio.Queue[dict[str, Any]]()
     said.put_nowait({"type": "http.request", "body": b"", "more_body": False})
     said.put_nowait({"type": "http.disconnect"})

@@ -51,7 +51,7 @@ async def test_both_services_are_alive_and_ready_with_and_without_the_slash(clin
             )
 
 
-async def test_while_the_transport_is_away_the_service_is_degraded_and_finishes_are_answered(
+async def test_without_its_transport_the_service_is_degraded_and_answers_finishes(
     tmp_path: Path,
 ) -> None:
     clinic = Clinic(settings("memory", tmp_path))
@@ -60,7 +60,7 @@ async def test_while_the_transport_is_away_the_service_is_degraded_and_finishes_
     async with clinic.running():
         its_id = await clinic.start()
         assert (await clinic.finish(its_id)).status_code == 200
-        await clinic.front_desk_notices.seen("relay waits")
+        await clinic.appointment_telemetry.seen("relay waits")
         ready = await clinic.appointments.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
         assert ready.json()["checks"] == {"store": "ok", "relay": "the transport does not answer"}
@@ -89,7 +89,7 @@ async def test_a_fact_that_cannot_be_published_is_named_while_the_others_go_on(t
         other = await clinic.start()
         await clinic.finish(other)
         assert (await clinic.charged(other)).status_code == 200
-        await clinic.front_desk_notices.seen("cannot be published")
+        await clinic.appointment_telemetry.seen("cannot be published")
         ready = await clinic.appointments.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
         assert "it is too large" in ready.json()["checks"]["relay"]
@@ -121,7 +121,7 @@ async def test_trouble_of_the_consumer_is_degraded_and_charges_are_shown(tmp_pat
     clinic.financial.charges.override(Object(ReadOnlyCharges()))
     async with clinic.running():
         await clinic.finish(await clinic.start())
-        await clinic.accounting_notices.seen("consumer waits")
+        await clinic.financial_telemetry.seen("consumer waits")
         ready = await clinic.charges.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
         assert ready.json()["checks"] == {"store": "ok", "consumer": "the charges take nothing, not even 1"}
@@ -137,7 +137,7 @@ async def test_an_outbox_that_cannot_be_read_is_trouble_of_the_relay(tmp_path: P
 
     clinic.appointment.outbox.override(Object(Stuck(clinic.clock, 3.0)))
     async with clinic.running():
-        await clinic.front_desk_notices.seen("relay waits")
+        await clinic.appointment_telemetry.seen("relay waits")
         assert (await clinic.appointments.get("/health/ready")).json()["status"] == "degraded"
 
 
@@ -146,7 +146,7 @@ async def test_metrics_count_what_has_happened(clinic: Clinic) -> None:
         its_id = await clinic.start()
         await clinic.finish(its_id)
         await clinic.charged(its_id)
-    await clinic.front_desk_notices.seen("published", 3)  # at times later than it is received
+    await clinic.appointment_telemetry.seen("published", 3)  # at times later than it is received
     for client, what in ((clinic.appointments, "published"), (clinic.charges, "charged")):
         for slash in ("", "/"):
             answer = await client.get(f"/metrics{slash}")
@@ -158,14 +158,14 @@ async def test_metrics_count_what_has_happened(clinic: Clinic) -> None:
 
 
 async def test_a_loop_that_is_over_makes_the_service_unready_whatever_it_said_last(clinic: Clinic) -> None:
-    for client, life, loop in (
-        (clinic.appointments, clinic.front_desk_life, "relay"),
-        (clinic.charges, clinic.accounting_life, "consumer"),
+    for client, lifecycle, loop in (
+        (clinic.appointments, clinic.appointment_lifecycle, "relay"),
+        (clinic.charges, clinic.financial_lifecycle, "consumer"),
     ):
         for task in asyncio.all_tasks():
             if "Relay.run" in repr(task) or "Consumer.run" in repr(task):
                 task.cancel()
-        await life.stopped()
+        await lifecycle.stopped()
         ready = await client.get("/health/ready")
         assert (ready.status_code, ready.json()["status"]) == (503, "unready")
         assert ready.json()["checks"] == {"store": "ok", loop: "the loop behind the service has ended"}
@@ -200,7 +200,7 @@ async def test_a_servers_whole_answer_is_not_shown(tmp_path: Path) -> None:
     clinic.appointment.publisher.override(Object(closed))
     async with clinic.running():
         await clinic.finish(await clinic.start())
-        await clinic.front_desk_notices.seen("relay waits")
+        await clinic.appointment_telemetry.seen("relay waits")
         shown = (await clinic.appointments.get("/health/ready")).json()["checks"]["relay"]
     assert shown.startswith("MongoDB does not answer: {")
     assert len(shown) < 350

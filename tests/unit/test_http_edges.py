@@ -125,7 +125,7 @@ async def test_the_age_of_the_oldest_fact_is_told_by_the_containers_clock(tmp_pa
 
 async def test_what_is_not_foreseen_at_the_start_is_the_failure(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
-    life = clinic.front_desk_life
+    lifecycle = clinic.appointment_lifecycle
 
     class Torn(Resource):
         async def open(self) -> None:
@@ -138,6 +138,6 @@ async def test_what_is_not_foreseen_at_the_start_is_the_failure(tmp_path: Path) 
         return None
 
     with pytest.raises(RuntimeError):
-        async with life.lifespan(lambda: [Torn()], loop):
+        async with lifecycle.lifespan(lambda: [Torn()], loop):
             pytest.fail("it must not live")
-    assert str(life.failure) == "torn"
+    assert str(lifecycle.failure) == "torn"

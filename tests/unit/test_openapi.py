@@ -298,7 +298,7 @@ async def test_every_answer_about_dead_letters_is_as_described(operated: Clinic)
     assert {answer.status_code for answer in answers} == {200, 400, 401, 404, 413, 415}
 
 
-async def test_the_routes_of_an_operator_are_described_where_there_is_a_token_and_say_that_they_want_it(
+async def test_operator_routes_are_documented_if_there_is_a_token_and_require_it(
     operated: Clinic,
 ) -> None:
     of_appointments, of_charges = await documents(operated)

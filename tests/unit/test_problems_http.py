@@ -152,7 +152,7 @@ async def test_more_than_64_kib_is_a_413(clinic: Clinic) -> None:
     problem(await post(clinic, b"x" * 1_000_000), 413)
 
 
-async def test_more_than_64_kib_is_a_413_also_where_its_length_is_not_told(clinic: Clinic) -> None:
+async def test_more_than_64_kib_is_a_413_also_if_its_length_is_not_given(clinic: Clinic) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for _ in range(20):
             yield b" " * 10_000

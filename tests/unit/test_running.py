@@ -39,36 +39,36 @@ async def for_ever() -> None:
 
 
 @pytest.fixture
-def life() -> Lifecycle:
+def lifecycle() -> Lifecycle:
     return Lifecycle(Noticing("test"))
 
 
-async def test_a_life_goes_on_until_it_is_asked_to_end(life: Lifecycle) -> None:
-    stopped = asyncio.create_task(life.stopped())
+async def test_a_lifecycle_lasts_until_it_is_asked_to_end(lifecycle: Lifecycle) -> None:
+    stopped = asyncio.create_task(lifecycle.stopped())
     assert not (await asyncio.wait([stopped], timeout=0))[0]
-    life.stop()
-    life.stop()
+    lifecycle.stop()
+    lifecycle.stop()
     await stopped
-    assert life.failure is None
+    assert lifecycle.failure is None
 
 
-async def test_work_that_ends_first_gives_its_result(life: Lifecycle) -> None:
+async def test_work_that_ends_first_gives_its_result(lifecycle: Lifecycle) -> None:
     async def work() -> int:
         return 42
 
-    assert await life.unless_stopping(work()) == 42
+    assert await lifecycle.unless_stopping(work()) == 42
 
 
-async def test_work_that_fails_first_raises_its_own_failure(life: Lifecycle) -> None:
+async def test_work_that_fails_first_raises_its_own_failure(lifecycle: Lifecycle) -> None:
     async def work() -> None:
         raise ValueError("its own")
 
     with pytest.raises(ValueError, match="its own"):
-        await life.unless_stopping(work())
+        await lifecycle.unless_stopping(work())
 
 
 @pytest.mark.parametrize("when", ["before", "during"])
-async def test_work_is_given_up_when_the_service_stops(life: Lifecycle, when: str) -> None:
+async def test_work_is_given_up_when_the_service_stops(lifecycle: Lifecycle, when: str) -> None:
     given_up, begun = asyncio.Event(), asyncio.Event()
 
     async def work() -> None:
@@ -79,24 +79,24 @@ async def test_work_is_given_up_when_the_service_stops(life: Lifecycle, when: st
             given_up.set()
 
     if when == "before":
-        life.stop()
-    asking = asyncio.create_task(life.unless_stopping(work()))
+        lifecycle.stop()
+    asking = asyncio.create_task(lifecycle.unless_stopping(work()))
     await begun.wait()
-    life.stop()
+    lifecycle.stop()
     with pytest.raises(Unavailable):
         await asking
     await given_up.wait()
 
 
-async def test_the_first_failure_is_kept_and_ends_the_life(life: Lifecycle) -> None:
+async def test_the_first_failure_is_kept_and_ends_the_lifecycle(lifecycle: Lifecycle) -> None:
     first = RuntimeError("first")
-    life.fail("died", first)
-    life.fail("died", RuntimeError("second"))
-    await life.stopped()
-    assert life.failure is first
+    lifecycle.fail("died", first)
+    lifecycle.fail("died", RuntimeError("second"))
+    await lifecycle.stopped()
+    assert lifecycle.failure is first
 
 
-async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(life: Lifecycle) -> None:
+async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(lifecycle: Lifecycle) -> None:
     diary: list[str] = []
 
     async def loop() -> None:
@@ -106,33 +106,33 @@ async def test_what_is_opened_is_closed_in_the_reverse_order_behind_the_loop(lif
         finally:
             diary.append("loop ends")
 
-    async with life.lifespan(lambda: [Opened("a", diary), Opened("b", diary)], loop):
+    async with lifecycle.lifespan(lambda: [Opened("a", diary), Opened("b", diary)], loop):
         await asyncio.sleep(0)
     assert diary == ["open a", "open b", "loop", "loop ends", "close b", "close a"]
-    assert life.failure is None
+    assert lifecycle.failure is None
 
 
-async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(life: Lifecycle) -> None:
+async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(lifecycle: Lifecycle) -> None:
     diary: list[str] = []
     refusal = Misconfigured("it is served by another process")
     with pytest.raises(Misconfigured):
-        async with life.lifespan(
+        async with lifecycle.lifespan(
             lambda: [Opened("a", diary), Opened("b", diary, refusal), Opened("c", diary)], for_ever
         ):
             pytest.fail("it must not live")
     assert diary[:2] == ["open a", "open b"]
     assert diary[-1] == "close a"
     assert "open c" not in diary
-    assert life.failure is refusal
+    assert lifecycle.failure is refusal
 
 
-async def test_a_loop_that_dies_ends_the_life_with_its_failure(life: Lifecycle) -> None:
+async def test_a_loop_that_dies_ends_the_lifecycle_with_its_failure(lifecycle: Lifecycle) -> None:
     async def loop() -> None:
         raise RuntimeError("the loop is dead")
 
-    async with life.lifespan(list, loop):
-        await life.stopped()
-        assert str(life.failure) == "the loop is dead"
+    async with lifecycle.lifespan(list, loop):
+        await lifecycle.stopped()
+        assert str(lifecycle.failure) == "the loop is dead"
 
 
 class Threaded(Opened, Monitored):
@@ -146,7 +146,7 @@ class Threaded(Opened, Monitored):
 
 
 @pytest.mark.parametrize("end", ["returns", "is cancelled", "raises", "raises no Exception"])
-async def test_however_a_loop_ends_the_service_fails_and_is_not_alive(life: Lifecycle, end: str) -> None:
+async def test_however_a_loop_ends_the_service_fails_and_is_not_alive(lifecycle: Lifecycle, end: str) -> None:
     loops: list[asyncio.Task[None] | None] = []
 
     async def loop() -> None:
@@ -158,34 +158,34 @@ async def test_however_a_loop_ends_the_service_fails_and_is_not_alive(life: Life
         if end == "is cancelled":
             await for_ever()
 
-    async with life.lifespan(list, loop):
-        life.check_alive()
+    async with lifecycle.lifespan(list, loop):
+        lifecycle.check_alive()
         await asyncio.sleep(0)
         if end == "is cancelled":
             assert loops[0]
             loops[0].cancel()
-        await life.stopped()
+        await lifecycle.stopped()
         with pytest.raises(Unavailable, match="the loop behind the service has ended"):
-            life.check_alive()
-    assert life.failure is not None
+            lifecycle.check_alive()
+    assert lifecycle.failure is not None
 
 
-async def test_a_loop_that_is_ended_with_its_service_has_not_failed(life: Lifecycle) -> None:
-    async with life.lifespan(list, for_ever):
+async def test_a_loop_that_is_ended_with_its_service_has_not_failed(lifecycle: Lifecycle) -> None:
+    async with lifecycle.lifespan(list, for_ever):
         await asyncio.sleep(0)
-    assert life.failure is None
+    assert lifecycle.failure is None
 
 
-async def test_a_thread_that_has_ended_is_asked_and_named(life: Lifecycle) -> None:
+async def test_a_thread_that_has_ended_is_asked_and_named(lifecycle: Lifecycle) -> None:
     threaded = Threaded("threaded", [])
-    async with life.lifespan(lambda: [Opened("other", []), threaded], for_ever):
-        life.check_alive()
+    async with lifecycle.lifespan(lambda: [Opened("other", []), threaded], for_ever):
+        lifecycle.check_alive()
         threaded.ended = True
         with pytest.raises(Unavailable, match="its thread has ended"):
-            life.check_alive()
+            lifecycle.check_alive()
 
 
-async def test_the_failure_is_kept_and_the_stop_asked_for_before_anybody_is_told() -> None:
+async def test_the_failure_is_kept_and_the_stop_requested_before_it_is_logged() -> None:
     seen: list[BaseException | None] = []
 
     class Raising(Noticing):
@@ -200,14 +200,14 @@ async def test_the_failure_is_kept_and_the_stop_asked_for_before_anybody_is_told
     assert seen == [error]  # told once
 
 
-async def test_a_resource_that_cannot_be_made_is_the_failure(life: Lifecycle) -> None:
+async def test_a_resource_that_cannot_be_made_is_the_failure(lifecycle: Lifecycle) -> None:
     def resources() -> list[Opened]:
         raise TypeError("no such option")
 
     with pytest.raises(TypeError):
-        async with life.lifespan(resources, for_ever):
+        async with lifecycle.lifespan(resources, for_ever):
             pytest.fail("it must not live")
-    assert isinstance(life.failure, TypeError)
+    assert isinstance(lifecycle.failure, TypeError)
 
 
 @pytest.fixture
@@ -223,8 +223,8 @@ def free_port() -> int:
 
 
 def a_service(clinic: Clinic, port: int) -> Service:
-    app = appointment.create_app(clinic.appointment, clinic.front_desk_life)
-    return Service(app, clinic.front_desk_life, "127.0.0.1", port, "CLINIC_APPOINTMENT", 75)
+    app = appointment.create_app(clinic.appointment, clinic.appointment_lifecycle)
+    return Service(app, clinic.appointment_lifecycle, "127.0.0.1", port, "CLINIC_APPOINTMENT", 75)
 
 
 @asynccontextmanager
@@ -281,7 +281,7 @@ async def test_when_one_service_dies_the_other_in_its_process_ends_too(
             port = int(other.getsockname()[1])
         with pytest.raises(Misconfigured):
             await serve(a_service(good, free_port), a_service(bad, port))
-        await good.front_desk_life.stopped()
+        await good.appointment_lifecycle.stopped()
 
 
 def test_a_port_in_use_is_one_line_that_names_what_to_set(tmp_path: Path, taken: int) -> None:
@@ -302,6 +302,6 @@ async def test_a_signal_ends_the_service_and_nothing_has_failed(
     async with started(service):
         os.kill(os.getpid(), ask)
         await running
-    assert clinic.front_desk_life.failure is None
+    assert clinic.appointment_lifecycle.failure is None
     async with Clinic(settings("sqlite", tmp_path)).running() as again:  # its files are free
         assert await again.all_appointments() == []

@@ -186,7 +186,7 @@ async def test_the_news_of_the_finished_ones_is_listed_a_page_at_a_time(clock: S
     assert list(await listed(2, finished[1].id)) == news[2:]
 
 
-async def test_the_news_of_a_finished_one_is_found_with_how_far_it_was_told(clock: StandingClock) -> None:
+async def test_the_event_of_a_finished_one_is_found_with_its_publication_status(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     finished, find = await a_finished_one(store), FindFinishedEvent(store, store)
     assert await find(finished.id) == (finished.finished_event, PublicationStatus(ONE_O_CLOCK))

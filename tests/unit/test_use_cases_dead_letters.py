@@ -198,7 +198,7 @@ async def test_a_replay_of_what_is_charged_changes_no_charge(financial: Accounti
     assert [(each.event, each.by) for each in letter.history] == [("replayed", "anna"), ("replayed", "bob")]
 
 
-async def test_a_letter_that_says_something_else_than_the_charge_changes_nothing_and_that_is_told(
+async def test_a_letter_that_differs_from_the_charge_changes_nothing_and_is_reported(
     financial: Accounting,
 ) -> None:
     event = an_event()
@@ -347,7 +347,7 @@ async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(finan
     ]
 
 
-async def test_what_was_handled_before_is_not_discarded_and_that_is_told(financial: Accounting) -> None:
+async def test_what_was_handled_before_is_not_discarded_and_that_is_reported(financial: Accounting) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     await financial.replay()
     before = await financial.kept()
@@ -424,7 +424,7 @@ async def test_a_failure_that_somebody_noted_meanwhile_keeps_nobody_from_noting_
     assert (letter.state, [each.by for each in letter.history]) == ("replayed", ["bob", "anna"])
 
 
-async def test_of_two_replays_at_the_same_moment_one_charges_one_notes_and_both_are_told(
+async def test_of_two_replays_at_once_one_charges_one_notes_and_both_learn_the_outcome(
     financial: Accounting,
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
@@ -481,7 +481,7 @@ class Insisting(Subscription):
         self.acknowledged.set()
 
 
-async def test_replays_while_the_consumer_is_handed_the_same_messages_over_and_over_charge_each_once(
+async def test_replays_while_the_consumer_gets_the_same_messages_charge_each_once(
     financial: Accounting,
 ) -> None:
     mended = asyncio.Event()

@@ -18,8 +18,8 @@ class ClinicError(Exception):
 class Refused(ClinicError):
     """The clinic says no; asking again will not help.
 
-    `code` names the kind of refusal for machines: stable, lower case, and never with words of the input in
-    it, so that there are only as many codes as the code base has.
+    `code` names the kind of refusal for machines: stable and in lower case. It never has words of the input
+    in it: all codes are written in this code base.
     """
 
     code = "refused"

@@ -159,4 +159,4 @@ def _moment(text: str) -> datetime:
     try:
         return moment.astimezone(UTC).replace(microsecond=0)
     except OverflowError as error:
-        raise Unreadable(f"{moment} is no date in UTC", code="date-invalid") from error
+        raise Unreadable(f"{moment} is not a date in UTC", code="date-invalid") from error

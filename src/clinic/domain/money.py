@@ -16,8 +16,7 @@ LIMIT: Final = 10**15
 class Money:
     """An amount of the clinic's currency: 0.00 or more, in whole cents.
 
-    Raises `Unreadable` for what is no such amount: not a number, infinite, negative, a fraction of a cent,
-    too large.
+    Raises `Unreadable` for anything else: not a number, infinite, negative, a fraction of a cent, too large.
 
     >>> Money("200") * Fraction(13, 12)
     Money('216.67')
@@ -46,7 +45,7 @@ class Money:
         return amount
 
     def __mul__(self, factor: int | Fraction) -> "Money":
-        """This amount so many times, rounded once, half-up, to cents."""
+        """This amount times the factor, rounded once, half-up, to cents."""
         numerator, denominator = self.cents * factor.numerator, factor.denominator
         return Money.of_cents((2 * numerator + denominator) // (2 * denominator))
 
@@ -81,6 +80,6 @@ def _cents(amount: str | Decimal) -> int | None:
         read = Decimal(amount)
         if not 0 <= read < LIMIT // 100 or read != (cents := read.quantize(Decimal("0.01"))):
             return None
-    except ArithmeticError:  # no number, or one that is compared with none
+    except ArithmeticError:  # not a number: such a thing has no order
         return None
     return int(cents.scaleb(2))

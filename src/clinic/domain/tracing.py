@@ -12,8 +12,8 @@ from clinic.domain.money import Money
 class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that happened on the way from an appointment to its charge.
 
-    `at` is in whole seconds for `started` and `finished`, else in milliseconds. `position` is a place in the
-    transport.
+    `at` is in whole seconds for `started` and `finished`, else in milliseconds. `position` is where the
+    transport keeps the event.
     """
 
     event: Literal[
@@ -37,10 +37,9 @@ class Step(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Trace(Struct, frozen=True):
-    """What one context knows of the way to a charge: its steps, what it waits for there, and a sentence about
-    that.
+    """What one context knows of the way to a charge: its steps, what it waits for, and an explanation.
 
-    `waits_for` is None where it does not wait there, and is not at its end either.
+    `waits_for` is None if it does not wait in this context, and is not at its end either.
     """
 
     steps: Sequence[Step]

@@ -1,5 +1,6 @@
-"""How dead letters look to machines, over HTTP and from the command. Large values are cut: a letter may have
-a mebibyte.
+"""How dead letters look to machines, over HTTP and from the command.
+
+Large values are cut: a letter may have a mebibyte.
 """
 
 from typing import Annotated, Literal
@@ -43,8 +44,9 @@ Count = Annotated[int, Meta(ge=0, examples=[1])]
 
 
 class BytesResponse(Struct, frozen=True):
-    """Some bytes: as text where they are UTF-8, else in hexadecimal digits; `cut` where `length` bytes are
-    more than are shown.
+    """Some bytes: as text if they are UTF-8, else in hexadecimal digits.
+
+    `cut` says that fewer than `length` bytes are shown.
     """
 
     encoding: Literal["text", "hex"]
@@ -98,9 +100,7 @@ class DeadLetterDetails(DeadLetterResponse, frozen=True):
 
 
 class GroupResponse(Struct, frozen=True):
-    """The letters of one group: how many in which state, one of their reasons, the first and the last sight
-    of any.
-    """
+    """The letters of one group: counts by state, one of their reasons, when the first and last were seen."""
 
     group: Group
     waiting: Count
@@ -130,7 +130,7 @@ class OutcomeResponse(Struct, frozen=True):
 
 
 def bytes_response(content: bytes | None, most: int, length: int | None = None) -> BytesResponse | None:
-    """The first `most` bytes of something of which `length` came."""
+    """The first `most` bytes of a content of `length` bytes."""
     if content is None:
         return None
     shown, length = content[:most], len(content) if length is None else length

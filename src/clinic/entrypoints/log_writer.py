@@ -17,7 +17,7 @@ MAX_QUEUED: Final = 1024 * 1024
 """Bytes that wait to be written; a line that does not fit is dropped and counted."""
 RETRY_INTERVAL: Final = 0.1
 RETRY_TIMEOUT: Final = 5.0
-"""Seconds for which a stream may refuse to be written, a full disk for example, before lines are dropped."""
+"""Seconds for which writing may fail, on a full disk for example, before lines are dropped."""
 DRAIN_TIMEOUT: Final = 0.5
 """Seconds that the end of the process waits for lines that are not yet written."""
 CUT: Final = b" [cut]\n"
@@ -31,7 +31,8 @@ class LogWriter:
     """
 
     def __init__(self, descriptor: int) -> None:
-        self.descriptor, self.dropped = descriptor, 0
+        self.descriptor = descriptor
+        self.dropped = 0
         self.recovered: Callable[[int], None] = lambda _: None
         self._reset()
 
@@ -60,13 +61,14 @@ class LogWriter:
                 self._changed.wait_for(lambda: not self._size, timeout)
 
     def _reset(self) -> None:
-        self._process, self._size = os.getpid(), 0
+        self._process = os.getpid()
+        self._size = 0
         self._thread: threading.Thread | None = None
         self._changed = threading.Condition()  # reentrant: a destructor may log while a line is queued
         self._urgent: deque[bytes] = deque()
         self._lines: deque[bytes] = deque()
         self._failing_since: float | None = None
-        self._told = self.dropped
+        self._reported = self.dropped
 
     def _queue(self, line: bytes, *, urgent: bool) -> None:
         if self._size + len(line) > MAX_QUEUED * (2 if urgent else 1):
@@ -93,8 +95,8 @@ class LogWriter:
                 self._changed.notify_all()
             if not is_written:
                 self.drop()
-            elif self._told < self.dropped:
-                lost, self._told = self.dropped - self._told, self.dropped
+            elif self._reported < self.dropped:
+                lost, self._reported = self.dropped - self._reported, self.dropped
                 with contextlib.suppress(Exception):
                     self.recovered(lost)
 
@@ -103,7 +105,7 @@ class LogWriter:
             try:
                 line = line[os.write(self.descriptor, line) :]
                 self._failing_since = None
-            except BlockingIOError:  # whoever started the process made it so
+            except BlockingIOError:  # the parent process made it non-blocking
                 select.select([], [self.descriptor], [], RETRY_INTERVAL)
             except (BrokenPipeError, ValueError):
                 return False
@@ -116,10 +118,11 @@ class LogWriter:
 
 
 class QueuedStream(io.TextIOBase):
-    """A standard stream for whatever prints, warns or reports by itself: it queues lines."""
+    """A standard stream that queues its lines: for code that prints or warns by itself."""
 
     def __init__(self, writer: LogWriter) -> None:
-        self._writer, self._rest = writer, ""
+        self._writer = writer
+        self._rest = ""
 
     @property
     def encoding(self) -> str:  # type: ignore[override]
@@ -155,5 +158,5 @@ standard_output: Final = LogWriter(1)
 
 
 def queue_standard_streams() -> None:
-    """From now on nothing in this process waits for whoever reads its output, or fails with it."""
+    """From now on nothing in this process waits for the reader of its output, or fails with it."""
     sys.stdout, sys.stderr = QueuedStream(standard_output), QueuedStream(standard_error)

@@ -48,7 +48,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 return
 
     def _without_offer(self) -> bytes:
-        """The head once more, for a new parser: the old one cannot be told to read on."""
+        """The head once more, for a new parser: the old one cannot continue."""
         self._offered = False
         start = b"%b %b HTTP/%b" % (
             self.parser.get_method(),

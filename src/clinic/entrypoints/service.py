@@ -1,4 +1,4 @@
-"""A service's life: what it opens, the loop behind it, and an end that loses nothing."""
+"""A service's lifecycle: what it opens, the loop behind it, and an end that loses nothing."""
 
 import asyncio
 import contextlib
@@ -24,10 +24,10 @@ LOOP_TIMEOUT = 1.5
 
 
 class Lifecycle:
-    """Whether a service goes on. A failure is kept for whoever started it."""
+    """Whether a service keeps running. A failure is kept for the caller that started it."""
 
     def __init__(self, telemetry: LoggingTelemetry) -> None:
-        self._notices = telemetry
+        self._telemetry = telemetry
         self._stopping = asyncio.Event()
         self._resources: Sequence[object] = ()
         self._loop: asyncio.Task[None] | None = None
@@ -42,17 +42,17 @@ class Lifecycle:
         """Return once it is asked to end."""
         await self._stopping.wait()
 
-    def fail(self, what: str, error: BaseException) -> None:
-        """Something without which it must not go on has ended. An unforeseen error is told once."""
-        is_told = error is self.failure
+    def fail(self, event: str, error: BaseException) -> None:
+        """Stop the service: something it needs has ended. An unexpected error is logged once."""
+        is_logged = error is self.failure
         self.failure = self.failure or error
         self.stop()
-        if not is_told and not isinstance(error, ClinicError):
+        if not is_logged and not isinstance(error, ClinicError):
             with contextlib.suppress(Exception):
-                self._notices.failed(what, error)
+                self._telemetry.failed(event, error)
 
     def check_alive(self) -> None:
-        """Raise `Unavailable` where the loop or a thread behind the service has ended: it asks them."""
+        """Raise `Unavailable` if the loop or a thread behind the service has ended: it asks them."""
         if self._loop is None or self._loop.done():
             raise Unavailable("the loop behind the service has ended")
         for resource in self._resources:
@@ -75,8 +75,9 @@ class Lifecycle:
     async def lifespan(
         self, resources: Callable[[], Sequence[Resource]], loop: Callable[[], Coroutine[Any, Any, None]]
     ) -> AsyncIterator[None]:
-        """Open, run the loop behind the service; at the end, let it end its batch and close in the reverse
-        order.
+        """Open the resources and run the loop behind the service.
+
+        At the end the loop finishes its batch, and the resources are closed in reverse order.
         """
         try:
             async with contextlib.AsyncExitStack() as stack:
@@ -115,12 +116,13 @@ class _Server(uvicorn.Server):
 
 
 class Service:
-    """An app, its life, and where it listens."""
+    """An app, its lifecycle, and where it listens."""
 
     def __init__(
-        self, app: Litestar, life: Lifecycle, host: str, port: int, variable: str, keep_alive: int
+        self, app: Litestar, lifecycle: Lifecycle, host: str, port: int, variable: str, keep_alive: int
     ) -> None:
-        self._life, self._socket = life, _bound(host, port, variable)
+        self._lifecycle = lifecycle
+        self._socket = _bound(host, port, variable)
         self._server = _Server(
             uvicorn.Config(
                 app,
@@ -138,24 +140,24 @@ class Service:
         self.url = url(host, port)
 
     def stop(self) -> None:
-        self._life.stop()
+        self._lifecycle.stop()
 
     async def run(self) -> None:
         """Serve until the service is asked to end. Raises what made it fail."""
         watching = asyncio.create_task(self._watch())
         try:
             await self._server.serve(sockets=[self._socket])
-        except SystemExit as end:  # how uvicorn says that the lifespan did not begin; why, the life knows
-            if not self._life.failure:
+        except SystemExit as end:  # the lifespan did not begin; `failure` says why
+            if not self._lifecycle.failure:
                 raise Unavailable("the service did not start") from end
         finally:
             watching.cancel()
             self._socket.close()
-        if failure := self._life.failure:
+        if failure := self._lifecycle.failure:
             raise failure if isinstance(failure, Exception) else RuntimeError(repr(failure)) from failure
 
     async def _watch(self) -> None:
-        await self._life.stopped()
+        await self._lifecycle.stopped()
         self._server.should_exit = True
 
 
@@ -196,7 +198,7 @@ def _bound(host: str, port: int, variable: str) -> socket.socket:
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
         raise Misconfigured(
-            f"{host} is no address of this machine: {error.strerror}. Set {variable}_HOST"
+            f"{host} is not an address of this machine: {error.strerror}. Set {variable}_HOST"
         ) from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

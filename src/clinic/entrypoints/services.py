@@ -17,7 +17,7 @@ async def serve_financial(settings: Settings) -> None:
 
 
 async def serve_both(settings: Settings) -> None:
-    """Run both in this process, until they are asked to end or one ends by itself."""
+    """Run both in this process until they are asked to end, or one ends by itself."""
     appointments = AppointmentContainer(settings=settings)
     charges = FinancialContainer(settings=settings, shared=appointments.shared)
     await serve(appointment_service(appointments), financial_service(charges))
@@ -26,16 +26,16 @@ async def serve_both(settings: Settings) -> None:
 def appointment_service(container: AppointmentContainer) -> Service:
     """The appointment service, on its port."""
     settings = container.settings()
-    life = Lifecycle(container.telemetry())
-    app = appointment.create_app(container, life)
+    lifecycle = Lifecycle(container.telemetry())
+    app = appointment.create_app(container, lifecycle)
     host, port = settings.appointment_host, settings.appointment_port
-    return Service(app, life, host, port, "CLINIC_APPOINTMENT", settings.keep_alive)
+    return Service(app, lifecycle, host, port, "CLINIC_APPOINTMENT", settings.keep_alive)
 
 
 def financial_service(container: FinancialContainer) -> Service:
     """The financial service, on its port."""
     settings = container.settings()
-    life = Lifecycle(container.telemetry())
-    app = financial.create_app(container, life)
+    lifecycle = Lifecycle(container.telemetry())
+    app = financial.create_app(container, lifecycle)
     host, port = settings.financial_host, settings.financial_port
-    return Service(app, life, host, port, "CLINIC_FINANCIAL", settings.keep_alive)
+    return Service(app, lifecycle, host, port, "CLINIC_FINANCIAL", settings.keep_alive)

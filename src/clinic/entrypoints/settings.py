@@ -53,15 +53,15 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def url(host: str, port: int) -> str:
-    """Where a service on this address is found; an IPv6 address stands in brackets (RFC 3986, 3.2.2)."""
+    """The URL of a service on this address; an IPv6 address goes in brackets (RFC 3986, 3.2.2)."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def environment(file: Path = Path(".env")) -> dict[str, str]:
     """The lines of this file, if there is one, and over them the variables of the environment.
 
-    Values are taken as they stand: nothing in them is expanded. Raises `Misconfigured`, naming the line that
-    cannot be read, that sets a name without a value or that sets it again.
+    Values are taken literally: nothing in them is expanded. Raises `Misconfigured` for a line that cannot be
+    read, sets a name without a value, or sets it again.
     """
     return _lines(file) | os.environ
 
@@ -75,20 +75,20 @@ def _lines(file: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured(f"{file} cannot be read: {error}") from error
     found = dict[str, str]()
-    for each in bindings:
-        name = each.key or ""
+    for binding in bindings:
+        name = binding.key or ""
         is_ours = name.upper().startswith(PREFIX)
-        if each.error or (is_ours and each.value is None):
-            raise Misconfigured(f"{file}, line {_line(each)} cannot be read: write NAME=value")
+        if binding.error or (is_ours and binding.value is None):
+            raise Misconfigured(f"{file}, line {_line(binding)} cannot be read: write NAME=value")
         if is_ours and name in found:
-            raise Misconfigured(f"{file}, line {_line(each)} sets {name} again: keep one of the lines")
-        if name and each.value is not None:
-            found[name] = each.value
+            raise Misconfigured(f"{file}, line {_line(binding)} sets {name} again: keep one of the lines")
+        if name and binding.value is not None:
+            found[name] = binding.value
     return found
 
 
 def _line(binding: Binding) -> int:
-    # The parser counts from where it stood, and passes over empty lines first.
+    # The parser's line is where it began to read: before the empty lines that it skips.
     text = binding.original.string
     return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
 
@@ -117,7 +117,7 @@ def unknown(environment: Mapping[str, str]) -> list[str]:
 
 
 def _meant(name: str, known: Iterable[str]) -> str:
-    return "".join(f": did you mean {each}?" for each in get_close_matches(name.upper(), known, 1, 0.8))
+    return "".join(f": did you mean {match}?" for match in get_close_matches(name.upper(), known, 1, 0.8))
 
 
 def _value(name: str, text: str, kind: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which technology a setting names. Each is imported when it is chosen, and not before."""
+"""Which technology a setting names. A technology is imported when it is chosen, and not before."""
 
 from pkgutil import resolve_name
 from typing import Any, Final
@@ -22,14 +22,14 @@ TRANSPORTS: Final = {
 
 def store(settings: Settings) -> Store:
     """The factories of the store that is chosen."""
-    chosen: Store = resolve_name(STORES[settings.store])
-    return chosen
+    factories: Store = resolve_name(STORES[settings.store])
+    return factories
 
 
 def transport(settings: Settings) -> Transport:
     """The factories of the transport that is chosen."""
-    chosen: Transport = resolve_name(TRANSPORTS[settings.transport])
-    return chosen
+    factories: Transport = resolve_name(TRANSPORTS[settings.transport])
+    return factories
 
 
 def options(settings: Settings, technology: str) -> dict[str, Any]:

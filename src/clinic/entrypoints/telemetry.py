@@ -30,10 +30,11 @@ WARNINGS: Final = frozenset({
 
 
 class LoggingTelemetry(Telemetry):
-    """Logs and counts. `registry` is what /metrics shows. What cannot be logged is counted there, too."""
+    """Logs and counts events. `registry` is what /metrics shows, with the lines that cannot be logged."""
 
     def __init__(self, service: str, writer: LogWriter = standard_error) -> None:
-        self.registry, self._writer = CollectorRegistry(), writer
+        self.registry = CollectorRegistry()
+        self._writer = writer
         self.registry.register(_DroppedLines(writer))
         self._service = service
         self._counter = Counter("clinic_events", "What happened, by name.", ["event"], registry=self.registry)
@@ -49,7 +50,7 @@ class LoggingTelemetry(Telemetry):
             self._counts(event).inc()
             log = self._log.warning if event in WARNINGS else self._log.info
             log(event, **details)
-        except Exception:  # noqa: BLE001 — whoever tells something must not fail by it
+        except Exception:  # noqa: BLE001 — a caller must not fail because of its telemetry
             self._writer.drop()
 
     def failed(self, event: str, error: BaseException) -> None:
@@ -57,7 +58,7 @@ class LoggingTelemetry(Telemetry):
         try:
             self._counts(event).inc()
             self._log.error(event, exc_info=error)
-        except Exception:  # noqa: BLE001 — whoever tells something must not fail by it
+        except Exception:  # noqa: BLE001 — a caller must not fail because of its telemetry
             self._writer.drop()
 
 
@@ -90,7 +91,7 @@ class _QueuedLogger:
 
 def configure_logging(settings: Settings, writer: LogWriter = standard_error) -> None:
     """Readable lines for a terminal, or a JSON object a line; to standard error."""
-    # What uvicorn has to say, the apps say in their own words.
+    # The apps report in their own words what uvicorn would log.
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
     writer.recovered = lambda count: structlog.get_logger().warning("log lines dropped", count=count)
     shape: list[structlog.types.Processor] = (
@@ -128,7 +129,7 @@ def _plain_details(_: object, __: str, event: structlog.typing.EventDict) -> str
 
 
 def plain(text: str) -> str:
-    """Escape control characters and line ends: it comes from outside and may hold terminal sequences."""
+    """Escape control characters: the text comes from outside and may contain terminal sequences."""
     return (
         text
         if text.isprintable()

@@ -14,7 +14,7 @@ from clinic.domain.money import Money
 class Appointment(Struct, frozen=True, kw_only=True):
     """A patient sees a physician. It starts once, at a price that stays, and finishes once.
 
-    `version` counts its saves, so that of two people who change it at once the second is told.
+    `version` counts its saves: of two people who change it at once, the second gets a conflict.
     """
 
     id: UUID
@@ -37,7 +37,7 @@ class Appointment(Struct, frozen=True, kw_only=True):
         )
 
     def finish(self, now: datetime) -> tuple[Self, AppointmentFinished | None]:
-        """The appointment with its end, and the news of it; no news where it has ended before.
+        """The appointment with its end, and the event of it; no event if it ended before.
 
         It never ends before it starts: with a clock that is behind, the end is the start.
         """
@@ -48,7 +48,7 @@ class Appointment(Struct, frozen=True, kw_only=True):
 
     @property
     def finished_event(self) -> AppointmentFinished | None:
-        """The fact that it is over, the same whenever it is asked for; None while it is not."""
+        """The event that it is over, always the same one; None while it is not."""
         if self.end is None:
             return None
         return AppointmentFinished(

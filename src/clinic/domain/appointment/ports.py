@@ -20,15 +20,15 @@ class AppointmentFilter(Struct, frozen=True):
 
 
 class Appointments(Protocol):
-    """The clinic's appointments, each with the news of it that is not yet told.
+    """Appointments, each stored together with its unpublished events.
 
-    Every call raises `Unavailable` when the store does not answer; for `add` and `save` the outcome is then
+    Every call raises `Unavailable` when the store does not answer. The outcome of `add` and `save` is then
     unknown.
     """
 
     @abstractmethod
     async def add(self, appointment: Appointment) -> None:
-        """Keep a new appointment. Raises `Conflict` where its id is known."""
+        """Keep a new appointment. Raises `Conflict` if its id is known."""
 
     @abstractmethod
     async def get(self, appointment_id: UUID) -> Appointment:
@@ -36,18 +36,17 @@ class Appointments(Protocol):
 
     @abstractmethod
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
-        """Keep its new state and put its facts into the outbox, in one step or not at all; answer it as it is
-        now kept.
+        """Keep its new state and put its events into the outbox, in one atomic step; return it as kept.
 
-        The facts are about it: each has its id as subject.
-        Raises `Conflict`, with nothing kept, where it was saved since this one was got, or was never added.
+        The events are about it: each has its id as subject. Raises `Conflict`, with nothing kept, if it was
+        saved since this one was read, or was never added.
         """
 
     @abstractmethod
     async def page(
         self, matching: AppointmentFilter, limit: int, after: UUID | None = None
     ) -> Sequence[Appointment]:
-        """Up to `limit` of the wanted ones, the newest id first, from behind the id `after`."""
+        """Up to `limit` matching ones, the newest id first, from behind the id `after`."""
 
     @abstractmethod
     async def check(self) -> None:

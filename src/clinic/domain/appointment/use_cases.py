@@ -105,7 +105,7 @@ class ListFinishedEvents:
 
     async def __call__(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
         page = await self._appointments.page(AppointmentFilter(finished=True), limit, after)
-        return [each.finished_event for each in page if each.finished_event]
+        return [found.finished_event for found in page if found.finished_event]
 
 
 class FindFinishedEvent:

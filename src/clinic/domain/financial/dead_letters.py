@@ -81,11 +81,12 @@ class GroupDeadLetters:
         self._letters = letters
 
     async def __call__(self) -> Sequence[LetterGroup]:
-        return sorted(await self._letters.groups(), key=lambda each: each.waiting, reverse=True)
+        return sorted(await self._letters.groups(), key=lambda group: group.waiting, reverse=True)
 
     async def waiting(self, group: str | None) -> int:
         """How many letters wait, of this group or of all. Raises `Unavailable`."""
-        return sum(each.waiting for each in await self._letters.groups() if group in (None, each.group))
+        found = await self._letters.groups()
+        return sum(counts.waiting for counts in found if group in (None, counts.group))
 
 
 class FindDeadLetter:
@@ -202,7 +203,8 @@ async def _letters(letters: DeadLetters, selection: DeadLetterSelection) -> Asyn
         return
     if selection.group is not None and not await letters.page(DeadLetterFilter(group=selection.group), 1):
         raise NotFound(f"there is no group {selection.group} of dead letters")
-    matching, after, left = DeadLetterFilter("waiting", selection.group), selection.after, selection.limit
+    matching = DeadLetterFilter("waiting", selection.group)
+    after, left = selection.after, selection.limit
     while page := await letters.page(matching, PAGE_SIZE if left is None else min(PAGE_SIZE, left), after):
         for letter in page:
             yield letter
@@ -239,6 +241,6 @@ def _cut(kept: str) -> Unreadable:
     return Unreadable(f"only {kept} were kept: let its sender publish it anew", code="value-cut")
 
 
-def _require(text: str, outcome: str) -> None:
+def _require(text: str, meaning: str) -> None:
     if not text.strip():
-        raise Unreadable(f"say {outcome}")
+        raise Unreadable(f"say {meaning}")

@@ -14,18 +14,17 @@ from clinic.domain.money import Money
 
 
 class ChargeCursor(NamedTuple):
-    """Where a charge stands in the list of all."""
+    """The place of a charge in the list of all charges."""
 
     charged_at: Annotated[datetime, Meta(tz=True)]
     appointment_id: UUID
 
 
 class Charge(Struct, frozen=True, kw_only=True):
-    """One for each finished appointment, for ever. Start and end in whole seconds, `charged_at` in
-    milliseconds, all UTC.
+    """One for each finished appointment, for ever.
 
-    `pricing` names the policy that made `hours` and `total`; `origin` says where the news of the appointment
-    came from.
+    Start and end are in whole seconds, `charged_at` in milliseconds, all UTC. `pricing` names the policy
+    that made `hours` and `total`; `origin` says where the event came from.
     """
 
     appointment_id: UUID
@@ -64,5 +63,5 @@ class Charge(Struct, frozen=True, kw_only=True):
         return ChargeCursor(self.charged_at, self.appointment_id)
 
     def agrees_with(self, other: "Charge") -> bool:
-        """Whether both tell of the same appointment: its price, start and end."""
+        """Whether both charge the same: price, start and end."""
         return (self.price, self.start, self.end) == (other.price, other.start, other.end)

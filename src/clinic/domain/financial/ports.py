@@ -12,8 +12,9 @@ from clinic.domain.financial.model import Charge, ChargeCursor
 
 
 class ChargeFilter(Struct, frozen=True):
-    """Which charges a list shows: those that meet every condition that is set; `charged_to` is not
-    included.
+    """Which charges a list shows: those that meet every condition that is set.
+
+    `charged_to` itself is not included.
     """
 
     physician_id: UUID | None = None
@@ -23,9 +24,7 @@ class ChargeFilter(Struct, frozen=True):
 
 
 class AddResult(Struct, frozen=True):
-    """What became of charges that were added: those that are new, and for the others the charge that
-    stands.
-    """
+    """What became of charges that were added: the new ones, and for the others the existing charge."""
 
     new: list[Charge]
     existing: list[Charge]
@@ -36,7 +35,7 @@ class Charges(Protocol):
 
     @abstractmethod
     async def add(self, charges: Sequence[Charge]) -> AddResult:
-        """Keep each, unless its appointment has a charge already, for ever; all are kept when this returns.
+        """Keep each charge, for ever, unless its appointment already has one; all are kept on return.
 
         `new` is a hint: when a call with an unknown outcome is repeated, it may name fewer than were new.
         """
@@ -47,17 +46,17 @@ class Charges(Protocol):
 
     @abstractmethod
     async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
-        """The charge of this appointment, as soon as there is one. Raises `NotFound` when that many seconds
-        are over.
+        """The charge of this appointment, as soon as there is one.
 
-        Also finds what another process charged. Raises `Unavailable` where too many wait already.
+        Raises `NotFound` after `timeout` seconds. Also finds what another process charged. Raises
+        `Unavailable` if too many wait already.
         """
 
     @abstractmethod
     async def page(
         self, matching: ChargeFilter, limit: int, after: ChargeCursor | None = None
     ) -> Sequence[Charge]:
-        """Up to `limit` of the wanted ones, the newest place first, from behind the place `after`."""
+        """Up to `limit` matching ones, the newest first, from behind the cursor `after`."""
 
     @abstractmethod
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:

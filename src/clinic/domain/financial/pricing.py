@@ -23,9 +23,7 @@ class Pricing(Struct, frozen=True):
         return Fraction(self.billed(int(elapsed.total_seconds())), HOUR)
 
     def total(self, price: Money, elapsed: timedelta) -> Money:
-        """The price per hour times the billed hours, rounded once. Raises `Unreadable` where it is beyond all
-        money.
-        """
+        """The price per hour times the billed hours, rounded once. Raises `Unreadable` if it is too large."""
         return price * self.hours(elapsed)
 
 

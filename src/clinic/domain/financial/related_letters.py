@@ -1,4 +1,4 @@
-"""Which dead letter stands between an appointment and its charge, and which are only about it."""
+"""Which dead letter keeps an appointment from its charge, and which are only about it."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -27,13 +27,13 @@ class RelatedLetters(Struct, frozen=True):
 
 
 async def related_letters(appointment_id: UUID, dead_letters: DeadLetters) -> RelatedLetters:
-    """What may stand between this appointment and its charge. Raises `Unavailable`."""
+    """What may keep this appointment from its charge. Raises `Unavailable`."""
     own = await _own(appointment_id, dead_letters, "waiting") or await _own(
         appointment_id, dead_letters, "discarded"
     )
     waiting = await dead_letters.page(DeadLetterFilter("waiting", about=str(appointment_id)), MAX_LETTERS)
     own_id = str(event_id(appointment_id))
-    return RelatedLetters(own, next((each for each in waiting if each.message_id != own_id), None))
+    return RelatedLetters(own, next((letter for letter in waiting if letter.message_id != own_id), None))
 
 
 async def all_related(appointment_id: UUID, dead_letters: DeadLetters) -> Sequence[DeadLetter]:
@@ -42,8 +42,8 @@ async def all_related(appointment_id: UUID, dead_letters: DeadLetters) -> Sequen
     of_own_event = DeadLetterFilter(about=about, message_id=str(event_id(appointment_id)))
     own = await dead_letters.page(of_own_event, MAX_LETTERS)
     others = await dead_letters.page(DeadLetterFilter(about=about), MAX_LETTERS)
-    positions = sorted({each.position for each in (*own, *others)})
-    return [await _with_history(each, dead_letters) for each in positions]
+    positions = sorted({letter.position for letter in (*own, *others)})
+    return [await _with_history(position, dead_letters) for position in positions]
 
 
 async def _own(appointment_id: UUID, dead_letters: DeadLetters, state: LetterState) -> DeadLetter | None:
@@ -67,5 +67,5 @@ def next_step(letter: DeadLetter) -> str:
 
 
 def of_another(letter: DeadLetter) -> str:
-    """What a person should know about a letter that is about an appointment and not of its own event."""
+    """What a person should know about a letter that mentions an appointment and is not of its own event."""
     return f"the dead letter at {letter.position} is about it, too, and is not of its own event"

@@ -26,7 +26,7 @@ class TraceCharge:
     async def __call__(self, appointment_id: UUID) -> Trace:
         letters = await all_related(appointment_id, self._dead_letters)
         about = await related_letters(appointment_id, self._dead_letters)
-        steps = [step for each in letters for step in _of_letter(each)]
+        steps = [step for letter in letters for step in _of_letter(letter)]
         try:
             charge = await self._charges.get(appointment_id)
         except NotFound:
@@ -69,7 +69,9 @@ def _of_letter(letter: DeadLetter) -> list[Step]:
             note=letter.reason,
         ),
         *(
-            Step(event=each.event, at=each.at, by=each.by, position=letter.position, note=each.note or None)
-            for each in letter.history
+            Step(
+                event=entry.event, at=entry.at, by=entry.by, position=letter.position, note=entry.note or None
+            )
+            for entry in letter.history
         ),
     ]

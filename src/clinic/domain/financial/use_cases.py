@@ -26,8 +26,8 @@ class Charged(Struct, frozen=True):
 class ChargeAppointments:
     """Charge every finished appointment exactly once: the first charge never changes. Returns each outcome.
 
-    Raises `Refused` if one of them cannot be charged; `Unavailable` when the outcome is unknown: repeating is
-    safe.
+    Raises `Refused` if one of them cannot be charged, and `Unavailable` when the outcome is unknown:
+    repeating is safe.
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, telemetry: Telemetry) -> None:

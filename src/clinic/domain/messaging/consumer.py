@@ -18,10 +18,9 @@ from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, 
 class Consumer(Generic[Event]):
     """Carries messages from a subscription to their use case, for as long as the service runs.
 
-    `read` returns None for a message that is not for this context, and raises `Refused` for one that cannot
-    be read; `handle` takes a batch of events and may refuse it. What is refused becomes a dead letter, the
-    rest is handled. `problem` says in one sentence what keeps messages from being handled; None while they
-    are.
+    `read` returns None for a message that is not for this context, and raises `Refused` if it cannot be read.
+    `handle` takes a batch of events and may refuse it. What is refused becomes a dead letter, the rest is
+    handled. `problem` says in one sentence what keeps messages from being handled; None while they are.
     """
 
     def __init__(
@@ -30,7 +29,7 @@ class Consumer(Generic[Event]):
         read: Callable[[Message], Event | None],
         handle: Callable[[Sequence[Received[Event]]], Awaitable[object]],
         dead_letters: DeadLetters,
-        pause: Sleep,
+        sleep: Sleep,
         telemetry: Telemetry,
         jitter: Jitter,
     ) -> None:
@@ -38,7 +37,7 @@ class Consumer(Generic[Event]):
         self._read = read
         self._handle = handle
         self._dead_letters = dead_letters
-        self._pause = pause
+        self._sleep = sleep
         self._telemetry = telemetry
         self._jitter = jitter
         self._failure = LastFailure()
@@ -48,7 +47,7 @@ class Consumer(Generic[Event]):
         return str(self._failure) or None
 
     async def run(self) -> None:
-        """Never returns; cancel it. The attempt under way is ended first."""
+        """Run until cancelled. A cancellation lets the current attempt finish first."""
         while True:
             batch: Sequence[Delivery] = ()
             for wait in backoff(self._jitter):
@@ -60,7 +59,7 @@ class Consumer(Generic[Event]):
                     self._failure.record(reason)
                     self._telemetry("consumer waits", reason=str(reason))
                     batch = [_again(delivery) for delivery in batch]
-                    await self._pause(wait)
+                    await self._sleep(wait)
                 else:
                     self._failure.clear()
                     break

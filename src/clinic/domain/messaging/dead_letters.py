@@ -47,7 +47,7 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     `about` is the appointment, as far as can be read: the message's subject, or else its key. `value` holds
     at most `MAX_VALUE` bytes; `length` and `sha256` describe all of it. `cut` says that key or headers are
     not complete. `attempts` counts arrivals, `first_seen` and `last_seen` are the times of the first and last
-    one. `entries` counts the history, of which `history` holds the newest, the oldest of these first.
+    one. `entries` counts the whole history; `history` holds its newest entries, the oldest of them first.
     """
 
     position: str

@@ -1,6 +1,4 @@
-"""Events as they travel from one context to another. Times here are operational: aware UTC, in
-milliseconds.
-"""
+"""Events as they travel from one context to another. Times are aware UTC, in milliseconds."""
 
 from datetime import datetime
 from typing import Generic, TypeVar
@@ -11,9 +9,9 @@ Event = TypeVar("Event")
 
 
 class Message(Struct, frozen=True, kw_only=True):
-    """A fact as it travels: the attributes of CloudEvents 1.0, the key that keeps its order, its data.
+    """An event as it travels: the attributes of CloudEvents 1.0, the key that keeps its order, its data.
 
-    What a stranger wrote may lack any of them: then `type` is empty, `time` or `data` None.
+    A foreign producer's message may lack any of them: then `type` is empty, `time` or `data` None.
     """
 
     id: str
@@ -26,7 +24,7 @@ class Message(Struct, frozen=True, kw_only=True):
 
 
 class ClaimedMessage(Struct, frozen=True):
-    """A saved event that a relay holds, until a moment of the process's `Monotonic` clock."""
+    """A saved event that a relay holds until `expires_at`, by the process's `Monotonic` clock."""
 
     message: Message
     expires_at: float
@@ -41,7 +39,7 @@ class PublishResult(Struct, frozen=True):
 
 
 class PublicationStatus(Struct, frozen=True):
-    """When a fact was saved, and when and where it was published since; None while it waits to be."""
+    """When an event was saved, and when and where it was published since; None while it waits to be."""
 
     saved_at: datetime
     published_at: datetime | None = None
@@ -49,8 +47,9 @@ class PublicationStatus(Struct, frozen=True):
 
 
 class Origin(Struct, frozen=True, kw_only=True):
-    """Where a message came from: its place in the transport (the same at each redelivery), when, at which
-    try.
+    """Where a message came from: its position in the transport, when, and at which attempt.
+
+    The position is the same at each redelivery.
     """
 
     position: str
@@ -70,7 +69,7 @@ class Delivery(Struct, frozen=True, kw_only=True):
 
 
 class Received(Struct, Generic[Event], frozen=True):
-    """A fact that was read, and where it came from."""
+    """An event that was read, and where it came from."""
 
     event: Event
     origin: Origin

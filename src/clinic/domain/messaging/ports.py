@@ -14,7 +14,7 @@ from clinic.domain.messaging.messages import (
 )
 
 Clock = Callable[[], datetime]
-"""Tells the time: aware, UTC, in whole milliseconds."""
+"""The time: aware, UTC, in whole milliseconds."""
 
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -49,7 +49,7 @@ class Resource(Protocol):
 
 
 class Telemetry(Protocol):
-    """Is told what happened, for people who watch: logs and counters. Never raises and never blocks."""
+    """Records what happened, for people who watch: logs and counters. Never raises and never blocks."""
 
     @abstractmethod
     def __call__(self, event: str, /, **details: object) -> None: ...
@@ -57,45 +57,41 @@ class Telemetry(Protocol):
 
 @runtime_checkable
 class Monitored(Protocol):
-    """What owns threads, and can be asked whether they still run. Readiness asks all that are opened."""
+    """A resource with threads that can be asked whether they still run. Readiness asks all that are open."""
 
     @abstractmethod
     def check_alive(self) -> None:
-        """Raise `Unavailable`, with the reason, where a thread that should run has ended. Never waits."""
+        """Raise `Unavailable`, with the reason, if a thread that should run has ended. Never waits."""
 
 
 class Outbox(Protocol):
-    """The saved facts that are not yet published."""
+    """The saved events that are not yet published."""
 
     @abstractmethod
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
-        """Hand over up to `limit` facts, one at least, waiting until there are any.
+        """Hand over up to `limit` events, one at least, waiting until there are any.
 
-        Wakes as soon as something is saved, and finds by itself what a dead process left behind and what a
-        save
-        with an unknown outcome did keep. Within its lease, each fact is handed to one caller. The first time,
-        facts
-        of one key come in the order of their saves; a repeat may come at any time.
-        Raises `Unavailable`.
+        Wakes as soon as something is saved. Finds what a dead process left behind, and what a save with an
+        unknown outcome kept. Within its lease, each event is handed to one caller. The first time, events of
+        one key come in the order of their saves; a repeat may come at any time. Raises `Unavailable`.
         """
 
     @abstractmethod
     async def confirm(self, published: Sequence[PublishResult]) -> None:
-        """Forget exactly these facts, and note where each was published. One that is unknown is passed over.
+        """Forget exactly these events, and note where each was published. Unknown ones are ignored.
 
         Raises `Unavailable`; what was not forgotten is handed over again.
         """
 
     @abstractmethod
     async def oldest(self) -> datetime | None:
-        """When the oldest unpublished fact was saved; None where all are published. Raises `Unavailable`."""
+        """When the oldest unpublished event was saved; None if all are published. Raises `Unavailable`."""
 
     @abstractmethod
     async def status(self, event: Message) -> PublicationStatus | None:
-        """When this fact was last saved, and when and where it was published since; None where it never was
-        saved.
+        """When this event was last saved, and when and where it was published since; None if never saved.
 
-        Of one that is published, `saved_at` may be that of a later fact about the same subject. Raises
+        If it is published, `saved_at` may be that of a later event about the same subject. Raises
         `Unavailable`.
         """
 
@@ -103,13 +99,13 @@ class Outbox(Protocol):
 class Publisher(Protocol):
     """The way out of a context.
 
-    A message that is published again arrives again. A position names its log: no message of a log that was
-    made anew has the position of one before.
+    A message that is published again arrives again. A position names its log: in a log that was made anew,
+    no message has the position of an earlier one.
     """
 
     @abstractmethod
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
-        """Return, one for each in order, once the whole batch is safe on the other side. An empty batch is.
+        """Return the results, in order, once the whole batch is safe on the other side. An empty batch is.
 
         Raises `Unavailable` when that is unknown: any part may have arrived, and repeating is safe.
         Raises `Refused` when the batch itself is the reason: one of its messages can never be published.
@@ -121,7 +117,7 @@ class Subscription(Protocol):
 
     Key, headers and value of a delivery read back as its message (`cloudevents.message`). While a member of a
     group holds a message, no other member is handed a later one of its key; a transport may declare one
-    member a group, and raises `Misconfigured` where a second opens. A group begins anew in a log made anew.
+    member a group, and raises `Misconfigured` if a second opens. In a log made anew, a group starts anew.
     """
 
     @abstractmethod
@@ -137,6 +133,6 @@ class Subscription(Protocol):
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
         """Never hand these to the group again, unless another member has taken them over meanwhile.
 
-        Does nothing for an empty batch, and for one that is no longer held. Raises `Unavailable`: then they
-        may come again.
+        Does nothing for an empty batch, or one that is not held any more. Raises `Unavailable`: then they may
+        come again.
         """

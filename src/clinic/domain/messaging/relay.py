@@ -14,11 +14,11 @@ from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, 
 
 BATCH_SIZE = 500
 RECHECK_INTERVAL = 1.0
-"""Seconds between two looks whether what failed was mended elsewhere: another relay may have published it."""
+"""Seconds between two checks whether another relay has published what failed here."""
 RECHECKS = 10
-"""Events that one such look asks about."""
+"""Events that one such check asks about."""
 MAX_STUCK = 1000
-"""Events that cannot be published, of which the relay keeps the reason."""
+"""The most events that cannot be published whose reasons the relay keeps."""
 
 
 class Relay:
@@ -55,7 +55,7 @@ class Relay:
         return str(self._failure) or None
 
     async def run(self) -> None:
-        """Never returns; cancel it. The batch under way is ended first."""
+        """Run until cancelled. A cancellation lets the current batch finish first."""
         held: Sequence[ClaimedMessage] = ()
         while True:
             for wait in backoff(self._jitter):
@@ -91,7 +91,7 @@ class Relay:
                 status = await self._outbox.status(stuck[0])
                 del self._stuck[event_id]
                 if status is not None and status.published_at is None:
-                    self._stuck[event_id] = stuck  # at the end: the next look asks about others
+                    self._stuck[event_id] = stuck  # at the end: the next check asks about others
             if str(self._failure) and await self._outbox.oldest() is None:
                 self._failure.clear()
         except NotNow:
@@ -100,7 +100,7 @@ class Relay:
     async def _carry(self, held: Sequence[ClaimedMessage]) -> None:
         if not held:
             return
-        for message, reason in await bisect_refused([each.message for each in held], self._publish):
+        for message, reason in await bisect_refused([claimed.message for claimed in held], self._publish):
             if message.id in self._stuck or len(self._stuck) < MAX_STUCK:
                 self._stuck[message.id] = message, str(reason)
             self._failure.clear()  # the transport answers
@@ -112,13 +112,13 @@ class Relay:
         published = await self._publisher.publish(batch)
         await self._outbox.confirm(published)
         self._failure.clear()
-        for message, place in zip(batch, published, strict=True):
+        for message, result in zip(batch, published, strict=True):
             self._stuck.pop(message.id, None)
             self._telemetry(
-                "published", event_id=message.id, appointment_id=message.subject, position=place.position
+                "published", event_id=message.id, appointment_id=message.subject, position=result.position
             )
 
-    def _still_held(self, claimed: Sequence[ClaimedMessage]) -> Sequence[ClaimedMessage]:
+    def _still_held(self, held: Sequence[ClaimedMessage]) -> Sequence[ClaimedMessage]:
         # A process can sleep past its lease: another relay may hold the event by then, and would repeat it.
         now = self._monotonic()
-        return [each for each in claimed if each.expires_at > now]
+        return [claimed for claimed in held if claimed.expires_at > now]

@@ -1,6 +1,4 @@
-"""How everything is tried again: pauses that grow, work that ends once begun, a batch whose culprits are
-found.
-"""
+"""How everything is retried: growing pauses, work that runs to its end, a batch halved until it works."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
@@ -13,9 +11,7 @@ T = TypeVar("T")
 
 
 def backoff(jitter: Jitter, first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
-    """Seconds to wait before each next try: doubling, with jitter, so that many waiters do not come back at
-    once.
-    """
+    """Seconds to wait before each next try: doubling, with jitter that keeps waiters apart."""
     longest_now = first
     while True:
         yield jitter(longest_now / 2, longest_now)
@@ -39,9 +35,7 @@ async def run_to_completion(work: Coroutine[object, object, T]) -> T:
 async def bisect_refused(
     batch: Sequence[T], do: Callable[[Sequence[T]], Awaitable[None]]
 ) -> list[tuple[T, Refused]]:
-    """Do the whole batch at once; where it is refused, halve it until each culprit stands alone, and return
-    those.
-    """
+    """Do the whole batch at once; if it is refused, halve it. Returns each refused item with its reason."""
     try:
         await do(batch)
     except Refused as reason:

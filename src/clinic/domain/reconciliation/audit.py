@@ -24,12 +24,12 @@ Listed = TypeVar("Listed", AppointmentFinished, Charge)
 
 PAGE_SIZE: Final = 1000
 CONCURRENCY: Final = 100
-"""How many are read again at the same time."""
+"""Appointments that are read again at the same time."""
 SECOND: Final = timedelta(seconds=1)
 
 
 class FinishedAppointments(Protocol):
-    """The finished appointments, as the appointment context shows them. Every call raises `Unavailable`."""
+    """Finished appointments, as the appointment context shows them. Every call raises `Unavailable`."""
 
     @abstractmethod
     async def page(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
@@ -87,10 +87,13 @@ class AuditCharges:
         found: list[Finding | Literal["in flight"] | None] = []
         for first in range(0, len(suspects), CONCURRENCY):
             found += await asyncio.gather(
-                *(self._compare(each, finished, grace) for each in suspects[first : first + CONCURRENCY])
+                *(
+                    self._compare(suspect, finished, grace)
+                    for suspect in suspects[first : first + CONCURRENCY]
+                )
             )
         return AuditChunk(
-            count, found.count("in flight"), [each for each in found if isinstance(each, Finding)]
+            count, found.count("in flight"), [finding for finding in found if isinstance(finding, Finding)]
         )
 
     async def _compare(
@@ -128,7 +131,7 @@ async def _side_by_side(
     events: Callable[[int, UUID | None], Awaitable[Sequence[AppointmentFinished]]],
     charges: Callable[[int, UUID | None], Awaitable[Sequence[Charge]]],
 ) -> AsyncIterator[tuple[UUID, AppointmentFinished | None, Charge | None]]:
-    """Both, the newest id first, together where they have the same. Holds a page of each."""
+    """Events and charges by id, the newest first, those with the same id together. Holds a page of each."""
     some, others = _all(events), _all(charges)
     event, charge = await anext(some, None), await anext(others, None)
     while event or charge:
@@ -143,6 +146,6 @@ async def _side_by_side(
 async def _all(page: Callable[[int, UUID | None], Awaitable[Sequence[Listed]]]) -> AsyncIterator[Listed]:
     after: UUID | None = None
     while found := await page(PAGE_SIZE, after):
-        for each in found:
-            yield each
+        for item in found:
+            yield item
         after = found[-1].appointment_id

@@ -20,11 +20,10 @@ from clinic.domain.tracing import shown
 class Finding(Struct, frozen=True, kw_only=True):
     """What is not as it should be about one appointment.
 
-    `missing`: finished and not charged. `orphaned`: charged, and not finished. `wrong`: not what its own
-    policy makes of the
-    appointment. `remedy` is what mends it: telling the news of it again, a dead letter that is replayed, the
-    publication that
-    it waits for, or a person. `expected` is None where no amount is, `found` where there is no charge.
+    `missing`: finished and not charged. `orphaned`: charged and not finished. `wrong`: not what its own
+    policy makes of the appointment. `remedy` is what mends it: the event republished, a dead letter replayed,
+    the publication that it waits for, or a person. `expected` is None if no amount is, `found` if there is no
+    charge.
     """
 
     kind: Literal["missing", "orphaned", "wrong"]
@@ -38,9 +37,7 @@ class Finding(Struct, frozen=True, kw_only=True):
 def missing(
     event: AppointmentFinished, status: PublicationStatus | None, letters: RelatedLetters, pricing: Pricing
 ) -> Finding:
-    """It is finished and not charged; `letters.own` stands in between, if any does. `pricing` is the policy
-    of today.
-    """
+    """It is finished and not charged, perhaps because of `letters.own`. `pricing` is today's policy."""
     remedy: Literal["republish", "replay", "publication"]
     if letters.own:
         remedy, explanation = "replay", next_step(letters.own)
@@ -77,7 +74,7 @@ def orphaned(charge: Charge) -> Finding:
 
 
 def wrong(event: AppointmentFinished, charge: Charge) -> Finding | None:
-    """What the charge says otherwise than its own policy makes of this appointment; None where nothing."""
+    """The charge is not what its own policy makes of this appointment; None if it is."""
     explanation = _difference(event, charge)
     if explanation is None:
         return None
@@ -102,7 +99,9 @@ def _difference(event: AppointmentFinished, charge: Charge) -> str | None:
         return f"{policy.name} cannot charge this appointment: {error}"
     if due == charge:
         return None
-    names = [each.name for each in fields(Charge) if getattr(due, each.name) != getattr(charge, each.name)]
+    names = [
+        field.name for field in fields(Charge) if getattr(due, field.name) != getattr(charge, field.name)
+    ]
     said = [f"{name} {_said(getattr(charge, name))} instead of {_said(getattr(due, name))}" for name in names]
     return f"the charge says {', '.join(said)}"
 

@@ -39,10 +39,10 @@ class RepairCharges:
         self, chunks: AsyncIterator[Sequence[Finding]], finished: FinishedAppointments, timeout: float
     ) -> AsyncIterator[tuple[Finding, Repair]]:
         async for batch in _batches(chunks):
-            repairs = await asyncio.gather(*(self._repair(each, finished, timeout) for each in batch))
+            repairs = await asyncio.gather(*(self._repair(finding, finished, timeout) for finding in batch))
             for pair in zip(batch, repairs, strict=True):
                 yield pair
-            outcomes = {each.outcome for each in repairs}
+            outcomes = {repair.outcome for repair in repairs}
             if "republished" in outcomes and "charged" not in outcomes:
                 timeout = 0
 

@@ -21,16 +21,18 @@ WaitsFor = Literal["to be finished", "to be published", "to be received", "a per
 
 
 class TracedStep(Step, frozen=True, kw_only=True):
-    """A step, and the seconds since the one before it: whole ones, rounded down, next to a step that is in
-    whole seconds.
+    """A step, and the seconds since the one before it.
+
+    They are whole, rounded down, if one of the two steps is in whole seconds.
     """
 
     waited_seconds: float | None = None
 
 
 class Traced(Struct, frozen=True, kw_only=True):
-    """The answer of `clinic trace --json`. `unreadable` names each context whose store cannot be read, and
-    why.
+    """The answer of `clinic trace --json`.
+
+    `unreadable` names each context whose store cannot be read, and why.
     """
 
     appointment_id: UUID
@@ -41,7 +43,7 @@ class Traced(Struct, frozen=True, kw_only=True):
 
 
 def joined(appointment_id: UUID, appointment: Answer, financial: Answer) -> Traced:
-    """Both sides as one. Raises `NotFound` where neither knows it, `Unavailable` where none can be read."""
+    """Both sides as one. Raises `NotFound` if neither knows it, `Unavailable` if neither can be read."""
     answers = {"appointment": appointment, "financial": financial}
     known = [answer for answer in answers.values() if isinstance(answer, Trace)]
     unreadable = {name: answer for name, answer in answers.items() if isinstance(answer, Unreadable)}
@@ -64,8 +66,9 @@ def joined(appointment_id: UUID, appointment: Answer, financial: Answer) -> Trac
 
 
 def _put_together(steps: Sequence[Step]) -> list[Step]:
-    """As they follow, but for what was clearly earlier: news that was republished is younger than the
-    charge.
+    """In the order of the contexts, except for what was clearly earlier.
+
+    An event can be republished after its charge was made.
     """
     together: list[Step] = []
     places = set[str | None]()
@@ -74,7 +77,7 @@ def _put_together(steps: Sequence[Step]) -> list[Step]:
             if step.position in places:
                 continue  # both contexts know of it
             places.add(step.position)
-        later = (index for index, each in enumerate(together) if each.at > step.at + SKEW)
+        later = (index for index, other in enumerate(together) if other.at > step.at + SKEW)
         together.insert(next(later, len(together)), step)
     return together
 

@@ -1,6 +1,4 @@
-"""`clinic audit`: every finished appointment beside its charge. Only here the two contexts' use cases
-meet.
-"""
+"""`clinic audit`: every finished appointment beside its charge."""
 
 import argparse
 from collections import Counter
@@ -30,22 +28,18 @@ from clinic.entrypoints.telemetry import plain
 
 EXIT_FINDINGS = 3
 INDENTED = 10
-ABOUT = """Compare every finished appointment with its charge, while the services run, and name what is
-missing, orphaned or wrong.
-Without --repair nothing is changed. Missing charges are mended by publishing
-their events again;
-charges are never changed or removed."""
-EXIT_CODES = (
-    "Exit codes: 0 all is well, or was mended; 1 the audit failed; 3 something remains that needs a person."
-)
+ABOUT = """Compare every finished appointment with its charge, while the services run, and list what is
+missing, orphaned or wrong. Without --repair nothing is changed. Missing charges are mended by publishing
+their events again; charges are never changed or removed."""
+EXIT_CODES = "Exit codes: 0 all is well, or was mended; 1 the audit failed; 3 something still needs a person."
 
 
 class Found(Struct, frozen=True, kw_only=True, tag_field="record", tag="finding"):
     """A line of `clinic audit --json`: what is not as it should be about one appointment.
 
-    `missing`: finished and not charged. `orphaned`: charged, and not finished. `wrong`: not what its own
-    policy makes of the
-    appointment. `remedy` is what mends it; `outcome` is what became of it under --repair, null without.
+    `missing`: finished and not charged. `orphaned`: charged and not finished. `wrong`: not what its own
+    policy makes of the appointment. `remedy` is what mends it; `outcome` is the result of --repair, else
+    null.
     """
 
     appointment_id: UUID
@@ -60,7 +54,7 @@ class Found(Struct, frozen=True, kw_only=True, tag_field="record", tag="finding"
 
 
 class Summary(Struct, frozen=True, kw_only=True, tag_field="record", tag="summary"):
-    """The last line of `clinic audit --json`. `remaining` is what was found and is not charged by now."""
+    """The last line of `clinic audit --json`. `remaining` counts findings that are not charged by now."""
 
     compared: int
     in_flight: int
@@ -114,9 +108,7 @@ async def audit(
     grace: timedelta,
     wait: float | None,
 ) -> int:
-    """Compare all and report; repair, waiting so many seconds, unless `wait` is None. Answers the exit
-    code.
-    """
+    """Compare all, report, and repair unless `wait`, in seconds, is None. Returns the exit code."""
     finished = _Finished(appointment)
     compare = financial.audit_charges()
     counted = Counter[str]()
@@ -192,11 +184,13 @@ class Lines:
     """A JSON object a line."""
 
     def found(self, finding: Finding, repair: Repair | None) -> None:
-        outcome, explanation, charged = (
-            (repair.outcome, repair.explanation, repair.total) if repair else (None, None, None)
-        )
         write_json(
-            Found(**asdict(finding), outcome=outcome, outcome_explanation=explanation, charged=charged)
+            Found(
+                **asdict(finding),
+                outcome=repair.outcome if repair else None,
+                outcome_explanation=repair.explanation if repair else None,
+                charged=repair.total if repair else None,
+            )
         )
 
     def ended(self, summary: Summary) -> None:
@@ -207,7 +201,8 @@ class Readable:
     """For a person."""
 
     def __init__(self, repairs: bool) -> None:
-        self._console, self._repairs = Console(highlight=False), repairs
+        self._console = Console(highlight=False)
+        self._repairs = repairs
 
     def found(self, finding: Finding, repair: Repair | None) -> None:
         amounts = [
@@ -220,9 +215,9 @@ class Readable:
             ", ".join(filter(None, amounts)),
         )
         self._console.print(head)
-        self._tell(finding.explanation)
+        self._explain(finding.explanation)
         if repair:
-            self._tell(f"→ {repair.explanation}", "green" if repair.outcome == "charged" else "yellow")
+            self._explain(f"→ {repair.explanation}", "green" if repair.outcome == "charged" else "yellow")
 
     def ended(self, summary: Summary) -> None:
         found = f"{summary.missing:,} missing, {summary.orphaned:,} orphaned, {summary.wrong:,} wrong"
@@ -232,5 +227,5 @@ class Readable:
         elif summary.missing:
             self._console.print("`clinic audit --repair` publishes the missing events again")
 
-    def _tell(self, sentence: str, style: str = "") -> None:
+    def _explain(self, sentence: str, style: str = "") -> None:
         self._console.print(Padding(Text(plain(sentence), style), (0, 0, 0, INDENTED), expand=False))

@@ -1,6 +1,4 @@
-"""`clinic dead-letters`: what could not be charged, for the person who mends it; beside the running
-service.
-"""
+"""`clinic dead-letters`: list, show, replay and discard them, beside the running service."""
 
 import argparse
 import getpass
@@ -40,10 +38,9 @@ Action = Callable[[FinancialContainer, argparse.Namespace], Awaitable[int]]
 
 
 class LetterList(Struct, frozen=True):
-    """What `list --json` writes: the groups, and the wanted letters; give `next` to --after for more, unless
-    it is null.
+    """What `list --json` writes: groups and letters. Give `next` to --after for more, unless it is null.
 
-    The groups are the 100 of which the most wait; `more_groups` counts the others.
+    The groups are the 100 with the most waiting letters; `more_groups` counts the others.
     """
 
     groups: list[GroupResponse]
@@ -77,7 +74,7 @@ def _add_list(actions: Any) -> None:
         help="instead of those that wait",
     )
     parser.add_argument(
-        "--group", help="only this group: letters with the same reason but for ids, numbers and dates"
+        "--group", help="only this group: letters that were refused for the same kind of reason"
     )
     parser.add_argument("--about", metavar="ID", help="only those about this appointment")
     parser.add_argument(
@@ -85,7 +82,7 @@ def _add_list(actions: Any) -> None:
         type=_number,
         default=DEFAULT_LIMIT,
         metavar="N",
-        help=f"so many, {MAX_LETTERS} at most ({DEFAULT_LIMIT})",
+        help=f"how many, {MAX_LETTERS} at most ({DEFAULT_LIMIT})",
     )
     parser.add_argument("--after", default="", metavar="POSITION", help="only those behind this position")
     parser.add_argument("--groups", action="store_true", help="only the groups")
@@ -98,10 +95,10 @@ def _add_show(actions: Any) -> None:
 
 def _add_replay(actions: Any) -> None:
     about = (
-        f"Charge what they tell, as if they had just arrived. The exit code is "
+        f"Charge their appointments, as if they had just arrived. The exit code is "
         f"{EXIT_SOME_FAILED} when some fail again."
     )
-    parser = _action(actions, "replay", "charge what they tell, once its cause is mended", _replay, about)
+    parser = _action(actions, "replay", "charge their appointments, once the cause is mended", _replay, about)
     _add_choice(parser)
 
 
@@ -132,9 +129,7 @@ def _add_choice(parser: argparse.ArgumentParser) -> None:
     choice.add_argument("--group", help="those of this group that wait")
     choice.add_argument("--all", action="store_true", help="all that wait")
     parser.add_argument("--by", metavar="NAME", help="who does it (the login name)")
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would come of it, and change nothing"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would happen, and change nothing")
 
 
 def _number(text: str) -> int:
@@ -148,7 +143,7 @@ def _number(text: str) -> int:
 
 def _run(settings: Settings, args: argparse.Namespace, action: Action) -> int:
     if sys.stderr.isatty():
-        configure_logging(replace(settings, log_level="error"))  # what is noticed is what is printed
+        configure_logging(replace(settings, log_level="error"))  # the command itself prints what happens
     return uvloop.run(_beside_the_service(FinancialContainer(settings=settings), args, action))
 
 
@@ -170,9 +165,9 @@ async def _list(container: FinancialContainer, args: argparse.Namespace) -> int:
     if args.json:
         write_json(
             LetterList(
-                [group_response(each) for each in groups],
+                [group_response(group) for group in groups],
                 more_groups,
-                [dead_letter_response(each) for each in shown],
+                [dead_letter_response(letter) for letter in shown],
                 after,
             )
         )
@@ -195,12 +190,12 @@ async def _show(container: FinancialContainer, args: argparse.Namespace) -> int:
 
 async def _replay(container: FinancialContainer, args: argparse.Namespace) -> int:
     outcomes = container.replay_dead_letters()(_choice(args), _name(args), dry_run=args.dry_run)
-    return await _tell(container, args, outcomes)
+    return await _report(container, args, outcomes)
 
 
 async def _discard(container: FinancialContainer, args: argparse.Namespace) -> int:
     outcomes = container.discard_dead_letters()(_choice(args), args.reason, _name(args), dry_run=args.dry_run)
-    return await _tell(container, args, outcomes)
+    return await _report(container, args, outcomes)
 
 
 def _choice(args: argparse.Namespace) -> DeadLetterSelection:
@@ -213,11 +208,11 @@ def _name(args: argparse.Namespace) -> str:
     except (KeyError, OSError, ImportError):  # which one, depends on the version of Python
         name = ""
     if not (name and is_text(name)):
-        raise Misconfigured("the login does not tell who you are: name yourself with --by")
+        raise Misconfigured("the login does not say who you are: name yourself with --by")
     return name
 
 
-async def _tell(
+async def _report(
     container: FinancialContainer, args: argparse.Namespace, outcomes: AsyncIterator[Outcome]
 ) -> int:
     counts: Counter[str] = Counter()

@@ -1,6 +1,4 @@
-"""How dead letters look to a person at a terminal. What strangers wrote is shown as it is, and never
-obeyed.
-"""
+"""How dead letters look at a terminal. What foreign producers wrote is escaped, never obeyed."""
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,7 +44,7 @@ def show_groups(groups: Sequence[LetterGroup], more: int) -> None:
     for each in groups:
         waiting = Text(str(each.waiting), STYLES["waiting"] if each.waiting else "dim")
         table.add_row(each.group, waiting, str(each.replayed), str(each.discarded), Text(plain(each.reason)))
-    _console().print(table, f"… and {more} more groups, of which fewer wait\n" if more else "")
+    _console().print(table, f"… and {more} more groups with fewer waiting letters\n" if more else "")
 
 
 def show_letters(letters: Sequence[DeadLetter], after: str | None) -> None:
@@ -145,9 +143,7 @@ def show_summary(counts: Mapping[str, int], *, dry_run: bool) -> None:
 
 @contextmanager
 def progress(total: int) -> Iterator[Callable[[], None]]:
-    """A bar on standard error. Where standard output is a terminal too, the lines themselves are progress
-    enough.
-    """
+    """A bar on standard error, unless the printed lines already show the progress on the terminal."""
     console = Console(stderr=True)
     columns = BarColumn(), MofNCompleteColumn(), TextColumn("dead letters"), TimeRemainingColumn()
     hidden = sys.stdout.isatty() or not console.is_terminal

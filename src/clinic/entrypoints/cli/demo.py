@@ -1,6 +1,4 @@
-"""`clinic demo`: one appointment, from its start to its charge, with the time of each step; leaves nothing
-behind.
-"""
+"""`clinic demo`: one appointment from its start to its charge, with the time of each step."""
 
 import json
 import os
@@ -27,24 +25,24 @@ LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def demo() -> int:
-    """Run both services on a fresh folder and free ports, and tell the story."""
+    """Run both services on a fresh folder and free ports, and show each step. Leaves nothing behind."""
     console = Console(highlight=False)
     console.print("\n[bold]An appointment and its charge[/]   two processes, one event between them\n")
     with tempfile.TemporaryDirectory(prefix="clinic-demo-") as folder:
         appointments, charges = (f"http://127.0.0.1:{port}" for port in _free_ports())
         with _services(folder, appointments, charges):
-            _tell(console, appointments, charges)
+            _show(console, appointments, charges)
     console.print("\n[dim]Both services have stopped, and the folder of their data is gone.[/]\n")
     return 0
 
 
-def _tell(console: Console, appointments: str, charges: str) -> None:
-    def step(what: str, method: str, url: str, body: Mapping[str, str] | None = None, **headers: str) -> Any:
+def _show(console: Console, appointments: str, charges: str) -> None:
+    def step(title: str, method: str, url: str, body: Mapping[str, str] | None = None, **headers: str) -> Any:
         began = time.perf_counter()
         answer = _call(method, url, body, headers)
         took = (time.perf_counter() - began) * 1000
         console.print(
-            f"[green]●[/] [bold]{what:<22}[/] [cyan]{method:<4} /{url.split('/', 3)[3]}[/]  "
+            f"[green]●[/] [bold]{title:<22}[/] [cyan]{method:<4} /{url.split('/', 3)[3]}[/]  "
             f"[dim]{took:.1f} ms[/]"
         )
         for name, value in answer.items():
@@ -77,7 +75,7 @@ def _call(
         with LOOPBACK.open(request, timeout=15) as answer:
             return json.load(answer)
     except OSError as error:
-        raise Unavailable(f"{method} {url} is not answered: {error}") from error
+        raise Unavailable(f"{method} {url} got no answer: {error}") from error
 
 
 @contextmanager
@@ -122,7 +120,7 @@ def _await_ready(url: str, process: "subprocess.Popen[bytes]") -> None:
 def _free_ports() -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
     try:
-        return [int(each.getsockname()[1]) for each in sockets]
+        return [int(listening.getsockname()[1]) for listening in sockets]
     finally:
-        for each in sockets:
-            each.close()
+        for listening in sockets:
+            listening.close()

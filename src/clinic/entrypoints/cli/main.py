@@ -21,10 +21,9 @@ SERVICES = {"appointment": serve_appointment, "financial": serve_financial}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit code is 0 when it ended as asked, 1 when something is wrong, 2 for unknown
-    words.
+    """Run the command. The exit code is 0 after success, 1 after a failure, 2 for a wrong command line.
 
-    Commands of an operator end with 3 where they found something that needs a person.
+    Commands of an operator exit with 3 if they found something that needs a person.
     """
     parser = _parser()
     words = sys.argv[1:] if arguments is None else arguments
@@ -58,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     show = commands.add_parser(
         "demo", help="start and finish an appointment on a fresh folder, and see its charge arrive"
     )
-    show.set_defaults(command=lambda _settings, _chosen: demo())
+    show.set_defaults(command=lambda _settings, _args: demo())
     dead_letters.add_to(commands)
     audit.add_to(commands)
     tracing.add_to(commands)
@@ -71,7 +70,7 @@ def _run(settings: Settings, args: argparse.Namespace) -> int | None:
         return _run_services(settings, args)
     except ClinicError:
         raise
-    except Exception as error:  # noqa: BLE001 — unforeseen: the log has its traceback
+    except Exception as error:  # noqa: BLE001 — unexpected: the log has its traceback
         cause = " ".join(str(error).split())
         print(f"clinic: the service ended: {type(error).__name__}: {cause}", file=sys.stderr)
         return 1

@@ -18,8 +18,9 @@ MAX_SECONDS = 10**9
 
 @asynccontextmanager
 async def attached(*containers: AppointmentContainer | FinancialContainer) -> AsyncIterator[None]:
-    """Inside, these contexts' data can be read and written. Raises `Misconfigured` or `Unavailable` where
-    they cannot.
+    """Inside, these contexts' data can be read and written.
+
+    Raises `Misconfigured` or `Unavailable` if they cannot.
     """
     async with AsyncExitStack() as stack:
         for container in containers:
@@ -27,7 +28,7 @@ async def attached(*containers: AppointmentContainer | FinancialContainer) -> As
             if technologies.store(settings).in_process:
                 raise Misconfigured(
                     f"CLINIC_STORE={settings.store} keeps everything inside its own process: no command can "
-                    f"look at it"
+                    f"read it"
                 )
             resource = container.store().resource
             stack.push_async_callback(resource.close)
@@ -42,7 +43,7 @@ def seconds(text: str) -> float:
     except ValueError:
         number = -1
     if not 0 <= number <= MAX_SECONDS:
-        raise ArgumentTypeError(f"{text!r} is no number of seconds: write one from 0 to {MAX_SECONDS}")
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds: write one from 0 to {MAX_SECONDS}")
     return number
 
 

@@ -1,4 +1,4 @@
-"""Both services side by side, each a process of its own: they start together and end together."""
+"""Both services as two processes that start together and end together."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ from clinic.entrypoints.settings import Settings, url
 SERVICES = ("appointment", "financial")
 POLL_INTERVAL = 0.05
 FIRST_PAUSE, MAX_PAUSE = 0.5, 60.0
-"""Seconds before a watcher is started again; doubled each time that it does not run for the longest."""
+"""Seconds before a watcher is restarted; doubled each time that it runs for less than `MAX_PAUSE`."""
 
 Command = Sequence[str]
 
@@ -52,7 +52,7 @@ class Supervisor:
             child.start()
 
     def run(self, asked: Sequence[int]) -> int:
-        """Return 0 once all have ended because a signal is in `asked`, 1 where a service ended by itself."""
+        """Return 0 once all have ended because a signal is in `asked`, 1 if a service ended by itself."""
         while not asked and all(service.exit_code is None for service in self._services.values()):
             for watcher in self._watchers.values():
                 watcher.look_after()
@@ -64,8 +64,8 @@ class Supervisor:
                     file=sys.stderr,
                 )
         self._stop(asked)
-        orderly = {0, -signal.SIGTERM, -signal.SIGINT}  # by a signal: where it was still starting
-        return 0 if asked and all(each.exit_code in orderly for each in self._services.values()) else 1
+        orderly = {0, -signal.SIGTERM, -signal.SIGINT}  # by a signal: if it was still starting
+        return 0 if asked and all(child.exit_code in orderly for child in self._services.values()) else 1
 
     @property
     def is_running(self) -> bool:
@@ -91,7 +91,9 @@ class _Child:
     """A command as a process."""
 
     def __init__(self, name: str, command: Command, parent: int) -> None:
-        self.name, self._command, self._parent = name, command, parent
+        self.name = name
+        self._command = command
+        self._parent = parent
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -122,16 +124,18 @@ class _Child:
 
 
 class _Watcher(_Child):
-    """One that nothing depends on."""
+    """A child that nothing depends on."""
 
-    _pause, _started_at, _restart_at = FIRST_PAUSE, 0.0, 0.0
+    _pause = FIRST_PAUSE
+    _started_at = 0.0
+    _restart_at = 0.0
 
     def start(self) -> None:
         self._started_at, self._restart_at = monotonic(), 0.0
         super().start()
 
     def look_after(self) -> None:
-        """Tell that it has ended, and start it again after a pause."""
+        """Report that it has ended, and start it again after a pause."""
         if self.is_running:
             return
         if not self._restart_at:

@@ -26,10 +26,10 @@ from clinic.entrypoints.containers import AppointmentContainer, FinancialContain
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import plain
 
-ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time and the wait
-before it, and what it
-waits for now. If one context's store cannot be read, the steps of the other are shown, and the reason."""
-EXIT_CODES = "Exit codes: 0 something is known of it, charged or not; 1 nothing is, or nothing can be read."
+ABOUT = """Show how far an appointment has come on the way to its charge: each step, its time, the wait
+before it, and what it waits for now. If one context's store cannot be read, the steps of the other are shown,
+and the reason."""
+EXIT_CODES = "Exit codes: 0 the appointment is known, charged or not; 1 it is not, or nothing can be read."
 TWO_DAYS = 48
 
 
@@ -60,9 +60,7 @@ def _trace(settings: Settings, args: argparse.Namespace) -> None:
 async def trace(
     appointments: AppointmentContainer, charges: FinancialContainer, appointment_id: UUID
 ) -> Traced:
-    """Ask both contexts. Raises `NotFound` where neither knows it, and what keeps them from being read where
-    none answers.
-    """
+    """Ask both contexts. Raises `NotFound` if neither knows it, `Unavailable` if neither can be read."""
     appointment = await _answer(appointments, appointments.trace_appointment(), appointment_id)
     financial = await _answer(charges, charges.trace_charge(), appointment_id)
     return joined(appointment_id, appointment, financial)

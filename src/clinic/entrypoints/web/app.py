@@ -33,9 +33,7 @@ MAX_REASON = 300
 
 
 class Health(Struct, frozen=True, omit_defaults=True):
-    """Ready: all is well. Degraded: requests are answered, something behind them is in trouble. Unready: they
-    are not.
-    """
+    """Ready: all is well. Degraded: requests are answered, work behind them fails. Unready: requests fail."""
 
     status: Literal["ready", "degraded", "unready"]
     checks: Annotated[
@@ -54,8 +52,9 @@ async def health(
     age: Callable[[], Awaitable[float | None]] | None = None,
     **loop: str | None,
 ) -> Health:
-    """Unready: the store does not answer, or the loop or a thread behind the service has ended. `loop` names
-    the problem of what runs behind. The age of the oldest unpublished event decides nothing.
+    """Unready: the store does not answer, or the loop or a thread behind the service has ended.
+
+    `loop` gives the problem of that loop. The age of the oldest unpublished event decides nothing.
     """
     checks = {"store": "ok"} | {name: _short(problem or "ok") for name, problem in loop.items()}
     status: Literal["ready", "degraded", "unready"] = "degraded" if any(loop.values()) else "ready"
@@ -96,9 +95,7 @@ def application(
     telemetry: LoggingTelemetry,
     lifespan: Any,
 ) -> Litestar:
-    """A Litestar app of these routes and everything beside them. Nothing happens before its lifespan
-    begins.
-    """
+    """A Litestar app of these routes and everything beside them. Its lifespan begins all work."""
 
     @get("/health/live", tags=["health"], summary="Is the process alive?", responses=documented())
     async def live() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The appointment service over HTTP: what the front desk calls."""
+"""The appointment service over HTTP."""
 
 from functools import partial
 from http import HTTPStatus
@@ -77,9 +77,7 @@ class AppointmentPage(Struct, frozen=True):
 async def start(
     data: JSONBody[NewAppointment], start_appointment: NamedDependency[StartAppointment]
 ) -> Response[AppointmentResponse]:
-    """Start an appointment now, at the clinic's price per hour. Answered with 503, it may have started all
-    the same.
-    """
+    """Start an appointment now, at the clinic's price per hour. After a 503 it may have started."""
     appointment = await start_appointment(data.physician_id, data.patient_id)
     return Response(_response(appointment), headers={"Location": f"/{appointment.id}/"})
 
@@ -94,9 +92,7 @@ async def start(
 async def finish(
     appointment_id: FromPath[UUID], finish_appointment: NamedDependency[FinishAppointment]
 ) -> AppointmentResponse:
-    """Finish an appointment now; it is then charged exactly once. Finishing again is safe and answers the
-    first end.
-    """
+    """Finish an appointment now; it is charged exactly once. Finishing again is safe: the first end stays."""
     return _response(await finish_appointment(appointment_id))
 
 
@@ -144,7 +140,7 @@ def _response(appointment: Appointment) -> AppointmentResponse:
     )
 
 
-def create_app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
+def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litestar:
     """The service that this container makes. Its lifespan opens the store and runs the relay."""
     return application(
         title="Appointments",
@@ -156,16 +152,16 @@ def create_app(container: AppointmentContainer, life: Lifecycle) -> Litestar:
             "find_appointment": container.find_appointment,
             "list_appointments": container.list_appointments,
         },
-        ready=partial(_ready, container, life),
+        ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
-        lifespan=lambda _: life.lifespan(container.resources, lambda: container.relay().run()),
+        lifespan=lambda _: lifecycle.lifespan(container.resources, lambda: container.relay().run()),
     )
 
 
-async def _ready(container: AppointmentContainer, life: Lifecycle) -> Health:
+async def _ready(container: AppointmentContainer, lifecycle: Lifecycle) -> Health:
     return await health(
         container.appointments().check(),
-        life.check_alive,
+        lifecycle.check_alive,
         partial(_oldest_unpublished, container),
         relay=container.relay().problem,
     )

@@ -1,4 +1,4 @@
-"""Dead letters over HTTP, for whoever has the operator's token; without one there are no such paths."""
+"""Dead letters over HTTP, for clients with the operator's token. If none is set, there are no such paths."""
 
 import hmac
 from collections.abc import AsyncIterator
@@ -42,9 +42,9 @@ from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import FieldProblem, Invalid, documented, json_body
 
 BATCH_SIZE = 100
-"""Letters that a request handles at most."""
+"""The most letters that one request handles."""
 MAX_GROUPS = 100
-"""Groups that are shown at most."""
+"""The most groups that are shown."""
 
 STATES = get_args(LetterState)
 InState = Annotated[
@@ -76,9 +76,9 @@ OnePosition = Annotated[
 ]
 OneGroup = Annotated[str | None, Meta(description="Those of this group that wait.", examples=["9c1185a5"])]
 All = Annotated[bool, Meta(description="All that wait.")]
-DryRun = Annotated[bool, Meta(description="Say what would come of it, and change nothing.")]
+DryRun = Annotated[bool, Meta(description="Say what would happen, and change nothing.")]
 After = Annotated[
-    str | None, Meta(description="The `next` of the answer before, to go on behind it.", examples=[None])
+    str | None, Meta(description="The `next` of the previous answer: continue behind it.", examples=[None])
 ]
 
 
@@ -115,22 +115,20 @@ class LetterPage(Struct, frozen=True):
 
 
 class LetterGroups(Struct, frozen=True):
-    """Groups of dead letters, those first of which the most wait; `more` counts those that are not shown."""
+    """Groups of dead letters, those with the most waiting letters first; `more` counts those not shown."""
 
     items: list[GroupResponse]
     more: Count
 
 
 class Handled(Struct, frozen=True):
-    """What became of each letter; `remaining` of the chosen ones wait still, those that failed again among
-    them.
-    """
+    """What became of each letter. `remaining` counts the selected letters that still wait."""
 
     items: list[OutcomeResponse]
     next: Annotated[
         str | None,
         Meta(
-            description="Give it as `after` to go on with the rest; null where all were handled.",
+            description="Give it as `after` to continue with the rest; null if all were handled.",
             examples=[None],
         ),
     ]
@@ -147,7 +145,7 @@ OF_A_BODY = OF_A_QUERY | documented(
 
 
 class Remaining:
-    """Counts the chosen letters that still wait."""
+    """Counts the selected letters that still wait."""
 
     def __init__(
         self,
@@ -181,9 +179,7 @@ async def list_letters(
 
 @get("/groups/", summary="List the groups of dead letters", responses=PROBLEMS)
 async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> LetterGroups:
-    """Letters whose reasons differ only in ids, numbers, dates and the like; the group of which the most
-    wait comes first.
-    """
+    """Letters that were refused for the same kind of reason; the group with the most waiting comes first."""
     found = await group_dead_letters()
     return LetterGroups([group_response(group) for group in found[:MAX_GROUPS]], len(found[MAX_GROUPS:]))
 
@@ -192,9 +188,7 @@ async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> 
 async def find_letter(
     position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]
 ) -> DeadLetterDetails:
-    """The message in it, cut where it is large, the reason, and what people did with it. A position
-    contains slashes.
-    """
+    """The message, cut if it is large, the reason, and what people did with it. A position has slashes."""
     return dead_letter_details(await find_dead_letter(str(position).removeprefix("/")))
 
 
@@ -208,15 +202,13 @@ def _post(path: str, body: type[Choice], summary: str) -> post:
     )
 
 
-@_post("/replay/", Replay, "Charge what dead letters tell")
+@_post("/replay/", Replay, "Charge the appointments in dead letters")
 async def replay(
     data: JSONBody[Replay],
     replay_dead_letters: NamedDependency[ReplayDeadLetters],
     remaining: NamedDependency[Remaining],
 ) -> Handled:
-    """As if they had just arrived, so that each is charged once at most. A hundred a request; answered
-    with 503, repeat it.
-    """
+    """As if they had just arrived: each is charged at most once. Up to 100 a request."""
     outcomes = replay_dead_letters(_selection(data), data.by, dry_run=data.dry_run)
     return await _handled(data, outcomes, remaining)
 
@@ -227,15 +219,13 @@ async def discard(
     discard_dead_letters: NamedDependency[DiscardDeadLetters],
     remaining: NamedDependency[Remaining],
 ) -> Handled:
-    """They are kept with the reason and who gave it, and can be replayed by position. A hundred a
-    request.
-    """
+    """They are kept with the reason and who gave it, and can be replayed by position. Up to 100 a request."""
     outcomes = discard_dead_letters(_selection(data), data.reason, data.by, dry_run=data.dry_run)
     return await _handled(data, outcomes, remaining)
 
 
 def router(token: str) -> Router:
-    """All of this under /dead-letters/, for whoever has this token."""
+    """All of this under /dead-letters/, for clients with this token."""
     return Router(
         "/dead-letters",
         route_handlers=[list_letters, list_groups, find_letter, replay, discard],
@@ -263,7 +253,7 @@ def _state(text: str | None) -> LetterState | None:
         state: LetterState | None = msgspec.convert(text, LetterState | None)
     except msgspec.ValidationError:
         raise Invalid(
-            [FieldProblem("state", f"is no state of a dead letter: give one of {', '.join(STATES)}")]
+            [FieldProblem("state", f"is not a state of a dead letter: give one of {', '.join(STATES)}")]
         ) from None
     return state
 

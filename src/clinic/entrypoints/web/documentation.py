@@ -1,6 +1,4 @@
-"""The pages that explain a service: Swagger UI, ReDoc and the OpenAPI document, all served by the service
-itself.
-"""
+"""The documentation that a service serves: Swagger UI, ReDoc and the OpenAPI document."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache

@@ -1,4 +1,4 @@
-"""The financial service over HTTP: what accounting calls."""
+"""The financial service over HTTP."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -36,9 +36,7 @@ class ChargeResponse(Struct, frozen=True):
 
 
 class ChargeDetails(Struct, frozen=True):
-    """A charge with what explains it: the price per hour, the hours that are billed, the policy that says how
-    many.
-    """
+    """A charge and its explanation: the price per hour, the hours billed, the policy that counts them."""
 
     appointment_id: UUID
     total_price: Money
@@ -72,18 +70,16 @@ class ChargePage(Struct, frozen=True):
 async def find(
     appointment_id: FromPath[UUID],
     find_charge: NamedDependency[FindCharge],
-    life: NamedDependency[Lifecycle],
+    lifecycle: NamedDependency[Lifecycle],
     request: Request[Any, Any, Any],
     prefer: parameters.Prefer = None,  # noqa: ARG001 — documents the header; a request may have several of them
 ) -> Response[ChargeResponse]:
-    """404 while there is no charge; with `Prefer: wait=5` the answer comes with the charge, or as 404
-    after 5 seconds.
-    """
+    """404 while there is no charge. `Prefer: wait=5` waits up to 5 seconds for it."""
     wait = parameters.parse_wait(request.headers.getall("prefer", []))
     headers = {"Vary": "Prefer"} | ({} if wait is None else {"Preference-Applied": f"wait={wait}"})
     try:
         charge = (
-            await life.unless_stopping(_while_connected(request, find_charge(appointment_id, wait)))
+            await lifecycle.unless_stopping(_while_connected(request, find_charge(appointment_id, wait)))
             if wait
             else await find_charge(appointment_id)
         )
@@ -154,7 +150,7 @@ def _details(charge: Charge) -> ChargeDetails:
     )
 
 
-def create_app(container: FinancialContainer, life: Lifecycle) -> Litestar:
+def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
     """The service that this container makes. Its lifespan opens the store and runs the consumer."""
     token = container.settings().operator_token
     return application(
@@ -162,7 +158,7 @@ def create_app(container: FinancialContainer, life: Lifecycle) -> Litestar:
         description="Turns each finished appointment into exactly one charge.",
         routes=[find, list_all, *([dead_letters.router(token)] if token else [])],
         dependencies={
-            "life": lambda: life,
+            "lifecycle": lambda: lifecycle,
             "find_charge": container.find_charge,
             "list_charges": container.list_charges,
             "list_dead_letters": container.list_dead_letters,
@@ -171,11 +167,13 @@ def create_app(container: FinancialContainer, life: Lifecycle) -> Litestar:
             "replay_dead_letters": container.replay_dead_letters,
             "discard_dead_letters": container.discard_dead_letters,
         },
-        ready=partial(_ready, container, life),
+        ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
-        lifespan=lambda _: life.lifespan(container.resources, lambda: container.consumer().run()),
+        lifespan=lambda _: lifecycle.lifespan(container.resources, lambda: container.consumer().run()),
     )
 
 
-async def _ready(container: FinancialContainer, life: Lifecycle) -> Health:
-    return await health(container.charges().check(), life.check_alive, consumer=container.consumer().problem)
+async def _ready(container: FinancialContainer, lifecycle: Lifecycle) -> Health:
+    return await health(
+        container.charges().check(), lifecycle.check_alive, consumer=container.consumer().problem
+    )

@@ -24,7 +24,7 @@ class Application(Litestar):
 
 
 def with_head(allow: str) -> str:
-    """An `Allow` header in which HEAD stands wherever GET does."""
+    """An `Allow` header with OPTIONS, and with HEAD if it has GET."""
     methods = {each.strip() for each in allow.split(",")} | {"OPTIONS"}
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 

@@ -19,9 +19,7 @@ from clinic.entrypoints.web.problems import QUERY_IN_WORDS, TIME_IN_WORDS, Field
 MAX_WAIT = 30
 MAX_DIGITS = 19
 PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*(?:"|\\?\Z))+', re.DOTALL)
-"""A preference up to its comma. An open quote extends to the end of the text: every quote matches, so that
-nothing is read twice.
-"""
+"""A preference up to its comma. An open quote extends to the end of the text, so nothing is read twice."""
 
 T = TypeVar("T")
 
