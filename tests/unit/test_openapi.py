@@ -298,6 +298,13 @@ async def test_every_answer_about_dead_letters_is_as_described(operated: Clinic)
     assert {answer.status_code for answer in answers} == {200, 400, 401, 404, 413, 415}
 
 
+async def test_a_head_that_is_too_large_is_described_everywhere_as_it_is_answered(operated: Clinic) -> None:
+    for described in await documents(operated):
+        for method, path, operation in described.operations():
+            announced = operation["responses"]["431"]["content"]
+            assert list(announced) == ["text/plain; charset=utf-8"], (method, path)
+
+
 async def test_operator_routes_are_documented_if_there_is_a_token_and_require_it(
     operated: Clinic,
 ) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import cache
+from http import HTTPStatus
 from importlib.metadata import distribution, version
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,10 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
             name = body["schema"]["$ref"].rpartition("/")[2]
             document["components"]["schemas"][name]["additionalProperties"] = False
         answers = operation["responses"]
+        answers["431"] = {  # from the protocol below the app, which also decides on its form
+            "description": HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE.phrase,
+            "content": {"text/plain; charset=utf-8": {"schema": {"type": "string"}}},
+        }
         if "application/json" in answers.get("400", {}).get("content", {}):
             del answers["400"]  # its own, for what can only be a 404 here
         if "401" in answers:
