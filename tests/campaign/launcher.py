@@ -30,6 +30,7 @@ from clinic.domain.errors import ClinicError
 from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer, now
+from clinic.entrypoints.telemetry import LoggingTelemetry
 
 LONGEST: Final = 5 * 3600
 """Seconds that an appointment may have lasted when it begins."""
@@ -133,6 +134,8 @@ def main() -> int:
     failpoints, witness = Failpoints(folder, service), Witness(folder / "held" / service)
     for container, context in ((AppointmentContainer, "appointment"), (FinancialContainer, "financial")):
         container.clock.override(Object(partial(stepped, folder / f"clock.{context}")))
+        if defect is not None and defect.port == "telemetry":
+            container.telemetry.override(Object(defect.adapter(LoggingTelemetry(context), None)))
     rng = random.Random(f"{folder.name} {service}")  # noqa: S311 — odd times, not secrets
     _set_clocks(folder / "clock.appointment", rng)
     for container, provider, name, calls in PORTS:

@@ -13,7 +13,8 @@ from msgspec import Struct
 from support.ledger import History
 from support.processes import eventually
 
-from campaign.failpoints import Armed, Control
+from campaign.broken_log import BROKEN
+from campaign.failpoints import LOOP_ENDS, Armed, Control
 from campaign.messages import Post
 from campaign.plan import ANY_MOMENT, Fault
 from campaign.supervisor import DidNotComeBack, Supervisor
@@ -21,6 +22,8 @@ from campaign.supervisor import DidNotComeBack, Supervisor
 AGAIN_WHILE_IT_RECOVERS = 0.2
 """Of the kills, how many are followed by the next fault at once."""
 UP_WITHIN = 30.0
+OVER_WITHIN = 20.0
+"""Seconds within which a service ends once the loop behind it is over, frozen meanwhile or not."""
 PEACE_WITHIN = 60.0
 """Seconds after which somebody must have had an answer, whatever is down."""
 LAST_BATCH = 1.5
@@ -125,8 +128,34 @@ class Nemesis:
         if by is None:
             return None
         hit = Hit(by)
-        await self._overcome(fault, self._keeper(by))
+        if fault.what in BROKEN:
+            await self._work_on(fault, self._keeper(by), number)
+        else:
+            await self._overcome(fault, self._keeper(by))
         return hit
+
+    async def _work_on(self, fault: Fault, supervisor: Supervisor, number: int) -> None:
+        """Until its log is mended. Raises `DidNotComeBack` where it stands still meanwhile."""
+        until = time.monotonic() + fault.seconds
+        try:
+            if not await self._passes(fault.where, supervisor):
+                raise DidNotComeBack(f"{supervisor.service.name} does nothing, as its log is {fault.what}")
+            await asyncio.sleep(until - time.monotonic())
+        finally:
+            self._control.mend(number)
+
+    async def _passes(self, point: str, supervisor: Supervisor) -> bool:
+        """Whether this very service comes by again, and answers."""
+        give_up = time.monotonic() + UP_WITHIN
+        while time.monotonic() < give_up:
+            await supervisor.back(within=UP_WITHIN)
+            number = next(self._numbers)
+            self._control.arm(point, Armed(number, "delay"))
+            by = await self._hit(number, point)
+            self._control.disarm(point)
+            if by == supervisor.service.name and await supervisor.answers():
+                return True
+        return False
 
     async def _hit(self, number: int, point: str) -> str | None:
         for _ in range(3):
@@ -167,6 +196,9 @@ class Nemesis:
                 supervisor.go_on()
         elif fault.what == "kill" and self._rng.random() > AGAIN_WHILE_IT_RECOVERS:
             await asyncio.sleep(0.1)  # until its keeper has seen it
+            await supervisor.back(within=UP_WITHIN)
+        elif fault.what in LOOP_ENDS:
+            await supervisor.over(within=OVER_WITHIN)
             await supervisor.back(within=UP_WITHIN)
         elif fault.what in ("delay", "fill"):
             await asyncio.sleep(fault.seconds)

@@ -109,7 +109,10 @@ class Campaign:
         self.options, self.stack, self._http, self._watch = options, stack, http, watch
         self.history = History()
         self.keepers = {
-            context: [Supervisor(each, self._rng(each.name), fixed(options)) for each in found]
+            context: [
+                Supervisor(each, self._rng(each.name), fixed(options), stack.control.is_doomed)
+                for each in found
+            ]
             for context, found in stack.services.items()
         }
         self._post = Post(stack.control, self.history, self._rng("post"))
@@ -175,7 +178,7 @@ class Campaign:
         }
         evidence = gathered(
             [supervisor.service for supervisor in self._all_keepers],
-            self.stack.control.folder / "held",
+            self.stack.control,
             leases_outlive_processes=self.options.stack == "real",
         )
         strangers = self._post.strangers_sent()
