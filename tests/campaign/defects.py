@@ -1,7 +1,7 @@
 """Adapters that break one promise each, for whole services: the campaign must see it. See
 test_planted_defects.
 
-Each stands above the fault points, where an adapter's own mistakes would be: what the store refuses, it
+Each stands above the failpoints, where an adapter's own mistakes would be: what the store refuses, it
 hears.
 """
 
@@ -72,7 +72,7 @@ class ForgetsWhenItsLeaseEnds(Broken):
         return [ClaimedMessage(each.message, inf) for each in await self._adapter.claim(limit)]
 
 
-class LosesTheFact(Broken):
+class LosesTheEvent(Broken):
     """Every tenth save stores the state without its event."""
 
     saves = 0
@@ -215,7 +215,7 @@ DEFECTS: Final = {
     "wrong-rounding": Defect(
         "charges", RoundsDown, {"CLINIC_PRICING": "pro-rata", "CLINIC_HOURLY_PRICE": "133.33"}
     ),
-    "save-without-the-fact": Defect("appointments", LosesTheFact),
+    "save-without-the-event": Defect("appointments", LosesTheEvent),
     "lease-ignored": Defect("outbox", IgnoresItsLease, {"CLINIC_LEASE": "0.1"}),
     "confirm-clears-the-outbox": Defect("outbox", ForgetsTheWholeOutbox),
     "confirm-before-publishing": Defect("outbox", ConfirmsBeforePublishing),

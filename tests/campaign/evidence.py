@@ -41,9 +41,9 @@ class Evidence:
     """The appointments of which something else was heard than what was charged."""
     tracebacks: list[str] = field(default_factory=list)
     held_twice: set[str] = field(default_factory=set)
-    """Facts that were handed to a relay while another still held them."""
+    """Events that were handed to a relay while another still held them."""
     late: set[str] = field(default_factory=set)
-    """Facts that a relay published when its lease was over."""
+    """Events that a relay published when its lease was over."""
 
     def waits(self, answered_at: Mapping[str, float]) -> dict[str, tuple[float, float]]:
         """For each charged appointment, when it was finished and how many seconds later it was charged."""

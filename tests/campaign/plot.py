@@ -53,7 +53,7 @@ NAMES: Final = {
     "error": "error, cut, refused",
     "delay": "delayed",
     "fill": "disk full, log replaced or broken",
-    "tell": "strangers' messages, clock",
+    "tell": "foreign messages, clock",
 }
 
 

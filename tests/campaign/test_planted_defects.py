@@ -32,7 +32,7 @@ EMBEDDED: Planted = {
         {"only": ("freeze hand-over.after",), "faults": 3},
     ),
     "wrong-rounding": ("wrong", {"only": ()}),
-    "save-without-the-fact": ("lost", {"only": ()}),
+    "save-without-the-event": ("lost", {"only": ()}),
     "lease-ignored": (
         "handed over within a lease",
         {"only": ("refuse publish.before", "delay publish.before"), "faults": 4},
