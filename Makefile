@@ -71,8 +71,8 @@ test-integration: .venv/dev ## the tests that start real processes
 	$(BIN)/pytest tests/integration
 
 .PHONY: prove
-prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= FAULTS= APPOINTMENTS= CLIENTS= PACE= LEASE= PATIENCE= DEFECT= ONLY='kill *'
-	@PYTHONPATH=tests $(BIN)/python -m campaign $(foreach each,STACK SEED MINUTES FAULTS APPOINTMENTS ONLY CLIENTS PACE LEASE PATIENCE DEFECT,$(call given,$(each)))
+prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= FAULTS= APPOINTMENTS= CLIENTS= PACE= LEASE= PATIENCE= DEFECT= BOUND= ONLY='kill *'
+	@PYTHONPATH=tests $(BIN)/python -m campaign $(foreach each,STACK SEED MINUTES FAULTS APPOINTMENTS ONLY CLIENTS PACE LEASE PATIENCE DEFECT BOUND,$(call given,$(each)))
 
 given = $(if $($1),--$(shell echo $1 | tr A-Z a-z) '$($1)')
 

@@ -10,7 +10,7 @@ from support.ledger import History, Kept, judge, sums
 
 from campaign.clients import BEHAVIOURS
 from campaign.evidence import Evidence
-from campaign.messages import Letter, Stranger
+from campaign.messages import ForeignMessage, Letter
 from campaign.nemesis import Happened
 from campaign.plan import Kind, Options
 
@@ -26,7 +26,7 @@ class Found:
     shown: Mapping[str, Decimal | None]
     evidence: Evidence
     left: Mapping[str, Any]
-    strangers: Collection[Stranger]
+    foreign: Collection[ForeignMessage]
     dead_letters: Sequence[Letter]
     ends: Mapping[str, int | str]
     told_otherwise: Collection[str] = ()
@@ -57,16 +57,16 @@ def breaches(found: Found) -> dict[str, Sequence[object]]:
 
 def _of_the_ledger(found: Found) -> dict[str, Collection[object]]:
     charged, due = sums(found.kept)
-    untold = {each["id"] for each in found.kept.appointments} - found.history.started.keys()
+    unknown = {each["id"] for each in found.kept.appointments} - found.history.started.keys()
     return {
         **judge(found.history, found.kept, found.shown).breaches,
         "left on the way": [f"{what}: {count}" for what, count in found.left.items()],
         "dead letters missing or wrong": [
-            each for each in found.strangers if not each.is_kept(found.dead_letters)
+            each for each in found.foreign if not each.is_kept(found.dead_letters)
         ],
         "audit": found.audit,
         "sums": [] if charged == due else [f"charged {charged}, due {due}"],
-        "nobody started": untold if len(untold) > found.history.outcomes["start", "unknown"] else [],
+        "nobody started": unknown if len(unknown) > found.history.outcomes["start", "unknown"] else [],
     }
 
 

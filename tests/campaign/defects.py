@@ -1,11 +1,12 @@
 """Adapters that break one promise each, for whole services: the campaign must see it. See
 test_planted_defects.
 
-Each stands above the fault points, where an adapter's own mistakes would be: what the store refuses, it
+Each stands above the failpoints, where an adapter's own mistakes would be: what the store refuses, it
 hears.
 """
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from math import inf
@@ -71,7 +72,7 @@ class ForgetsWhenItsLeaseEnds(Broken):
         return [ClaimedMessage(each.message, inf) for each in await self._adapter.claim(limit)]
 
 
-class LosesTheFact(Broken):
+class LosesTheEvent(Broken):
     """Every tenth save stores the state without its event."""
 
     saves = 0
@@ -82,11 +83,11 @@ class LosesTheFact(Broken):
 
 
 class IgnoresItsLease(Broken):
-    """The store, whose lease the environment makes short, hands out again what a relay still holds."""
+    """Promises a minute, but the store's lease is as short as may be: another relay gets the event, too."""
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
-        until = monotonic() + 1
-        return [ClaimedMessage(each.message, until) for each in await self._adapter.claim(limit)]
+        expires_at = monotonic() + 60
+        return [ClaimedMessage(each.message, expires_at) for each in await self._adapter.claim(limit)]
 
 
 class ForgetsTheWholeOutbox(Broken):
@@ -187,6 +188,14 @@ class ForgetsDeadLetters(Broken):
         pass
 
 
+class FailsWithItsLog(Broken):
+    """Writes a line before it is told of an event, and lets its caller know when that fails."""
+
+    def __call__(self, event: str, /, **details: object) -> None:
+        os.write(2, b"\n")
+        self._adapter(event, **details)
+
+
 class Defect(NamedTuple):
     """The port that a broken adapter fills, and settings that it needs."""
 
@@ -206,7 +215,7 @@ DEFECTS: Final = {
     "wrong-rounding": Defect(
         "charges", RoundsDown, {"CLINIC_PRICING": "pro-rata", "CLINIC_HOURLY_PRICE": "133.33"}
     ),
-    "save-without-the-fact": Defect("appointments", LosesTheFact),
+    "save-without-the-event": Defect("appointments", LosesTheEvent),
     "lease-ignored": Defect("outbox", IgnoresItsLease, {"CLINIC_LEASE": "0.1"}),
     "confirm-clears-the-outbox": Defect("outbox", ForgetsTheWholeOutbox),
     "confirm-before-publishing": Defect("outbox", ConfirmsBeforePublishing),
@@ -217,4 +226,5 @@ DEFECTS: Final = {
     "charge-not-idempotent": Defect("charges", ChargesAgain),
     "known-charges-called-new": Defect("charges", SaysNewOfWhatIsKnown),
     "dead-letters-forgotten": Defect("dead_letters", ForgetsDeadLetters),
+    "log-kills-the-loop": Defect("telemetry", FailsWithItsLog),
 }

@@ -62,8 +62,8 @@ class Embedded(Stack):
                 for row in kept.execute("SELECT message_id, length, sha256, reason FROM dead_letters")
             ]
 
-    def actions(self, keepers: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:
-        (supervisor,) = keepers["appointment"]
+    def actions(self, supervisors: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:
+        (supervisor,) = supervisors["appointment"]
 
         async def replace(_fault: Fault) -> Hit | None:
             """By the README's rules: what the log holds is charged, and its service is stopped."""

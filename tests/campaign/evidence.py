@@ -1,5 +1,9 @@
 """What the services themselves wrote down: when each appointment was finished and charged, and who was handed
-which fact.
+which event.
+
+Logs may lose lines while the campaign breaks them. So what is read from a log can only accuse (a charge that
+was new twice, a traceback) or be shown (times). Whether a charge is there rests on what the services show,
+and whether an event was handed over twice on notes of the campaign's own.
 """
 
 import re
@@ -7,15 +11,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import msgspec
 from support.processes import Service
 
+from campaign.failpoints import A_FAULT, Control
+
 LONGEST = 3_000
 """Characters of a traceback."""
 DIFFERS = "differs from its charge"
+CANCELLED = "it was cancelled before its service"
+"""What a service says of its loop then: nothing tells who cancelled it."""
 OF_A_CHARGE = ("charged", "already charged", DIFFERS)
 
 
@@ -28,13 +35,15 @@ class Evidence:
     times_new: Counter[str] = field(default_factory=Counter)
     """How often each appointment's charge was recorded as new."""
     noticed: Counter[str] = field(default_factory=Counter)
+    dropped: int = 0
+    """Log lines that were lost, as far as the services said so."""
     differing: set[str] = field(default_factory=set)
     """The appointments of which something else was heard than what was charged."""
     tracebacks: list[str] = field(default_factory=list)
     held_twice: set[str] = field(default_factory=set)
-    """Facts that were handed to a relay while another still held them."""
+    """Events that were handed to a relay while another still held them."""
     late: set[str] = field(default_factory=set)
-    """Facts that a relay published when its lease was over."""
+    """Events that a relay published when its lease was over."""
 
     def waits(self, answered_at: Mapping[str, float]) -> dict[str, tuple[float, float]]:
         """For each charged appointment, when it was finished and how many seconds later it was charged."""
@@ -43,7 +52,7 @@ class Evidence:
         return {id_: (finished[id_], max(0.0, self.charged_at[id_] - finished[id_])) for id_ in both}
 
 
-def gathered(services: Iterable[Service], held: Path, *, leases_outlive_processes: bool) -> Evidence:
+def gathered(services: Iterable[Service], control: Control, *, leases_outlive_processes: bool) -> Evidence:
     """All of it, once the services have ended."""
     evidence = Evidence()
     for service in services:
@@ -54,7 +63,9 @@ def gathered(services: Iterable[Service], held: Path, *, leases_outlive_processe
             text[found.start() :][:LONGEST]
             for found in re.finditer(r"^(.*\+ Exception Group )?Traceback", text, re.MULTILINE)
         ]
-    notes = [msgspec.json.decode(line) for path in held.iterdir() for line in path.read_bytes().splitlines()]
+    evidence.tracebacks = _unasked(evidence.tracebacks, control.dooms("cancel"))
+    held = (control.folder / "held").iterdir()
+    notes = [msgspec.json.decode(line) for path in held for line in path.read_bytes().splitlines()]
     evidence.held_twice = _held_twice(sorted(notes, key=lambda note: note["at"]), leases_outlive_processes)
     evidence.late = {event for note in notes for event in note.get("late", ())}
     return evidence
@@ -67,6 +78,7 @@ def _read(evidence: Evidence, line: str) -> None:
     except (msgspec.DecodeError, KeyError, TypeError):
         return  # a traceback, or a line that was cut off by a kill
     evidence.noticed[what] += 1
+    evidence.dropped += entry["count"] if what == "log lines dropped" else 0
     if "exception" in entry:
         evidence.tracebacks.append(f"{what}: {entry['exception'][-LONGEST:]}")
     if what == "finished":
@@ -76,6 +88,17 @@ def _read(evidence: Evidence, line: str) -> None:
         evidence.charged_at[id_] = min(at, evidence.charged_at.get(id_, at))
         evidence.times_new[id_] += what == "charged"
         evidence.differing |= {id_} if what == DIFFERS else set()
+
+
+def _unasked(tracebacks: Iterable[str], cancelled: int) -> list[str]:
+    """Without those of the loops that the campaign ended."""
+    found = []
+    for each in tracebacks:
+        if CANCELLED in each and cancelled:
+            cancelled -= 1
+        elif A_FAULT not in each:
+            found.append(each)
+    return found
 
 
 def _seconds(entry: Mapping[str, Any]) -> float:

@@ -1,5 +1,5 @@
-"""Fault points: both sides of each call of a port on a fact's way. Files carry the word: they outlive kill -9
-of either end.
+"""Failpoints: both sides of each call of a port on an event's way. Files arm them: a file outlives kill -9 of
+either end.
 """
 
 import asyncio
@@ -9,15 +9,32 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NoReturn
 
 import msgspec
 from msgspec import Struct
 from support.processes import eventually
 
+from campaign.broken_log import BROKEN, break_log
 from clinic.domain.errors import Refused, Unavailable
 
-FailpointAction = Literal["kill", "freeze", "error", "refuse", "delay", "fill"]
+FailpointAction = Literal[
+    "kill",
+    "freeze",
+    "error",
+    "refuse",
+    "delay",
+    "fill",
+    "raise",
+    "raise-base",
+    "cancel",
+    "log-unwritable",
+    "log-reader-gone",
+    "log-reader-stuck",
+]
+LOOP_ENDS: Final = ("raise", "raise-base", "cancel")
+"""What no loop behind a service is prepared for: it is over then, and the service has to end with it."""
+A_FAULT: Final = "a fault of the campaign"
 
 CALLS: Final[Mapping[str, tuple[str, ...]]] = {
     "appointment": ("add", "save", "hand-over", "publish", "confirm"),
@@ -27,6 +44,10 @@ FAILPOINTS: Final = {
     context: [f"{call}.{side}" for call, side in product(calls, ("before", "after"))]
     for context, calls in CALLS.items()
 }
+
+
+class Unforeseen(BaseException):
+    """What `except Exception` does not catch."""
 
 
 class Armed(Struct, frozen=True):
@@ -41,13 +62,13 @@ _armed = msgspec.json.Decoder(Armed)
 
 
 class Failpoints:
-    """A service's own view: nothing but a look for a file, unless a point is armed."""
+    """A service's view: nothing but a look for a file, unless a failpoint is armed."""
 
     def __init__(self, folder: Path, service: str) -> None:
         self.folder, self._service = folder, service
 
     async def reach(self, point: str, fill: Callable[[float], Awaitable[None]]) -> None:
-        """Do what this point is armed with. Only one caller of all processes does."""
+        """Do what this failpoint is armed with. Only one caller of all processes does."""
         armed = self._claimed(point)
         if armed is None:
             return
@@ -57,10 +78,23 @@ class Failpoints:
             await asyncio.sleep(armed.seconds)
         elif armed.action == "fill":
             await fill(armed.seconds)
-        elif armed.action == "refuse":
-            raise Refused(f"refused at {point}: a fault of the campaign")
+        elif armed.action in BROKEN:
+            break_log(armed.action, self.folder / "mended" / str(armed.number))
         else:
-            raise Unavailable(f"no answer at {point}: a fault of the campaign")
+            await self._raise(armed.action, point)
+
+    async def _raise(self, action: FailpointAction, point: str) -> NoReturn:
+        if action in LOOP_ENDS:
+            (self.folder / "doomed" / str(os.getpid())).write_text(action)
+        if action == "refuse":
+            raise Refused(f"refused at {point}: {A_FAULT}")
+        if action == "raise":
+            raise RuntimeError(f"raised at {point}: {A_FAULT}")
+        if action == "raise-base":
+            raise Unforeseen(f"raised at {point}: {A_FAULT}")
+        if action == "cancel":
+            raise asyncio.CancelledError(f"cancelled at {point}: {A_FAULT}")
+        raise Unavailable(f"no answer at {point}: {A_FAULT}")
 
     def _claimed(self, point: str) -> Armed | None:
         path = self.folder / "armed" / point
@@ -73,7 +107,7 @@ class Failpoints:
 
 
 class AtFailpoints:
-    """An adapter with a fault point on either side of some of its calls."""
+    """An adapter with a failpoint on either side of some of its calls."""
 
     def __init__(
         self,
@@ -100,11 +134,11 @@ class AtFailpoints:
 
 
 class Control:
-    """The conductor's view of the points."""
+    """The nemesis's view of the failpoints."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        for name in ("armed", "hit", "post", "tries", "sent", "held"):
+        for name in ("armed", "hit", "post", "tries", "sent", "held", "doomed", "mended"):
             (folder / name).mkdir(parents=True)
 
     def arm(self, point: str, armed: Armed) -> None:
@@ -128,13 +162,25 @@ class Control:
             return False
         return True
 
+    def mend(self, number: int) -> None:
+        """End what was broken by a failpoint that was armed with this number."""
+        (self.folder / "mended" / str(number)).touch()
+
+    def is_doomed(self, pid: int) -> bool:
+        """Whether the campaign ended a loop in that process."""
+        return (self.folder / "doomed" / str(pid)).exists()
+
+    def dooms(self, action: FailpointAction) -> int:
+        """In how many processes a loop was ended so."""
+        return sum(path.read_text() == action for path in (self.folder / "doomed").iterdir())
+
     def step_clock(self, context: str, seconds: float) -> None:
         """From now on that context's clock is this many seconds ahead, or behind."""
         put(self.folder / f"clock.{context}", str(seconds).encode())
 
 
 def put(path: Path, content: bytes) -> None:
-    """All of it at once, for whoever looks."""
+    """All of it at once: a reader never sees a part."""
     new = path.with_name(f".{path.name}.new")
     new.write_bytes(content)
     new.rename(path)

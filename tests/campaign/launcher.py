@@ -1,7 +1,7 @@
 """A service as it ships, with the campaign's wrappers around its ports: `python -m campaign.launcher FOLDER
 NAME DEFECT run …`.
 
-From the inside out: the adapter, the post that slips strangers' messages in, the fault points, a planted
+From the inside out: the adapter, what slips foreign messages in, the failpoints, a planted
 defect if one is
 asked for, and a witness of what the relay is handed.
 """
@@ -30,6 +30,7 @@ from clinic.domain.errors import ClinicError
 from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer, now
+from clinic.entrypoints.telemetry import LoggingTelemetry
 
 LONGEST: Final = 5 * 3600
 """Seconds that an appointment may have lasted when it begins."""
@@ -51,8 +52,8 @@ _messages = msgspec.json.Decoder(list[Message])
 _running: set[asyncio.Task[None]] = set()
 
 
-class WithPost:
-    """A publisher that also publishes what others have put into its post."""
+class WithForeignMessages:
+    """A publisher that also publishes what others have put into its folder."""
 
     def __init__(self, publisher: Any, folder: Path) -> None:
         self._publisher, self._folder = publisher, folder
@@ -64,7 +65,7 @@ class WithPost:
         for letter in sorted((self._folder / "post").glob("[0-9]*")):
             with suppress(
                 ClinicError, FileNotFoundError
-            ):  # it stays in the post, or another instance was quicker
+            ):  # it stays in the folder, or another instance was quicker
                 messages = _messages.decode(letter.read_bytes())
                 _note_a_try(self._folder / "tries" / letter.name)
                 await self._publisher.publish(messages)
@@ -133,6 +134,8 @@ def main() -> int:
     failpoints, witness = Failpoints(folder, service), Witness(folder / "held" / service)
     for container, context in ((AppointmentContainer, "appointment"), (FinancialContainer, "financial")):
         container.clock.override(Object(partial(stepped, folder / f"clock.{context}")))
+        if defect is not None and defect.port == "telemetry":
+            container.telemetry.override(Object(defect.adapter(LoggingTelemetry(context), None)))
     rng = random.Random(f"{folder.name} {service}")  # noqa: S311 — odd times, not secrets
     _set_clocks(folder / "clock.appointment", rng)
     for container, provider, name, calls in PORTS:
@@ -154,7 +157,7 @@ def _wrapped(
     adapter = getattr(shipped, name)
     file = getattr(shipped.resource, FILES.get(name, ""), shipped.resource)
     if name == "publisher":
-        adapter = WithPost(adapter, failpoints.folder)
+        adapter = WithForeignMessages(adapter, failpoints.folder)
     if name == "appointments":
         adapter = Hesitant(adapter, random.Random(failpoints.folder.name))  # noqa: S311 — odd times, not secrets
     adapter = AtFailpoints(adapter, calls, failpoints, partial(fill, file))

@@ -1,5 +1,5 @@
-"""What strangers and repetitions put on the topic: things that nobody can read, old facts again, and facts
-that contradict.
+"""What foreign producers and repetitions put on the topic: unreadable messages, old events again, and events
+that contradict their charge.
 """
 
 import random
@@ -22,7 +22,7 @@ from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
 
 TOO_MUCH = "is not a valid amount"
-STRANGER = "stranger-"
+FOREIGN = "foreign-"
 """How the ids of what must become a dead letter begin."""
 
 
@@ -35,7 +35,7 @@ class Letter(NamedTuple):
     reason: str
 
 
-class Stranger(NamedTuple):
+class ForeignMessage(NamedTuple):
     """What must become a dead letter: once for each time that it may have been published."""
 
     message_id: str
@@ -59,8 +59,8 @@ def _tries(path: Path) -> int:
     return path.stat().st_size
 
 
-class Post:
-    """Has messages published by the services themselves, between two batches of theirs."""
+class ForeignMessages:
+    """Has the services publish messages that are not theirs, between two of their own batches."""
 
     def __init__(self, control: Control, history: History, rng: random.Random) -> None:
         self._control, self._history, self._rng = control, history, rng
@@ -80,10 +80,10 @@ class Post:
     def is_sent(self, name: str) -> bool:
         return (self._control.folder / "sent" / name).exists()
 
-    def strangers_sent(self) -> list[Stranger]:
+    def sent(self) -> list[ForeignMessage]:
         """All that was published and cannot become a charge."""
         return [
-            Stranger(
+            ForeignMessage(
                 message.id,
                 self._reasons[message.id],
                 message.data or b"",
@@ -95,25 +95,25 @@ class Post:
         ]
 
     def _garbage(self) -> Sequence[Message]:
-        """What cannot be read, and what can be but not charged, under keys that others wait for, beside facts
-        that are right.
+        """What cannot be read, and what can be read but not charged, under keys that others wait for, among
+        valid events.
         """
         wrong = dict(self._rng.sample(list(self._unreadable()), 2)) | {TOO_MUCH: self._beyond_all_money()}
-        strangers = [(reason, replace(each, id=f"{STRANGER}{uuid4()}")) for reason, each in wrong.items()]
-        self._reasons |= {each.id: reason for reason, each in strangers}
-        messages = [each for _, each in strangers] + list(self._again())
+        foreign = [(reason, replace(each, id=f"{FOREIGN}{uuid4()}")) for reason, each in wrong.items()]
+        self._reasons |= {each.id: reason for reason, each in foreign}
+        messages = [each for _, each in foreign] + list(self._again())
         self._rng.shuffle(messages)
         return messages
 
     def _beyond_all_money(self) -> Message:
         """Each of its parts is possible; what it comes to is not."""
         start = datetime.fromisoformat("2020-01-01T13:00:00+00:00")
-        return to_message(_fact(str(uuid4()), start, 50 * 3600, Money("9999999999999.99")))
+        return to_message(_event(str(uuid4()), start, 50 * 3600, Money("9999999999999.99")))
 
     def _unreadable(self) -> Iterator[tuple[str, Message]]:
         known = list(self._history.started) or [str(uuid4())]
         event = to_message(
-            _fact(
+            _event(
                 self._rng.choice(known),
                 datetime.fromisoformat("2020-01-01T13:00:00+00:00"),
                 60,
@@ -128,7 +128,7 @@ class Post:
         yield "'-1.00' is not a valid amount", replace(event, data=data.replace(b"1.00", b"-1.00"))
 
     def _again(self) -> Sequence[Message]:
-        """Facts of long ago and of just now, in no order."""
+        """Events of long ago and of just now, in no order."""
         finished = list(self._history.finished.values())
         chosen = self._rng.sample(finished, min(5, len(finished))) + finished[-3:]
         self._rng.shuffle(chosen)
@@ -147,14 +147,14 @@ class Post:
         ]
 
     def _at_times_anew(self, event: Message) -> Message:
-        """Under an event id that nobody knows, for a fact that is known by its appointment."""
+        """Under an event id that nobody knows, for an event that is known by its appointment."""
         return replace(event, id=str(uuid4())) if self._rng.random() < 0.5 else event
 
 
 def _told(appointment: Json) -> AppointmentFinished:
     """The event that the service publishes for it."""
     start, end = (datetime.fromisoformat(f"{appointment[name]}+00:00") for name in ("start_date", "end_date"))
-    event = _fact(
+    event = _event(
         appointment["id"], start, (end - start).total_seconds(), Money(Decimal(appointment["price"]))
     )
     return replace(
@@ -162,7 +162,7 @@ def _told(appointment: Json) -> AppointmentFinished:
     )
 
 
-def _fact(appointment_id: str, start: datetime, seconds: float, price: Money) -> AppointmentFinished:
+def _event(appointment_id: str, start: datetime, seconds: float, price: Money) -> AppointmentFinished:
     return AppointmentFinished(
         appointment_id=UUID(appointment_id),
         physician_id=uuid4(),

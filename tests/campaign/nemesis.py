@@ -13,14 +13,17 @@ from msgspec import Struct
 from support.ledger import History
 from support.processes import eventually
 
-from campaign.failpoints import Armed, Control
-from campaign.messages import Post
+from campaign.broken_log import BROKEN
+from campaign.failpoints import LOOP_ENDS, Armed, Control
+from campaign.messages import ForeignMessages
 from campaign.plan import ANY_MOMENT, Fault
 from campaign.supervisor import DidNotComeBack, Supervisor
 
 AGAIN_WHILE_IT_RECOVERS = 0.2
 """Of the kills, how many are followed by the next fault at once."""
 UP_WITHIN = 30.0
+OVER_WITHIN = 20.0
+"""Seconds within which a service ends once the loop behind it is over, frozen meanwhile or not."""
 PEACE_WITHIN = 60.0
 """Seconds after which somebody must have had an answer, whatever is down."""
 LAST_BATCH = 1.5
@@ -53,15 +56,15 @@ class Nemesis:
     def __init__(
         self,
         control: Control,
-        keepers: Mapping[str, list[Supervisor]],
-        post: Post,
+        supervisors: Mapping[str, list[Supervisor]],
+        foreign: ForeignMessages,
         actions: Mapping[str, Action],
         history: History,
         rng: random.Random,
     ) -> None:
-        self._control, self._keepers, self._post, self._rng = control, keepers, post, rng
+        self._control, self._supervisors, self._foreign, self._rng = control, supervisors, foreign, rng
         self._history = history
-        self._deeds = dict(actions) | {"tell": self._tell, "clock": self._step_clock}
+        self._actions = dict(actions) | {"tell": self._tell, "clock": self._step_clock}
         self._numbers = count(1)
         self.journal: list[Happened] = []
 
@@ -91,7 +94,7 @@ class Nemesis:
         """Keep each instance from charging for a moment, so that its last batch is a large one, and nothing
         comes after it.
         """
-        for _ in self._keepers["financial"]:
+        for _ in self._supervisors["financial"]:
             number = next(self._numbers)
             self._control.arm("charge.before", Armed(number, "delay", LAST_BATCH))
             await self._control.hit(number, within=5)
@@ -100,18 +103,18 @@ class Nemesis:
 
     async def _happens(self, fault: Fault) -> bool:
         if fault.where == "dead-letter":
-            self._post.send("garbage")
-        hit = await self._deed(fault)(fault)
+            self._foreign.send("garbage")
+        hit = await self._action(fault)(fault)
         if hit is not None:
             self.journal.append(Happened(fault, hit.by, hit.at, time.time()))
         return hit is not None
 
-    def _deed(self, fault: Fault) -> Action:
-        if fault.lane in self._keepers:
+    def _action(self, fault: Fault) -> Action:
+        if fault.lane in self._supervisors:
             return self._any_moment if fault.where.endswith(ANY_MOMENT) else self._at_point
         if fault.where == "both services":
             return self._both
-        return self._deeds[fault.what]
+        return self._actions[fault.what]
 
     async def _at_point(self, fault: Fault) -> Hit | None:
         number = next(self._numbers)
@@ -125,19 +128,45 @@ class Nemesis:
         if by is None:
             return None
         hit = Hit(by)
-        await self._overcome(fault, self._keeper(by))
+        if fault.what in BROKEN:
+            await self._work_on(fault, self._supervisor(by), number)
+        else:
+            await self._overcome(fault, self._supervisor(by))
         return hit
+
+    async def _work_on(self, fault: Fault, supervisor: Supervisor, number: int) -> None:
+        """Until its log is mended. Raises `DidNotComeBack` where it stands still meanwhile."""
+        until = time.monotonic() + fault.seconds
+        try:
+            if not await self._passes(fault.where, supervisor):
+                raise DidNotComeBack(f"{supervisor.service.name} does nothing, as its log is {fault.what}")
+            await asyncio.sleep(until - time.monotonic())
+        finally:
+            self._control.mend(number)
+
+    async def _passes(self, point: str, supervisor: Supervisor) -> bool:
+        """Whether this very service comes by again, and answers."""
+        give_up = time.monotonic() + UP_WITHIN
+        while time.monotonic() < give_up:
+            await supervisor.back(within=UP_WITHIN)
+            number = next(self._numbers)
+            self._control.arm(point, Armed(number, "delay"))
+            by = await self._hit(number, point)
+            self._control.disarm(point)
+            if by == supervisor.service.name and await supervisor.answers():
+                return True
+        return False
 
     async def _hit(self, number: int, point: str) -> str | None:
         for _ in range(3):
             if point.startswith("dead-letter"):
-                self._post.send("garbage")
+                self._foreign.send("garbage")
             if by := await self._control.hit(number, within=2):
                 return by
         return None
 
     async def _any_moment(self, fault: Fault) -> Hit:
-        supervisor = self._rng.choice(self._keepers[fault.lane])
+        supervisor = self._rng.choice(self._supervisors[fault.lane])
         await supervisor.back(within=UP_WITHIN)
         self._strike(fault, supervisor)
         hit = Hit(supervisor.service.name)
@@ -145,7 +174,7 @@ class Nemesis:
         return hit
 
     async def _both(self, fault: Fault) -> Hit:
-        everybody = [supervisor for keepers in self._keepers.values() for supervisor in keepers]
+        everybody = [supervisor for supervisors in self._supervisors.values() for supervisor in supervisors]
         for supervisor in everybody:
             self._strike(fault, supervisor)
         hit = Hit("both")
@@ -166,22 +195,25 @@ class Nemesis:
             finally:
                 supervisor.go_on()
         elif fault.what == "kill" and self._rng.random() > AGAIN_WHILE_IT_RECOVERS:
-            await asyncio.sleep(0.1)  # until its keeper has seen it
+            await asyncio.sleep(0.1)  # until its supervisor has seen it
+            await supervisor.back(within=UP_WITHIN)
+        elif fault.what in LOOP_ENDS:
+            await supervisor.over(within=OVER_WITHIN)
             await supervisor.back(within=UP_WITHIN)
         elif fault.what in ("delay", "fill"):
             await asyncio.sleep(fault.seconds)
 
     async def _tell(self, fault: Fault) -> Hit | None:
-        name = self._post.send(fault.where)
+        name = self._foreign.send(fault.where)
         if name is None:
             return None
 
         async def is_sent() -> bool:
-            return self._post.is_sent(name)
+            return self._foreign.is_sent(name)
 
         with suppress(AssertionError):
             await eventually(is_sent, within=5)
-            return Hit("post")
+            return Hit("messages")
         return None
 
     async def _step_clock(self, fault: Fault) -> Hit:
@@ -190,10 +222,10 @@ class Nemesis:
         await asyncio.sleep(0.5)
         return hit
 
-    def _keeper(self, name: str) -> Supervisor:
+    def _supervisor(self, name: str) -> Supervisor:
         return next(
             supervisor
-            for keepers in self._keepers.values()
-            for supervisor in keepers
+            for supervisors in self._supervisors.values()
+            for supervisor in supervisors
             if supervisor.service.name == name
         )

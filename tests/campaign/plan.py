@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
+from campaign.broken_log import BROKEN
 from campaign.failpoints import CALLS, FAILPOINTS
 
 Stack = Literal["embedded", "real"]
@@ -24,6 +25,22 @@ FILLED: Final = {
     "financial": ("charge.before", "dead-letter.before"),
 }
 """Where a disk is full all of a sudden."""
+LOOP_ENDS: Final = {
+    "appointment": (
+        ("raise", "hand-over.after"),
+        ("raise-base", "publish.before"),
+        ("cancel", "confirm.before"),
+    ),
+    "financial": (
+        ("raise", "acknowledge.before"),
+        ("raise-base", "charge.after"),
+        ("cancel", "delivery.before"),
+        ("raise", "dead-letter.after"),
+    ),
+}
+"""How and where the loop behind a service ends."""
+LOGS_BREAK: Final = {"appointment": "publish.before", "financial": "charge.before"}
+"""The work during which a log goes wrong, and which goes on all the same."""
 CUT: Final = ("add", "save", "confirm", "charge", "dead-letter")
 """Writes whose answers a proxy swallows."""
 SERVERS: Final = ("mongo", "kafka")
@@ -100,6 +117,7 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
             *product(("kill", "error", "freeze", "delay"), FAILPOINTS[context]),
             *product(("kill", "freeze"), [f"{context} {ANY_MOMENT}"]),
         ]
+        found[context] += [*LOOP_ENDS[context], *product(BROKEN, [LOGS_BREAK[context]])]
         if "publish" in calls:
             found[context].append(("refuse", "publish.before"))
         if embedded:

@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import matplotlib as mpl
 
+from campaign.broken_log import BROKEN
+from campaign.failpoints import LOOP_ENDS
 from campaign.nemesis import Happened
 from campaign.run import Outcome
 
@@ -38,18 +40,20 @@ COLOURS: Final = {
     "tell": "#95a5a6",
     "clock": "#95a5a6",
     "replace": "#16a085",
+    **dict.fromkeys(LOOP_ENDS, "#c0392b"),
+    **dict.fromkeys(BROKEN, "#16a085"),
 }
 MOST_TICKS: Final = 15
-LASTING: Final = ("kill", "freeze", "pause", "restart", "fill")
+LASTING: Final = ("kill", "freeze", "pause", "restart", "fill", *LOOP_ENDS, *BROKEN)
 """Shown from when to when."""
 NAMES: Final = {
-    "kill": "killed",
+    "kill": "killed, loop ended",
     "freeze": "frozen",
     "pause": "paused, restarted",
     "error": "error, cut, refused",
     "delay": "delayed",
-    "fill": "disk full, log replaced",
-    "tell": "strangers' messages, clock",
+    "fill": "disk full, log replaced or broken",
+    "tell": "foreign messages, clock",
 }
 
 

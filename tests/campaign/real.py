@@ -118,7 +118,7 @@ class Real(Stack):
             found = client[f"{self._name}_financial"]["dead_letters"].find({}, Letter._fields)
             return [Letter(*(each[name] for name in Letter._fields)) for each in found]
 
-    def actions(self, keepers: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:  # noqa: ARG002 — servers go without warning
+    def actions(self, supervisors: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:  # noqa: ARG002 — servers go without warning
         return dict.fromkeys(OUTAGES, self._away) | {"cut": self._cut}
 
     async def _away(self, fault: Fault) -> Hit:

@@ -85,7 +85,7 @@ def check(outcome: Outcome) -> str:
 
 def _faults(outcome: Outcome) -> Table:
     hits = Counter((each.fault.what, each.fault.where) for each in outcome.journal)
-    table = Table(title="Hits of each fault point", title_justify="left")
+    table = Table(title="Hits of each failpoint", title_justify="left")
     table.add_column("point")
     for action in ACTIONS:
         table.add_column(action, justify="right")
@@ -97,7 +97,7 @@ def _faults(outcome: Outcome) -> Table:
         {
             kind: times
             for kind, times in hits.items()
-            if kind[1] not in {p for each in FAILPOINTS.values() for p in each}
+            if kind[0] not in ACTIONS or kind[1] not in {p for each in FAILPOINTS.values() for p in each}
         }
     )
     for (what, where), times in sorted(elsewhere.items()):
@@ -128,7 +128,8 @@ def figures(outcome: Outcome) -> dict[str, Any]:
             str(found.evidence.noticed[what])
             for what in ("published", "already charged", "differs from its charge")
         ),
-        "strangers' messages / dead letters": f"{len(found.strangers)} / {len(found.dead_letters)}",
+        "log lines dropped": found.evidence.dropped,
+        "foreign messages / dead letters": f"{len(found.foreign)} / {len(found.dead_letters)}",
         "time to charge: median, slowest": f"{waits[len(waits) // 2]:.3f} s, {waits[-1]:.2f} s",
         "slowest recovery of a service": f"{max(recoveries):.2f} s",
         **{f"people who {what}": history.behaviours[what] for what in BEHAVIOURS},

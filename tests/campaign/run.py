@@ -14,7 +14,7 @@ from support.ledger import History, Kept, kept, shown_charges
 from campaign.checker import Found, breaches, shortcomings
 from campaign.clients import CampaignClient
 from campaign.evidence import gathered
-from campaign.messages import Letter, Post
+from campaign.messages import ForeignMessages, Letter
 from campaign.nemesis import Happened, Nemesis
 from campaign.plan import Kind, Options, epilogue, kinds, lane
 from campaign.stacks import TROUBLE, Stack, fixed
@@ -101,30 +101,33 @@ class Ledger:
 
 
 class Campaign:
-    """`keepers` are those of each context's instances."""
+    """`supervisors` are those of each context's instances."""
 
     def __init__(
         self, options: Options, stack: Stack, http: httpx.AsyncClient, watch: Callable[[Progress], None]
     ) -> None:
         self.options, self.stack, self._http, self._watch = options, stack, http, watch
         self.history = History()
-        self.keepers = {
-            context: [Supervisor(each, self._rng(each.name), fixed(options)) for each in found]
+        self.supervisors = {
+            context: [
+                Supervisor(each, self._rng(each.name), fixed(options), stack.control.is_doomed)
+                for each in found
+            ]
             for context, found in stack.services.items()
         }
-        self._post = Post(stack.control, self.history, self._rng("post"))
+        self._foreign = ForeignMessages(stack.control, self.history, self._rng("messages"))
         self._kinds = kinds(options)
-        self._conductor = Nemesis(
+        self._nemesis = Nemesis(
             stack.control,
-            self.keepers,
-            self._post,
-            stack.actions(self.keepers),
+            self.supervisors,
+            self._foreign,
+            stack.actions(self.supervisors),
             self.history,
-            self._rng("conductor"),
+            self._rng("nemesis"),
         )
         self._ended: float | None = None
         self._progress = Progress(
-            options, self.history, self._conductor.journal, time.time(), len(self._wanted)
+            options, self.history, self._nemesis.journal, time.time(), len(self._wanted)
         )
 
     @property
@@ -132,8 +135,8 @@ class Campaign:
         return [kind for kinds_ in self._kinds.values() for kind in kinds_]
 
     @property
-    def _all_keepers(self) -> list[Supervisor]:
-        return [supervisor for keepers in self.keepers.values() for supervisor in keepers]
+    def _all_supervisors(self) -> list[Supervisor]:
+        return [supervisor for supervisors in self.supervisors.values() for supervisor in supervisors]
 
     def _rng(self, whose: str) -> random.Random:
         return random.Random(f"{self.options.seed} {whose}")  # noqa: S311 — a seeded plan
@@ -147,7 +150,7 @@ class Campaign:
         return await self._judged(found, failure)
 
     async def _found(self) -> Ledger:
-        async with _together(supervisor.run() for supervisor in self._all_keepers):
+        async with _together(supervisor.run() for supervisor in self._all_supervisors):
             await self._start()
             await self._load()
             self._ended = time.time()
@@ -169,26 +172,27 @@ class Campaign:
 
     async def _judged(self, ledger: Ledger, failure: str | None) -> Outcome:
         began, ended = self._progress.began, self._ended or time.time()
-        codes = await asyncio.gather(*(supervisor.ended() for supervisor in self._all_keepers))
+        codes = await asyncio.gather(*(supervisor.ended() for supervisor in self._all_supervisors))
         ends = {
-            supervisor.service.name: code for supervisor, code in zip(self._all_keepers, codes, strict=True)
+            supervisor.service.name: code
+            for supervisor, code in zip(self._all_supervisors, codes, strict=True)
         }
         evidence = gathered(
-            [supervisor.service for supervisor in self._all_keepers],
-            self.stack.control.folder / "held",
+            [supervisor.service for supervisor in self._all_supervisors],
+            self.stack.control,
             leases_outlive_processes=self.options.stack == "real",
         )
-        strangers = self._post.strangers_sent()
+        foreign = self._foreign.sent()
         found = Found(
             self.history,
             ledger.kept,
             ledger.shown,
             evidence,
             ledger.left,
-            strangers,
+            foreign,
             ledger.dead_letters,
             ends,
-            self._post.told_otherwise,
+            self._foreign.told_otherwise,
             failure,
             ledger.audit,
             self._by_itself,
@@ -196,47 +200,47 @@ class Campaign:
         return Outcome(
             self.options,
             found,
-            self._conductor.journal,
-            {supervisor.service.name: supervisor.recoveries for supervisor in self._all_keepers},
+            self._nemesis.journal,
+            {supervisor.service.name: supervisor.recoveries for supervisor in self._all_supervisors},
             began,
             ended,
             breaches(found),
-            shortcomings(self.history, self.options, self._wanted, self._conductor.journal, ended - began),
+            shortcomings(self.history, self.options, self._wanted, self._nemesis.journal, ended - began),
         )
 
     async def _start(self) -> None:
-        for supervisor in self._all_keepers:
+        for supervisor in self._all_supervisors:
             supervisor.service.start()
-        for supervisor in self._all_keepers:
+        for supervisor in self._all_supervisors:
             await supervisor.service.ready()
             supervisor.up.set()
 
     async def _load(self) -> None:
         enough, waiting_room = asyncio.Event(), list[str]()
         urls = self._urls("appointment"), self._urls("financial")
-        faults = [self._conductor.run(lane(name, found, self.options)) for name, found in self._kinds.items()]
+        faults = [self._nemesis.run(lane(name, found, self.options)) for name, found in self._kinds.items()]
         async with asyncio.TaskGroup() as group:
-            visitors = [
+            clients = [
                 CampaignClient(self._http, urls, self.history, rng, self.options.pace)
                 for rng in map(self._rng, self._clients)
             ]
-            visits = [group.create_task(visitor.work(enough, waiting_room)) for visitor in visitors]
+            working = [group.create_task(client.work(enough, waiting_room)) for client in clients]
             async with _together(faults) as lanes:
                 await self._until_enough(lanes)
             await self._all_up()
             self._progress.stage = "the same errors once more"
             await asyncio.gather(
                 *(
-                    self._conductor.run(epilogue(name, found, self.options))
+                    self._nemesis.run(epilogue(name, found, self.options))
                     for name, found in self._kinds.items()
                 )
             )
-            await self._conductor.gather_last_batches()
+            await self._nemesis.gather_last_batches()
             enough.set()
-            await self._all_left(visits)
+            await self._all_left(working)
 
-    async def _all_left(self, visits: Sequence[asyncio.Task[None]]) -> None:
-        _, still_there = await asyncio.wait(visits, timeout=LEFT_WITHIN)
+    async def _all_left(self, working: Sequence[asyncio.Task[None]]) -> None:
+        _, still_there = await asyncio.wait(working, timeout=LEFT_WITHIN)
         if still_there:
             raise DidNotComeBack(
                 f"{len(still_there)} people still wait for answers after {LEFT_WITHIN:.0f} s"
@@ -266,7 +270,7 @@ class Campaign:
         for point in (self.stack.control.folder / "armed").iterdir():
             self.stack.control.disarm(point.name)
         await asyncio.sleep(0.1)
-        for supervisor in self._all_keepers:
+        for supervisor in self._all_supervisors:
             supervisor.go_on()
             await supervisor.ready(within=60)
 
@@ -300,7 +304,7 @@ class Campaign:
     def _by_itself(self) -> list[str]:
         return [
             f"{supervisor.service.name}: {code}"
-            for supervisor in self._all_keepers
+            for supervisor in self._all_supervisors
             for code in supervisor.ends
         ]
 

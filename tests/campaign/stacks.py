@@ -34,7 +34,7 @@ class Stack(Protocol):
     control: Control
 
     @abstractmethod
-    def actions(self, keepers: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:
+    def actions(self, supervisors: Mapping[str, list[Supervisor]]) -> Mapping[str, Action]:
         """The faults that only this stack has, by the first word of their names."""
 
     @abstractmethod

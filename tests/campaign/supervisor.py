@@ -1,14 +1,14 @@
-"""Whoever starts a service again when it has ended, as an operator's supervisor would."""
+"""Starts a service again when it has ended, as an operator's supervisor would."""
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from time import monotonic
 
 import httpx
-from support.processes import ENDS_WITHIN, Service
+from support.processes import ENDS_WITHIN, Service, eventually
 
 LOOK_EVERY = 0.02
 CHANGES = {
@@ -25,11 +25,14 @@ class DidNotComeBack(Exception):
 class Supervisor:
     """Keeps one service running, with some settings changed at each restart, but for the `fixed` ones.
 
-    `up` is set while it answers; `recoveries` are the seconds from an end to the next answer.
+    `up` is set while it answers; `recoveries` are the seconds from an end to the next answer. `is_doomed`
+    says whether a process has to end by itself.
     """
 
-    def __init__(self, service: Service, rng: random.Random, fixed: Collection[str] = ()) -> None:
-        self.service, self._rng = service, rng
+    def __init__(
+        self, service: Service, rng: random.Random, fixed: Collection[str], is_doomed: Callable[[int], bool]
+    ) -> None:
+        self.service, self._rng, self._is_doomed = service, rng, is_doomed
         self.up = asyncio.Event()
         self.recoveries: list[float] = []
         self.ends: list[int] = []
@@ -49,7 +52,10 @@ class Supervisor:
         ended, was_up = monotonic(), self.up.is_set()
         self.up.clear()
         if (
-            was_up and not self._asked and self.service.exit_code != -SIGKILL
+            was_up
+            and not self._asked
+            and self.service.exit_code != -SIGKILL
+            and not self._is_doomed(self.service.pid)
         ):  # without its servers it does not even start
             self.ends.append(self.service.exit_code or 0)
         self._asked = False
@@ -95,6 +101,27 @@ class Supervisor:
         """Return once it answers. Raises `DidNotComeBack`."""
         with self._missed_after(within):
             await asyncio.wait_for(self.up.wait(), within)
+
+    async def over(self, *, within: float) -> None:
+        """Return once no doomed process runs any more. Raises `DidNotComeBack`."""
+
+        async def is_over() -> bool:
+            return self.service.exit_code is not None or not self._is_doomed(self.service.pid)
+
+        try:
+            await eventually(is_over, within=within)
+        except AssertionError:
+            raise DidNotComeBack(
+                f"{self.service.name} still runs {within:.0f} s after the loop behind it ended"
+            ) from None
+        await asyncio.sleep(2 * LOOK_EVERY)  # until `run` has seen it
+
+    async def answers(self) -> bool:
+        """Whether it says that it lives."""
+        async with httpx.AsyncClient(base_url=self.service.url, trust_env=False, timeout=2) as http:
+            with suppress(httpx.TransportError):
+                return (await http.get("/health/live")).is_success
+        return False
 
     async def ready(self, *, within: float) -> None:
         """Return once it says that it is ready, whatever it has to be started again for meanwhile. Raises

@@ -8,7 +8,8 @@ from support.ledger import History
 
 from campaign.checker import shortcomings
 from campaign.clients import BEHAVIOURS
-from campaign.plan import NO_FAULT, USUAL, Options, patterns, unmatched
+from campaign.plan import NO_FAULT, USUAL, Options, Stack, kinds, patterns, unmatched
+from campaign.plot import COLOURS
 from campaign.report import command
 from campaign.run import Still
 
@@ -74,3 +75,10 @@ def test_only_a_new_minimum_is_a_movement() -> None:
 
     still.seconds(6, 2)
     assert still._moved > moved  # noqa: SLF001
+
+
+@pytest.mark.parametrize("stack", ["embedded", "real"])
+def test_every_fault_has_a_colour_in_the_picture(stack: Stack) -> None:
+    faults = {what for lane in kinds(Options(stack=stack)).values() for what, _ in lane}
+
+    assert faults - COLOURS.keys() == set()

@@ -1,4 +1,4 @@
-"""Notes which facts a relay is handed, and which it publishes though it may not hold them any more."""
+"""Notes which events a relay is handed, and which it publishes though it may not hold them any more."""
 
 import os
 from collections.abc import Iterable, Sequence
