@@ -55,12 +55,22 @@ def configured(options: dict[str, str]) -> KafkaConfig:
 @pytest.mark.parametrize("name", sorted(NOT_OPTIONS))
 def test_an_option_that_a_promise_rests_on_is_refused_by_name(name: str, kind: type) -> None:
     with pytest.raises(Misconfigured, match="rests on it") as refused:
-        configured({"client.rack": "a", name: "hunter2"}).client(kind)
+        configured({"client.rack": "a", name: "hunter2"}).client(kind, {})
     assert f"cannot set {name}:" in str(refused.value)
     assert "hunter2" not in str(refused.value)
 
 
 @pytest.mark.parametrize("name", ALLOWED)
 def test_any_other_option_reaches_the_client(name: str) -> None:
-    configured({name: ALLOWED[name]}).client(Producer)
-    configured({name: ALLOWED[name]}).client(Consumer, group_id="g")
+    configured({name: ALLOWED[name]}).client(Producer, {})
+    configured({name: ALLOWED[name]}).client(Consumer, {}, group_id="g")
+
+
+def test_the_client_writes_nothing_to_stderr_from_its_own_threads(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    chatty = configured({"debug": "all", "log_level": "7"})
+    producer = chatty.client(Producer, {})
+    producer.produce("t", b"value")
+    producer.flush(0.5)
+    assert capfd.readouterr().err == ""

@@ -18,12 +18,10 @@ MIN_WAIT = 0.01
 
 
 class ChargeWaiters:
-    """A charge made in this process wakes its waiters at once; charges made by others are looked up for all
-    waiters together.
+    """A charge made in this process wakes its waiters at once; one look-up finds those made by others.
 
-    A new waiter is looked up at once, and everybody again every `LOOKUP_INTERVAL`, however many new ones
-    come. Costs nothing while nobody waits. `find` returns those of many ids that have a charge; `clock`
-    counts seconds.
+    A new waiter is looked up at once, and all again every `LOOKUP_INTERVAL`, however many new ones come.
+    Costs nothing while nobody waits. `find` returns the charges of many ids; `clock` counts seconds.
     """
 
     def __init__(
@@ -96,7 +94,7 @@ class ChargeWaiters:
             self._problem = None
         except NotNow as problem:
             self._problem = problem  # a later look-up may find the store again; each wait has its own timeout
-        except Exception as error:  # noqa: BLE001 — raised by everybody it concerns
+        except Exception as error:  # noqa: BLE001 — raised to every waiter that it concerns
             self._fail(ids, error)
 
     def _fail(self, ids: Sequence[UUID], error: Exception) -> None:

@@ -13,11 +13,9 @@ Outcome = TypeVar("Outcome")
 class GroupCommit(Generic[Operation, Outcome]):
     """While one write is under way, the next gathers; nobody waits on a timer.
 
-    `write` takes a group and answers one outcome for each operation, in order; an outcome that is an error is
-    raised
-    to its own caller. When `write` itself raises, every caller of the group gets that error: none knows its
-    outcome.
-    A caller that is cancelled leaves the write and the others alone.
+    `write` returns one outcome for each operation, in order; an outcome that is an error is raised to its own
+    caller. When `write` itself raises, every caller of the group gets that error: no outcome is known.
+    Cancelling a caller leaves the write and the others alone.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What the stores of a single process share: which saved facts a relay holds, and until when."""
+"""What the stores of a single process share: which unpublished events a relay holds, and until when."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -8,11 +8,9 @@ from clinic.domain.messaging.ports import Monotonic
 
 
 class Leases:
-    """Hands each unpublished fact to one caller for `seconds`, waiting where there is none to hand.
+    """Hands each unpublished event to one caller for `seconds`, waiting while there is none.
 
-    They live in memory: the store belongs to one process, and with the process its relay has died too, so
-    that
-    whoever opens the store next finds everything free at once.
+    Leases live in memory: they end with the process, and so does the relay that held them.
     """
 
     def __init__(self, seconds: float, monotonic: Monotonic) -> None:
@@ -26,16 +24,14 @@ class Leases:
         self._saved.set()
 
     def release(self, ids: Iterable[str]) -> None:
-        """These facts are forgotten."""
+        """These events are published."""
         for each in ids:
             self._until.pop(each, None)
 
     async def claim(
         self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int
     ) -> Sequence[ClaimedMessage]:
-        """Up to `limit` facts that nobody holds; `unpublished(n)` answers the n oldest of all, held or
-        not.
-        """
+        """Up to `limit` events that nobody holds; `unpublished(n)` returns the n oldest, held or not."""
         while True:
             self._saved.clear()
             now = self._monotonic()

@@ -1,5 +1,6 @@
 """What the Kafka adapters share: the cluster, its clients, the topic and a record's position in it."""
 
+import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
@@ -21,13 +22,9 @@ from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Telemetry
 
 REFUSALS: Final = frozenset({
-    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
-    KafkaError.INVALID_CONFIG,
-    KafkaError.INVALID_PARTITIONS,
-    KafkaError.INVALID_REPLICATION_FACTOR,
-    KafkaError.POLICY_VIOLATION,
-    KafkaError.TOPIC_AUTHORIZATION_FAILED,
-    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED, KafkaError.INVALID_CONFIG, KafkaError.INVALID_PARTITIONS,
+    KafkaError.INVALID_REPLICATION_FACTOR, KafkaError.POLICY_VIOLATION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION,
 })  # fmt: skip
 """The cluster's answers that no retry changes: this client will never make such a topic."""
 NOT_OPTIONS: Final = frozenset({
@@ -56,6 +53,8 @@ NOT_OPTIONS: Final = frozenset({
     "test.mock.num.brokers", "test.mock.broker.rtt",
 })  # fmt: skip
 """Names in librdkafka's CONFIGURATION.md that a promise rests on. All others are the operator's choice."""
+SILENT: Final = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 — no configuration reaches it
+"""librdkafka would write to stderr from its own threads, which blocks them while nobody reads it."""
 ADMIN_TIMEOUT: Final = 10.0
 SAFE_REPLICATION: Final = 3
 EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -76,22 +75,20 @@ class KafkaConfig(Struct, frozen=True, kw_only=True):
     options: Mapping[str, str]
 
     def client(
-        self,
-        kind: Callable[[dict[str, Any]], Client],
-        required: Mapping[str, Any] | None = None,
-        **defaults: Any,
+        self, kind: Callable[[dict[str, Any]], Client], required: Mapping[str, Any], **defaults: Any
     ) -> Client:
         """A client with these settings; options override only `defaults`.
 
         Raises `Misconfigured`, which names options and never repeats a value.
         """
-        required = {"bootstrap.servers": self.servers, "allow.auto.create.topics": False, **(required or {})}
+        required = {"bootstrap.servers": self.servers, "allow.auto.create.topics": False, **required}
         if taken := sorted((required.keys() | NOT_OPTIONS) & self.options.keys()):
             raise Misconfigured(
                 f"CLINIC_KAFKA_OPTIONS cannot set {', '.join(taken)}: what is promised here rests on it"
             )
         named = {name.replace("_", "."): value for name, value in defaults.items()}
         own = {"client.id": "clinic", "log_level": 2}
+        required["logger"] = SILENT
         try:
             return kind(own | named | dict(self.options) | required)
         except (KafkaException, TypeError, ValueError) as error:
@@ -120,8 +117,9 @@ class Topic:
     """The topic, and the id that tells it from an earlier one of that name."""
 
     def __init__(self, kafka: KafkaConfig, telemetry: Telemetry) -> None:
-        self._kafka, self._telemetry = kafka, telemetry
-        self._admin = kafka.client(AdminClient)
+        self._kafka = kafka
+        self._telemetry = telemetry
+        self._admin = kafka.client(AdminClient, {})
 
     def make(self) -> str:
         """Its id. Makes it, with unlimited retention, where it is missing; warns of a weaker one.
@@ -171,12 +169,10 @@ def id_of(topic: TopicDescription) -> str:
 
 
 def _wanted(kafka: KafkaConfig) -> dict[str, str]:
-    safe = (
-        {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
-        if kafka.replication >= SAFE_REPLICATION
-        else {}
-    )
-    return {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1", **safe}
+    wanted = {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+    if kafka.replication >= SAFE_REPLICATION:
+        wanted |= {"min.insync.replicas": "2", "unclean.leader.election.enable": "false"}
+    return wanted
 
 
 def _warn_of_weakness(
@@ -197,12 +193,8 @@ def _warn_of_weakness(
     if replication < kafka.replication:
         weak["replication"], wanted["replication"] = str(replication), str(kafka.replication)
     if weak:
-        telemetry(
-            "topic is weaker than asked for",
-            topic=kafka.topic,
-            found=weak,
-            wanted={name: wanted[name] for name in weak},
-        )
+        asked = {name: wanted[name] for name in weak}
+        telemetry("topic is weaker than asked for", topic=kafka.topic, found=weak, wanted=asked)
 
 
 def _is_weaker(name: str, found: str, wanted: str) -> bool:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 from threading import Thread
 from typing import Any, Final
 
@@ -25,11 +26,8 @@ POLL_INTERVAL: Final = 0.05
 ANSWER_TIMEOUT: Final = 5.0
 """Seconds that a broker may take for an answer."""
 NO_LONGER_OURS: Final = frozenset({
-    KafkaError.FENCED_INSTANCE_ID,
-    KafkaError.FENCED_MEMBER_EPOCH,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.STALE_MEMBER_EPOCH,
-    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError.FENCED_INSTANCE_ID, KafkaError.FENCED_MEMBER_EPOCH, KafkaError.ILLEGAL_GENERATION,
+    KafkaError.STALE_MEMBER_EPOCH, KafkaError.UNKNOWN_MEMBER_ID,
 })  # fmt: skip
 """How the group says that another member has the partitions: it delivers again what is in them."""
 
@@ -47,7 +45,8 @@ class Batch:
         asked: "Future[TopicDescription]",
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self.deliveries, self.asked = deliveries, asked
+        self.deliveries = deliveries
+        self.asked = asked
         self.revoked: set[int] = set()
         self.is_dropped = False
         self._loop = loop
@@ -108,7 +107,10 @@ class Member:
     def __init__(self, kafka: KafkaConfig, topic: Topic, topic_id: str, clock: Clock) -> None:
         self.held: Batch | None = None
         self._ahead: Batch | None = None
-        self._topic, self._name, self._topic_id, self._clock = topic, kafka.topic, topic_id, clock
+        self._topic = topic
+        self._topic_id = topic_id
+        self._name = kafka.topic
+        self._clock = clock
         self._is_paused = False
         self._committing: queue.SimpleQueue[ClinicError | None] | None = None
         # The group misses a dead member within seconds; with the other protocol the broker decides.
@@ -162,9 +164,8 @@ class Member:
         first = self._consumer.poll(within)
         if first is None:
             return None
-        records = [
-            record for record in (first, *self._consumer.consume(BATCH_SIZE - 1, 0)) if _is_event(record)
-        ]
+        came = [first, *self._consumer.consume(BATCH_SIZE - 1, 0)]
+        records = [record for record in came if _is_event(record)]
         if not records:
             return None
         now = self._clock()
@@ -190,9 +191,8 @@ class Member:
         if self._committing is None:
             # The client waits for as long as a broker is silent: it does so in a thread of its own.
             self._committing = queue.SimpleQueue()
-            Thread(
-                target=self._commit, args=(ends, self._committing), name="kafka-commit", daemon=True
-            ).start()
+            work = partial(self._commit, ends, self._committing)
+            Thread(target=work, name="kafka-commit", daemon=True).start()
         try:
             failure = self._committing.get(timeout=ANSWER_TIMEOUT)
         except queue.Empty:
@@ -202,22 +202,18 @@ class Member:
 
     def _commit(self, ends: list[TopicPartition], report: "queue.SimpleQueue[ClinicError | None]") -> None:
         try:
-            errors = [
-                each.error
-                for each in self._consumer.commit(offsets=ends, asynchronous=False) or ()
-                if each.error
-            ]
+            committed = self._consumer.commit(offsets=ends, asynchronous=False)
+            errors = [each.error for each in committed or () if each.error]
         except KafkaException as error:
             errors = [error.args[0]]
         unknown = [error for error in errors if error.code() not in NO_LONGER_OURS]
-        report.put(
-            Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}")
-            if unknown
-            else None
-        )
+        if unknown:
+            report.put(Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}"))
+        else:
+            report.put(None)
 
     def resume(self) -> None:
-        """Go on to the next batch."""
+        """Continue with the next batch."""
         if self._is_paused:
             self._consumer.resume(self._consumer.assignment())
             self._is_paused = False

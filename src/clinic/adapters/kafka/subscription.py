@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from threading import Event, Thread
 from time import monotonic
 from typing import Final
@@ -31,7 +32,9 @@ class KafkaSubscription(Subscription, Resource):
     """A member of the group. Its thread hands batches over, prefetches and keeps the client alive."""
 
     def __init__(self, kafka: KafkaConfig, clock: Clock, telemetry: Telemetry) -> None:
-        self._kafka, self._clock, self._telemetry = kafka, clock, telemetry
+        self._kafka = kafka
+        self._clock = clock
+        self._telemetry = telemetry
         self._closing = Event()
         self._thread: Thread | None = None
         self._came: Batch | ClinicError | tuple[()] | None = None
@@ -46,9 +49,8 @@ class KafkaSubscription(Subscription, Resource):
         topic_id = await asyncio.to_thread(topic.make)
         self._closing.clear()
         self._loop, self._failure = asyncio.get_running_loop(), None
-        self._thread = Thread(
-            target=self._run, args=(topic, topic_id), name="kafka-subscription", daemon=True
-        )
+        work = partial(self._run, topic, topic_id)
+        self._thread = Thread(target=work, name="kafka-subscription", daemon=True)
         self._thread.start()
 
     async def close(self) -> None:
@@ -61,9 +63,8 @@ class KafkaSubscription(Subscription, Resource):
     def check_alive(self) -> None:
         """Raises `Unavailable` where the thread that receives has ended."""
         if self._thread is None or not self._thread.is_alive():
-            raise Unavailable(
-                f"the connection to Kafka is closed{f': {self._failure}' if self._failure else ''}"
-            )
+            reason = f": {self._failure}" if self._failure else ""
+            raise Unavailable(f"the connection to Kafka is closed{reason}")
 
     async def receive(self) -> Sequence[Delivery]:
         while self._held is None or self._held.is_dropped:

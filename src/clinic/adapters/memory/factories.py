@@ -2,15 +2,8 @@
 
 from typing import Any
 
-from clinic.adapters.factories import (
-    AppointmentStore,
-    FactoryContext,
-    FinancialStore,
-    PublisherEnd,
-    Store,
-    SubscriptionEnd,
-    Transport,
-)
+from clinic.adapters import factories
+from clinic.adapters.factories import FactoryContext, Store, Transport
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
@@ -34,22 +27,22 @@ def memory_log(shared: dict[str, Any]) -> MemoryLog:
     return log
 
 
-def _appointment_store(context: FactoryContext) -> AppointmentStore:
+def _appointment_store(context: FactoryContext) -> factories.AppointmentStore:
     store = MemoryAppointments(context.clock, context.lease, context.monotonic)
-    return AppointmentStore(Nothing(), appointments=store, outbox=store)
+    return factories.AppointmentStore(Nothing(), appointments=store, outbox=store)
 
 
-def _financial_store(_: FactoryContext) -> FinancialStore:
-    return FinancialStore(Nothing(), MemoryCharges(), MemoryDeadLetters())
+def _financial_store(_: FactoryContext) -> factories.FinancialStore:
+    return factories.FinancialStore(Nothing(), MemoryCharges(), MemoryDeadLetters())
 
 
-def _publisher(context: FactoryContext) -> PublisherEnd:
-    return PublisherEnd(Nothing(), MemoryPublisher(memory_log(context.shared), context.clock))
+def _publisher(context: FactoryContext) -> factories.PublisherEnd:
+    return factories.PublisherEnd(Nothing(), MemoryPublisher(memory_log(context.shared), context.clock))
 
 
-def _subscription(context: FactoryContext) -> SubscriptionEnd:
+def _subscription(context: FactoryContext) -> factories.SubscriptionEnd:
     log = memory_log(context.shared)
-    return SubscriptionEnd(Nothing(), MemorySubscription(log, context.group, context.clock))
+    return factories.SubscriptionEnd(Nothing(), MemorySubscription(log, context.group, context.clock))
 
 
 STORE = Store(_appointment_store, _financial_store, in_process=True)

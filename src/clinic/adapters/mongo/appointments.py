@@ -1,6 +1,4 @@
-"""Appointments in MongoDB: one document holds an appointment and its unpublished events, so one write keeps
-both.
-"""
+"""Appointments in MongoDB: one write saves an appointment and its events, in one document."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -8,7 +6,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
@@ -24,7 +22,7 @@ from clinic.adapters.mongo.database import (
     money,
     translate_errors,
 )
-from clinic.adapters.mongo.outbox import ADDED, UNPUBLISHED, MongoOutbox
+from clinic.adapters.mongo.outbox import ADDED, BY_SAVE, UNPUBLISHED, MongoOutbox
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
@@ -41,13 +39,12 @@ APPOINTMENTS: Final = CollectionSchema(
     IndexModel(BY_PATIENT),
     IndexModel(OPEN_BY_ID, partialFilterExpression=OPEN),
     IndexModel([("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED),
+    IndexModel(BY_SAVE, partialFilterExpression=UNPUBLISHED),
 )
 
 
 class _Write(Struct):
-    """An operation of a group: what it is, what it makes, the events that it keeps, and whether
-    this process may publish them at once.
-    """
+    """An operation of a group, its result and events, and whether this process may publish them at once."""
 
     request: InsertOne[Document] | UpdateOne
     result: Appointment
@@ -76,8 +73,7 @@ class MongoAppointments(appointment.Appointments):
         return await self._database.with_timeout(self._load(appointment_id))
 
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
-        # Where the version has moved on, the upsert collides on _id, and that one operation of the group
-        # fails.
+        # Where somebody saved first, the upsert collides on _id, and that one operation of the group fails.
         known = {"_id": appointment.id, "version": appointment.version, **ADDED}
         saved = replace(appointment, version=appointment.version + 1)
         # The first save of an appointment has no events before it that its own could overtake.
@@ -121,19 +117,15 @@ class MongoAppointments(appointment.Appointments):
         return outcomes
 
     async def _forget(self, ids: Sequence[UUID]) -> None:
-        # Saving what was never added has made documents that are no appointments. Whoever saved hears of it
-        # in any case.
+        # A save of what was never added made documents that are not appointments; the caller gets a Conflict.
         with suppress(Unavailable), translate_errors():
             await self._documents.delete_many({"_id": {"$in": ids}, "added_at": {"$exists": False}})
 
     async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         with translate_errors():
-            found = {
-                each["_id"]: each
-                async for each in self._documents.find(
-                    {"_id": {"$in": list(ids)}, **ADDED}, {"outbox": False}
-                )
-            }
+            query = {"_id": {"$in": list(ids)}, **ADDED}
+            documents = self._documents.find(query, {"outbox": False})
+            found = {each["_id"]: each async for each in documents}
         return [
             _appointment(found[each]) if each in found else NotFound(f"there is no appointment {each}")
             for each in ids
@@ -143,12 +135,9 @@ class MongoAppointments(appointment.Appointments):
 def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointment | ClinicError:
     for error in details["writeErrors"]:
         if error["index"] == index:
-            taken = error["code"] == DUPLICATE
-            return (
-                Conflict(f"appointment {write.result.id} was saved by somebody else")
-                if taken
-                else Unavailable(str(error["errmsg"]))
-            )
+            if error["code"] == DUPLICATE:
+                return Conflict(f"appointment {write.result.id} was saved by somebody else")
+            return Unavailable(str(error["errmsg"]))
     if details["writeConcernErrors"]:
         # Applied, but not safe: another primary may never have seen it.
         return Unavailable("MongoDB does not say whether the write is safe")
@@ -158,14 +147,9 @@ def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointme
 
 
 def _state(appointment: Appointment) -> Document:
-    return {
-        "physician_id": appointment.physician_id,
-        "patient_id": appointment.patient_id,
-        "price": decimal(appointment.price),
-        "start": appointment.start,
-        "end": appointment.end,
-        "version": appointment.version,
-    }
+    state = asdict(appointment) | {"price": decimal(appointment.price)}
+    del state["id"]
+    return state
 
 
 def _appointment(document: Document) -> Appointment:

@@ -50,15 +50,13 @@ class MongoCharges(financial.Charges):
             return financial.AddResult([], [])
         with translate_errors():
             details = await bulk(self._documents, [InsertOne(_charge_document(each)) for each in charges])
-        if details["writeConcernErrors"] or any(
-            error["code"] != DUPLICATE for error in details["writeErrors"]
-        ):
+        errors = details["writeErrors"]
+        if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in errors):
             raise Unavailable("MongoDB does not say whether charges are kept")
-        known = {error["index"] for error in details["writeErrors"]}
+        known = {error["index"] for error in errors}
         existing = await self._find([charges[index].appointment_id for index in known]) if known else []
-        added = financial.AddResult(
-            [each for index, each in enumerate(charges) if index not in known], list(existing)
-        )
+        new = [charge for index, charge in enumerate(charges) if index not in known]
+        added = financial.AddResult(new, list(existing))
         self._waiters.notify(added)
         return added
 
@@ -78,29 +76,22 @@ class MongoCharges(financial.Charges):
             query["physician_id"] = matching.physician_id
         if matching.patient_id is not None:
             query["patient_id"] = matching.patient_id
-        bounds = {
-            "$gte": matching.charged_from,
-            "$lt": matching.charged_to,
-            "$lte": after and after.charged_at,
-        }
+        last = after and after.charged_at
+        bounds = {"$gte": matching.charged_from, "$lt": matching.charged_to, "$lte": last}
         if bounds := {name: bound for name, bound in bounds.items() if bound is not None}:
             query["charged_at"] = bounds
         if after is not None:
             query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
-        found = (
-            self._documents.find(query).sort([("charged_at", DESCENDING), ("_id", DESCENDING)]).limit(limit)
-        )
+        latest_first = [("charged_at", DESCENDING), ("_id", DESCENDING)]
+        found = self._documents.find(query).sort(latest_first).limit(limit)
         if matching.patient_id is not None:  # of both, a patient has fewer charges than a physician
             found = found.hint([("patient_id", ASCENDING), *BY_TIME])
         return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
         query: Document = {} if after is None else {"_id": {"$lt": after}}
-        with translate_errors():
-            return [
-                _charge(document)
-                async for document in self._documents.find(query).sort("_id", DESCENDING).limit(limit)
-            ]
+        found = self._documents.find(query).sort("_id", DESCENDING).limit(limit)
+        return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     async def count(self) -> int:
         with translate_errors():
@@ -111,37 +102,28 @@ class MongoCharges(financial.Charges):
         return self._database.collection("charges")
 
     async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
-        with translate_errors():
-            return [_charge(document) async for document in self._documents.find({"_id": {"$in": list(ids)}})]
+        found = self._documents.find({"_id": {"$in": list(ids)}})
+        return [_charge(document) for document in await fetch_all(found)]
 
 
 def _charge_document(charge: Charge) -> Document:
+    document = asdict(charge)
     return {
-        "_id": charge.appointment_id,
-        "physician_id": charge.physician_id,
-        "patient_id": charge.patient_id,
+        "_id": document.pop("appointment_id"),
+        **document,
         "price": decimal(charge.price),
-        "start": charge.start,
-        "end": charge.end,
-        "pricing": charge.pricing,
         "hours": str(charge.hours),
         "total": decimal(charge.total),
-        "charged_at": charge.charged_at,
         "origin": asdict(charge.origin),
     }
 
 
 def _charge(document: Document) -> Charge:
     return Charge(
-        appointment_id=document["_id"],
-        physician_id=document["physician_id"],
-        patient_id=document["patient_id"],
-        price=money(document["price"]),
-        start=document["start"],
-        end=document["end"],
-        pricing=document["pricing"],
-        hours=Fraction(document["hours"]),
-        total=money(document["total"]),
-        charged_at=document["charged_at"],
-        origin=Origin(**document["origin"]),
+        appointment_id=document.pop("_id"),
+        price=money(document.pop("price")),
+        hours=Fraction(document.pop("hours")),
+        total=money(document.pop("total")),
+        origin=Origin(**document.pop("origin")),
+        **document,
     )

@@ -1,5 +1,4 @@
-"""What the MongoDB stores share: a context's database, one kind of failure, bulks whose outcome is not
-guessed.
+"""What the MongoDB stores share: a context's database, one kind of failure, bulks with exact outcomes.
 
 No transactions: the same on a standalone server, a replica set and a sharded cluster. Every write is majority
 and journaled.
@@ -54,9 +53,7 @@ class MongoDatabase(Resource):
         self._running: set[asyncio.Task[None]] = set()
 
     async def open(self) -> None:
-        """Raises `Misconfigured` where the address or the shard key of a collection cannot be used; also
-        `Unavailable`.
-        """
+        """Raises `Misconfigured` where the address or a collection's shard key cannot be used."""
         self._connect()
         for schema in self._schemas:
             await self._check_sharding(schema.name)
@@ -89,9 +86,7 @@ class MongoDatabase(Resource):
             ) from None
 
     async def attach(self) -> None:
-        """Open it for a command beside the services. Raises `Unavailable` where the server does not
-        answer.
-        """
+        """Open it for a command beside the services. Raises `Unavailable`."""
         self._connect()
         await self.check()
 
@@ -115,9 +110,7 @@ class MongoDatabase(Resource):
         return task
 
     async def with_timeout(self, answer: Coroutine[Any, Any, T]) -> T:
-        """The answer. Raises `Unavailable` where it takes longer: what was asked goes on, and its outcome is
-        unknown.
-        """
+        """The answer. Raises `Unavailable` where it takes longer; the work continues, its outcome unknown."""
         asked = asyncio.create_task(answer)
         asked.add_done_callback(_heard)
         await asyncio.wait([asked], timeout=self._seconds)
@@ -129,9 +122,7 @@ class MongoDatabase(Resource):
         return self._opened[self._name][name]
 
     async def _check_sharding(self, collection: str) -> None:
-        """The collision of two writers and the one charge of an appointment hold only where `_id` is the
-        shard key.
-        """
+        """Raises `Misconfigured` unless `_id` is the shard key: only then is it unique across shards."""
         with translate_errors():
             if (await self._opened.admin.command("hello")).get("msg") != "isdbgrid":
                 return
@@ -160,7 +151,7 @@ class MongoDatabase(Resource):
 
 
 def _heard(asked: "asyncio.Task[Any]") -> None:
-    # Whoever asked may be gone by now: then nobody else takes note of a failure.
+    # The caller may be gone by now: then nobody else takes note of a failure.
     if not asked.cancelled():
         asked.exception()
 

@@ -12,6 +12,7 @@ from clinic.adapters.mongo.database import (
     CollectionSchema,
     Document,
     MongoDatabase,
+    fetch_all,
     translate_errors,
 )
 from clinic.domain.errors import Conflict, NotFound
@@ -32,6 +33,7 @@ BY_GROUP: Final = [
 DEAD_LETTERS: Final = CollectionSchema(
     "dead_letters",
     IndexModel([("state", ASCENDING), ("_id", ASCENDING)]),
+    IndexModel([("state", ASCENDING), ("group", ASCENDING), ("_id", ASCENDING)]),
     IndexModel([("about", ASCENDING), ("_id", ASCENDING)]),
     IndexModel(BY_GROUP),
 )
@@ -66,13 +68,10 @@ class MongoDeadLetters(DeadLetters):
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         query: Document = {name: value for name, value in asdict(matching).items() if value is not None}
-        with translate_errors():
-            found = (
-                self._documents.find({**query, "_id": {"$gt": after}}, {"value": False})
-                .sort("_id", ASCENDING)
-                .limit(limit)
-            )
-            return [_letter({**document, "value": None}) async for document in found]
+        query["_id"] = {"$gt": after}
+        found = self._documents.find(query, {"value": False}).sort("_id", ASCENDING).limit(limit)
+        documents = await self._database.with_timeout(fetch_all(found))
+        return [_letter({**document, "value": None}) for document in documents]
 
     async def groups(self) -> Sequence[LetterGroup]:
         with translate_errors():

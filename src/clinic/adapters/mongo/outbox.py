@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from msgspec.structs import asdict
 from pymongo import ASCENDING, UpdateOne
 
-from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, translate_errors
+from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, fetch_all, translate_errors
 from clinic.domain.errors import Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Monotonic, Outbox
@@ -22,6 +22,8 @@ from clinic.domain.messaging.ports import Monotonic, Outbox
 MAX_READY: Final = 10_000
 """Events that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
+BY_SAVE: Final = [("outbox.saved_at", ASCENDING)]
+"""An index by each event's save: the oldest is its first key, however long the backlog is."""
 ADDED: Final = {"added_at": {"$exists": True}}
 """Saving what was never added makes a document that is no appointment, until it is removed again."""
 
@@ -100,13 +102,11 @@ class MongoOutbox(Outbox):
             self._sweep_soon()
 
     async def oldest(self) -> datetime | None:
-        unpublished = {"$match": {**UNPUBLISHED, **ADDED}}
-        oldest = {"$group": {"_id": None, "saved_at": {"$min": {"$min": "$outbox.saved_at"}}}}
-        with translate_errors():
-            async for found in await self._documents.aggregate(
-                [unpublished, oldest], hint={"lease.since": ASCENDING}
-            ):
-                return found["saved_at"]  # type: ignore[no-any-return]
+        query = self._documents.find({**UNPUBLISHED, **ADDED}, {"outbox.saved_at": True})
+        oldest = query.sort(BY_SAVE).hint(BY_SAVE).limit(1)
+        for document in await self._database.with_timeout(fetch_all(oldest)):
+            saved: datetime = min(event["saved_at"] for event in document["outbox"])
+            return saved
         return None
 
     async def status(self, event: Message) -> PublicationStatus | None:
@@ -144,7 +144,7 @@ class MongoOutbox(Outbox):
 
     async def _claim_expired(self, limit: int) -> Sequence[ClaimedMessage]:
         """Events whose lease is over by the server's clock: a dead process left them, or a save whose outcome
-        was unknown. So is one that begins later than a lease from now: the server's clock was set back.
+        was unknown. A lease that begins later than a lease from now is over too: the clock was set back.
         """
         expires_at = self.expiry()
         token = uuid4()

@@ -1,6 +1,4 @@
-"""Appointments and their outbox in SQLite: appointment.db. Money is whole cents, times are whole
-milliseconds.
-"""
+"""Appointments and their outbox in SQLite. Money is whole cents, times are whole milliseconds."""
 
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -94,22 +92,16 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         self._leases.release(each.message.id for each in published)
 
     async def oldest(self) -> datetime | None:
-        row = await self._file.read(
-            lambda connection: connection.execute(
-                "SELECT saved_at FROM outbox ORDER BY seq LIMIT 1"
-            ).fetchone()
-        )
+        query = "SELECT saved_at FROM outbox ORDER BY seq LIMIT 1"
+        row = await self._file.read(lambda connection: connection.execute(query).fetchone())
         return moment(row[0]) if row else None
 
     async def status(self, event: Message) -> PublicationStatus | None:
         return await self._file.read(partial(_status, event.id))
 
     async def _unpublished(self, limit: int) -> Sequence[Message]:
-        rows = await self._file.read(
-            lambda connection: connection.execute(
-                "SELECT message FROM outbox ORDER BY seq LIMIT ?", (limit,)
-            ).fetchall()
-        )
+        query = "SELECT message FROM outbox ORDER BY seq LIMIT ?"
+        rows = await self._file.read(lambda connection: connection.execute(query, (limit,)).fetchall())
         return [_message.decode(row[0]) for row in rows]
 
     async def _write_group(self, group: Sequence[Operation]) -> Sequence[Appointment | ClinicError]:
@@ -120,9 +112,8 @@ class SqliteAppointments(appointment.Appointments, Outbox):
 
     async def _read_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         query = f"SELECT * FROM appointments WHERE id IN ({placeholders(ids)})"
-        rows = await self._file.read(
-            lambda connection: connection.execute(query, [each.bytes for each in ids]).fetchall()
-        )
+        keys = [each.bytes for each in ids]
+        rows = await self._file.read(lambda connection: connection.execute(query, keys).fetchall())
         found = {row[0]: row for row in rows}
         return [
             _appointment(found[each.bytes])
@@ -144,24 +135,18 @@ def _source(matching: appointment.AppointmentFilter) -> str:
 def _add(appointment: Appointment, connection: sqlite3.Connection) -> Appointment | ClinicError:
     insert = "INSERT INTO appointments VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
     row = (appointment.id.bytes, *_state(appointment), appointment.version)
-    return (
-        appointment
-        if connection.execute(insert, row).rowcount
-        else Conflict(f"appointment {appointment.id} is known already")
-    )
+    if connection.execute(insert, row).rowcount:
+        return appointment
+    return Conflict(f"appointment {appointment.id} is known already")
 
 
 def _save(
     appointment: Appointment, events: Sequence[Message], now: int, connection: sqlite3.Connection
 ) -> Appointment | ClinicError:
-    # Where the version has moved on, the row does not match and there is no error: its facts must not be kept
-    # either.
     update = """UPDATE appointments SET physician_id = ?, patient_id = ?, cents = ?, start = ?, "end" = ?,
-    version = version + 1
-        WHERE id = ? AND version = ?"""
-    if not connection.execute(
-        update, (*_state(appointment), appointment.id.bytes, appointment.version)
-    ).rowcount:
+        version = version + 1 WHERE id = ? AND version = ?"""
+    row = (*_state(appointment), appointment.id.bytes, appointment.version)
+    if not connection.execute(update, row).rowcount:
         return Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
     rows = [(event.id, event.subject, now, _encoder.encode(event)) for event in events]
     connection.executemany(
@@ -183,7 +168,7 @@ def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:
 
 
 def _status(event_id: str, connection: sqlite3.Connection) -> PublicationStatus | None:
-    # One statement sees one state; a fact that is republished stands in both tables, and then it waits.
+    # One statement sees one state; a republished event is in both tables, and counts as unpublished.
     query = """SELECT saved_at, NULL, NULL FROM outbox WHERE id = :id
         UNION ALL SELECT saved_at, published_at, position FROM published WHERE id = :id"""
     row = connection.execute(query, {"id": event_id}).fetchone()
