@@ -85,7 +85,8 @@ def _read(evidence: Evidence, line: str) -> None:
         evidence.finished_at.setdefault(entry["appointment_id"], _seconds(entry))
     elif what in OF_A_CHARGE:
         at, id_ = _seconds(entry), entry["appointment_id"]
-        evidence.charged_at[id_] = min(at, evidence.charged_at.get(id_, at))
+        if what == "charged":  # where that line was lost, the next may come long after the charge
+            evidence.charged_at[id_] = min(at, evidence.charged_at.get(id_, at))
         evidence.times_new[id_] += what == "charged"
         evidence.differing |= {id_} if what == DIFFERS else set()
 
