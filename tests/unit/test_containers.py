@@ -16,7 +16,6 @@ from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
-from clinic.adapters.memory.factories import memory_log
 from clinic.adapters.memory.transport import MemoryPublisher, MemorySubscription
 from clinic.adapters.mongo.appointments import MongoAppointments
 from clinic.adapters.mongo.charges import MongoCharges
@@ -30,6 +29,7 @@ from clinic.domain.messaging.relay import Relay
 from clinic.entrypoints import technologies
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.technologies.memory import memory_log
 
 Store = Literal["sqlite", "mongo", "memory"]
 Transport = Literal["sqlite", "kafka", "memory"]

@@ -13,11 +13,11 @@ from support.apps import Clinic, UnreachableAppointments, UnreachableCharges, se
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
-from clinic.adapters.memory.factories import memory_log
 from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
+from clinic.entrypoints.technologies.memory import memory_log
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -72,7 +72,9 @@ async def test_every_problem_is_described_as_a_problem_document(clinic: Clinic) 
         for path, operations in (await client.get("/openapi.json")).json()["paths"].items():
             for operation in operations.values():
                 for status, response in operation["responses"].items():
-                    by_the_app = status != "431"  # a head that is too large is refused by the server before it
+                    by_the_app = (
+                        status != "431"
+                    )  # a head that is too large is refused by the server before it
                     if int(status) >= 400 and by_the_app and not path.startswith("/health"):
                         assert list(response["content"]) == ["application/problem+json"], (path, status)
                         schema = response["content"]["application/problem+json"]["schema"]

@@ -12,13 +12,6 @@ from dependency_injector.providers import Callable, Dependency, List, Object, Si
 from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
-from clinic.adapters.factories import (
-    AppointmentStore,
-    FactoryContext,
-    FinancialStore,
-    PublisherEnd,
-    SubscriptionEnd,
-)
 from clinic.domain import events
 from clinic.domain.appointment.use_cases import (
     FindAppointment,
@@ -46,6 +39,13 @@ from clinic.domain.reconciliation.audit import AuditCharges
 from clinic.domain.reconciliation.repair import RepairCharges
 from clinic.entrypoints import technologies
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.technologies.factories import (
+    AppointmentStore,
+    FactoryContext,
+    FinancialStore,
+    PublisherEnd,
+    SubscriptionEnd,
+)
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
 

@@ -1,12 +1,12 @@
 """The SQLite stores and transport, for the containers: each file is named here."""
 
-from clinic.adapters import factories
-from clinic.adapters.factories import FactoryContext, Store, Transport
 from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
 from clinic.adapters.sqlite.charges import SqliteCharges
 from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
+from clinic.entrypoints.technologies import factories
+from clinic.entrypoints.technologies.factories import FactoryContext, Store, Transport
 
 
 def _appointment_store(context: FactoryContext) -> factories.AppointmentStore:

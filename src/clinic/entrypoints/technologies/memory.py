@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from clinic.adapters import factories
-from clinic.adapters.factories import FactoryContext, Store, Transport
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.messaging.ports import Resource
+from clinic.entrypoints.technologies import factories
+from clinic.entrypoints.technologies.factories import FactoryContext, Store, Transport
 
 
 class Nothing(Resource):

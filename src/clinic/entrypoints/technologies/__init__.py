@@ -5,18 +5,18 @@ from typing import Any, Final
 
 from msgspec.structs import asdict
 
-from clinic.adapters.factories import Store, Transport
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.technologies.factories import Store, Transport
 
 STORES: Final = {
-    "memory": "clinic.adapters.memory.factories:STORE",
-    "mongo": "clinic.adapters.mongo.factories:STORE",
-    "sqlite": "clinic.adapters.sqlite.factories:STORE",
+    "memory": "clinic.entrypoints.technologies.memory:STORE",
+    "mongo": "clinic.entrypoints.technologies.mongo:STORE",
+    "sqlite": "clinic.entrypoints.technologies.sqlite:STORE",
 }
 TRANSPORTS: Final = {
-    "kafka": "clinic.adapters.kafka.factories:TRANSPORT",
-    "memory": "clinic.adapters.memory.factories:TRANSPORT",
-    "sqlite": "clinic.adapters.sqlite.factories:TRANSPORT",
+    "kafka": "clinic.entrypoints.technologies.kafka:TRANSPORT",
+    "memory": "clinic.entrypoints.technologies.memory:TRANSPORT",
+    "sqlite": "clinic.entrypoints.technologies.sqlite:TRANSPORT",
 }
 
 

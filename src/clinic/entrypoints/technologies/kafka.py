@@ -1,9 +1,9 @@
 """The Kafka transport, for the containers."""
 
-from clinic.adapters.factories import FactoryContext, PublisherEnd, SubscriptionEnd, Transport
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
+from clinic.entrypoints.technologies.factories import FactoryContext, PublisherEnd, SubscriptionEnd, Transport
 
 
 def _publisher(context: FactoryContext) -> PublisherEnd:

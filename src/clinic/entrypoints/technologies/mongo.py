@@ -1,11 +1,11 @@
 """The MongoDB stores, for the containers: a database a context."""
 
-from clinic.adapters.factories import AppointmentStore, FactoryContext, FinancialStore, Store
 from clinic.adapters.mongo.appointments import APPOINTMENTS, MongoAppointments
 from clinic.adapters.mongo.charges import CHARGES, MongoCharges
 from clinic.adapters.mongo.database import CollectionSchema, MongoDatabase
 from clinic.adapters.mongo.dead_letters import DEAD_LETTERS, HISTORY, MongoDeadLetters
 from clinic.adapters.mongo.outbox import MongoOutbox
+from clinic.entrypoints.technologies.factories import AppointmentStore, FactoryContext, FinancialStore, Store
 
 
 def _appointment_store(context: FactoryContext) -> AppointmentStore:
