@@ -288,3 +288,27 @@ async def test_a_log_that_answers_again_with_nothing_new_gives_an_empty_batch(tm
             await subscription.receive()
         (tmp_path / "elsewhere").rename(offsets)
         assert list(await subscription.receive()) == []
+
+
+async def test_what_is_published_to_a_copy_restored_beneath_the_publisher_arrives(tmp_path: Path) -> None:
+    copy = tmp_path / "older"
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message() for _ in range(3)])
+        copied(tmp_path / "events.db", copy)
+        await publisher.publish([a_message() for _ in range(20)])
+        acknowledged = 0
+        while acknowledged < 23:
+            acknowledged += len(await take(subscription))
+        copied(copy, tmp_path / "events.db")
+        again = [a_message() for _ in range(10)]
+        await publisher.publish(again)
+        arrived: list[str] = []
+        while len(arrived) < 13:
+            arrived += [delivery.message.id for delivery in await take(subscription)]
+    assert {message.id for message in again} <= set(arrived)
+
+
+def copied(source: Path, target: Path) -> None:
+    """As `sqlite3 TARGET ".restore SOURCE"` does: into the same file."""
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)

@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import sys
 from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
@@ -201,14 +202,17 @@ class Member:
         return failure
 
     def _commit(self, ends: list[TopicPartition], report: "queue.SimpleQueue[ClinicError | None]") -> None:
+        errors: list[object] = []
         try:
             committed = self._consumer.commit(offsets=ends, asynchronous=False)
             errors = [each.error for each in committed or () if each.error]
         except KafkaException as error:
             errors = [error.args[0]]
-        unknown = [error for error in errors if error.code() not in NO_LONGER_OURS]
+        except:  # noqa: E722 — a bare KafkaError is no BaseException: without an answer nobody could go on
+            errors = [sys.exc_info()[1]]
+        unknown = [error for error in errors if not _is_no_longer_ours(error)]
         if unknown:
-            report.put(Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0].str()}"))
+            report.put(Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0]}"))
         else:
             report.put(None)
 
@@ -234,6 +238,10 @@ class Member:
             if batch:
                 batch.revoked |= revoked
         consumer.incremental_unassign(partitions)
+
+
+def _is_no_longer_ours(error: object) -> bool:
+    return isinstance(error, KafkaError) and error.code() in NO_LONGER_OURS
 
 
 def delivery(record: Record, topic_id: str, now: datetime) -> Delivery:

@@ -53,6 +53,7 @@ class SqlitePublisher(Publisher, Resource):
     def __init__(self, log: SqliteFile, clock: Clock) -> None:
         self._log = log
         self._clock = clock
+        self._last_seq = 0
         self._since_pruning = PRUNE_INTERVAL
 
     async def open(self) -> None:
@@ -71,7 +72,8 @@ class SqlitePublisher(Publisher, Resource):
         if not batch:
             return []
         now = self._clock()
-        positions = await self._log.write(partial(_append, batch, milliseconds(now)))
+        positions = await self._log.write(partial(_append, batch, milliseconds(now), self._last_seq))
+        self._last_seq = int(positions[-1].rpartition("/")[2])
         self._since_pruning += len(batch)
         if self._since_pruning >= PRUNE_INTERVAL:
             self._since_pruning = 0
@@ -225,7 +227,11 @@ def _name_id(path: Path) -> int:
     return zlib.crc32(path.name.encode()) >> 1 or 1
 
 
-def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) -> Sequence[str]:
+def _append(
+    batch: Sequence[Message], now: int, last_seq: int, connection: sqlite3.Connection
+) -> Sequence[str]:
+    if _newest(connection) < last_seq:  # an older copy was restored into the file
+        _rename(connection)
     log = _log_id(connection)
     insert = "INSERT INTO events (key, headers, value, published_at) VALUES (?,?,?,?)"
     positions = []
@@ -237,9 +243,17 @@ def _append(batch: Sequence[Message], now: int, connection: sqlite3.Connection) 
 
 
 def _rename_older_copy(path: Path, connection: sqlite3.Connection) -> None:
-    last = connection.execute("SELECT max(seq) FROM sqlite_sequence WHERE name = 'events'").fetchone()[0] or 0
-    if max(_offsets(path, connection), default=0) > last:
-        connection.execute("UPDATE log SET id = lower(hex(randomblob(8)))")
+    if max(_offsets(path, connection), default=0) > _newest(connection):
+        _rename(connection)
+
+
+def _newest(connection: sqlite3.Connection) -> int:
+    query = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'events'"
+    return connection.execute(query).fetchone()[0] or 0
+
+
+def _rename(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE log SET id = lower(hex(randomblob(8)))")
 
 
 def _prune(path: Path, connection: sqlite3.Connection) -> None:
