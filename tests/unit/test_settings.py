@@ -101,6 +101,8 @@ def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, val
         ("CLINIC_HOURLY_PRICE", "Infinity"),
         ("CLINIC_HOURLY_PRICE", "1e400"),
         ("CLINIC_HOURLY_PRICE", "5e1"),
+        ("CLINIC_HOURLY_PRICE", "1000000.01"),
+        ("CLINIC_HOURLY_PRICE", "9999999999999.99"),
         ("CLINIC_HOURLY_PRICE", "2_00.00"),
         ("CLINIC_DATA_DIR", "~nobody-of-that-name/var"),
         ("CLINIC_PRICING", "free"),

@@ -16,6 +16,9 @@ from clinic.domain.money import Money
 PREFIX = "CLINIC_"
 OF_TESTS = PREFIX + "TEST_"
 
+MAX_PRICE = Money("1000000.00")
+"""Per hour: beyond it the total of a long appointment would be more than can be charged."""
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Token = Annotated[str, Meta(min_length=16, pattern=r"^[!-~]*$")]
 """What can be sent in a header: a line break or an umlaut in it would never match."""
@@ -145,7 +148,10 @@ def _options(name: str, text: str, kind: Any) -> Any:
 
 def _read(kind: type, text: str) -> Any:
     if kind is Money:
-        return Money(text)
+        price = Money(text)
+        if price > MAX_PRICE:
+            raise Refused(f"the largest hourly price is {MAX_PRICE}")
+        return price
     if kind is Path:
         return Path(text).expanduser()
     raise NotImplementedError(kind)
