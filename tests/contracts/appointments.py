@@ -71,7 +71,7 @@ class AppointmentsContract(OutboxContract):
             await store.save(replace(other, end=ONE_O_CLOCK))
         assert (await store.get(started.id)).end == TWO_O_CLOCK
 
-    async def test_a_conflicting_save_keeps_no_fact_and_no_state(self, store: Store) -> None:
+    async def test_a_conflicting_save_keeps_no_event_and_no_state(self, store: Store) -> None:
         await store.add(started := an_appointment())
         kept = await store.save(started)
         state, message = finished(started)
@@ -99,7 +99,7 @@ class AppointmentsContract(OutboxContract):
             await store.get(UUID(int=1))
         assert await store.oldest() is None
 
-    async def test_all_facts_of_a_save_are_kept_with_its_state(self, store: Store) -> None:
+    async def test_all_events_of_a_save_are_kept_with_its_state(self, store: Store) -> None:
         await store.add(started := an_appointment())
         about = str(started.id)
         messages = [
@@ -147,9 +147,7 @@ class AppointmentsContract(OutboxContract):
         assert [outcome.end for outcome in outcomes] == [TWO_O_CLOCK] * 4
         await asyncio.wait(saves)
 
-    async def test_a_save_whose_caller_was_cancelled_is_kept_with_its_fact_or_not_at_all(
-        self, where: Path
-    ) -> None:
+    async def test_a_save_whose_caller_was_cancelled_is_kept_with_its_event_or_not(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
             await store.add(started := an_appointment())
             save = asyncio.create_task(store.save(*finished(started)))

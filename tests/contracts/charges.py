@@ -77,7 +77,7 @@ class ChargesContract(Contract):
         assert await charges.add([first, later]) == financial.AddResult([first], [first])
         assert await charges.get(first.appointment_id) == first
 
-    async def test_what_is_new_is_told_apart_from_what_stands(self, charges: financial.Charges) -> None:
+    async def test_new_charges_are_distinguished_from_existing_ones(self, charges: financial.Charges) -> None:
         existing, new = [a_charge(), a_charge()], [a_charge(), a_charge()]
         await charges.add(existing)
         again = [replace(each, charged_at=each.charged_at + timedelta(seconds=1)) for each in existing]

@@ -269,7 +269,7 @@ class DeadLettersContract(Contract):
             ("discarded", "failed again", "discarded"),
         ],
     )
-    async def test_a_handling_is_noted_with_the_state_that_follows(
+    async def test_an_entry_is_recorded_with_the_state_that_follows(
         self, letters: DeadLetters, before: str, event: str, state: str
     ) -> None:
         await letters.add([letter := a_letter(state=before)])
@@ -281,7 +281,7 @@ class DeadLettersContract(Contract):
         (group,) = await letters.groups()
         assert getattr(group, state) == 1
 
-    async def test_handlings_stay_in_the_order_in_which_they_were_noted(self, letters: DeadLetters) -> None:
+    async def test_entries_stay_in_the_order_in_which_they_were_recorded(self, letters: DeadLetters) -> None:
         await letters.add([letter := a_letter()])
         entries = [a_history_entry(event="failed again", note=str(number)) for number in range(3)]
         for entry in entries:
@@ -300,7 +300,7 @@ class DeadLettersContract(Contract):
         assert list(await letters.page(DeadLetterFilter(), 10)) == [letter.listed()]
 
     @pytest.mark.parametrize("steps", range(0, 40, 2))
-    async def test_whoever_dies_while_recording_leaves_entry_and_state_together(
+    async def test_a_crash_while_recording_leaves_entry_and_state_together(
         self, letters: DeadLetters, steps: int
     ) -> None:
         await letters.add([letter := a_letter()])

@@ -116,7 +116,7 @@ class OutboxContract(Contract):
         message = await saved(store)
         assert await self.soon(hand_over(store, 1)) == [message]
 
-    async def test_within_its_lease_a_fact_is_handed_to_one_caller(self, store: Store) -> None:
+    async def test_within_its_lease_an_event_is_handed_to_one_caller(self, store: Store) -> None:
         await saved(store)
         await self.soon(store.claim(10))
         second = asyncio.create_task(store.claim(10))
@@ -124,10 +124,10 @@ class OutboxContract(Contract):
         sentinel = await saved(store)
         assert [each.message for each in await self.soon(second)] == [sentinel]
 
-    async def test_concurrent_claimers_share_the_facts(self, store: Store) -> None:
+    async def test_concurrent_claimers_share_the_events(self, store: Store) -> None:
         await self.shared_by_claimers(store, store)
 
-    async def test_claimers_of_several_processes_share_the_facts(self, where: Path) -> None:
+    async def test_claimers_of_several_processes_share_the_events(self, where: Path) -> None:
         self.only_if(self.several, "one process at a time")
         async with self.opened(where, LONG) as one, self.opened(where, LONG) as other:
             await self.shared_by_claimers(one, other)
@@ -147,7 +147,7 @@ class OutboxContract(Contract):
         await asyncio.wait(takers)
         assert ids(handed) == ids(messages)
 
-    async def test_after_its_lease_a_fact_is_handed_over_again(self, where: Path) -> None:
+    async def test_after_its_lease_an_event_is_handed_over_again(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
             message = await saved(store)
             (first,) = await self.soon(store.claim(10))
@@ -155,14 +155,14 @@ class OutboxContract(Contract):
             assert first.message == again.message == message
             assert first.expires_at < again.expires_at
 
-    async def test_a_waiting_claim_finds_a_fact_whose_lease_runs_out(self, where: Path) -> None:
+    async def test_a_waiting_claim_finds_an_event_whose_lease_runs_out(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
             held, free = await saved(store), await saved(store)
             assert ids(await self.soon(hand_over(store, 2))) == ids([held, free])
             await store.confirm(published(free))
             assert await self.soon(hand_over(store, 1)) == [held]
 
-    async def test_the_first_time_facts_of_one_key_come_in_the_order_of_their_saves(
+    async def test_the_first_time_events_of_one_key_come_in_the_order_of_their_saves(
         self, store: Store
     ) -> None:
         mine, others = an_appointment(), an_appointment()
@@ -188,7 +188,7 @@ class OutboxContract(Contract):
             found += claimed
         return found
 
-    async def test_confirming_forgets_exactly_these_facts(self, where: Path) -> None:
+    async def test_confirming_forgets_exactly_these_events(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
             first, second, third = [await saved(store) for _ in range(3)]
             await self.soon(hand_over(store, 3))
@@ -197,9 +197,7 @@ class OutboxContract(Contract):
             await store.confirm(published(second))
             assert await store.oldest() is None
 
-    async def test_a_fact_saved_between_hand_over_and_confirming_is_still_handed_over(
-        self, store: Store
-    ) -> None:
+    async def test_an_event_saved_before_confirming_is_still_handed_over(self, store: Store) -> None:
         first = await saved(store)
         await self.soon(hand_over(store, 1))
         second = await saved(store)
@@ -212,7 +210,7 @@ class OutboxContract(Contract):
         await store.confirm(published(message))
         assert await store.oldest() is None
 
-    async def test_oldest_says_when_the_oldest_unpublished_fact_was_saved(self, store: Store) -> None:
+    async def test_oldest_says_when_the_oldest_unpublished_event_was_saved(self, store: Store) -> None:
         assert await store.oldest() is None
         first = await saved(store)
         since = await store.oldest()
@@ -227,7 +225,7 @@ class OutboxContract(Contract):
         await store.confirm(published(second))
         assert await store.oldest() is None
 
-    async def test_told_says_when_a_fact_was_saved_and_when_and_where_it_was_published_since(
+    async def test_status_says_when_an_event_was_saved_and_when_and_where_published(
         self, store: Store
     ) -> None:
         before, message = now(), await saved(store)
@@ -238,16 +236,14 @@ class OutboxContract(Contract):
         await store.confirm([PublishResult(message, "log/7", TWO_O_CLOCK)])
         assert await store.status(message) == PublicationStatus(waiting.saved_at, TWO_O_CLOCK, "log/7")
 
-    async def test_told_knows_nothing_of_a_fact_that_never_was_saved(self, store: Store) -> None:
+    async def test_an_event_that_was_never_saved_has_no_status(self, store: Store) -> None:
         message = await saved(store)
         assert await store.status(a_message()) is None
         assert await store.status(a_message(subject=message.subject)) is None
         await store.confirm(published(message))
         assert await store.status(a_message(subject=message.subject)) is None
 
-    async def test_a_fact_that_is_saved_again_waits_again_until_it_is_published_again(
-        self, store: Store
-    ) -> None:
+    async def test_an_event_saved_again_waits_until_it_is_published_again(self, store: Store) -> None:
         message = await saved(store)
         await store.confirm([PublishResult(message, "log/1", ONE_O_CLOCK)])
         await store.save(await store.get(UUID(message.subject)), message)
@@ -257,7 +253,7 @@ class OutboxContract(Contract):
         await store.confirm([PublishResult(message, "log/2", TWO_O_CLOCK)])
         assert await store.status(message) == PublicationStatus(waiting.saved_at, TWO_O_CLOCK, "log/2")
 
-    async def test_each_fact_of_an_appointment_is_told_on_its_own(self, store: Store) -> None:
+    async def test_each_event_of_an_appointment_has_a_status_of_its_own(self, store: Store) -> None:
         await store.add(started := an_appointment())
         one, other = (a_message(subject=str(started.id)) for _ in range(2))
         await store.save(started, one, other)

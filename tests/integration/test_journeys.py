@@ -165,7 +165,7 @@ async def test_an_event_log_that_was_replaced_loses_no_later_charge(
     assert await charge(http, pair, after["id"]) == due(after)
 
 
-async def test_a_service_says_while_nobody_takes_its_facts_that_requests_are_answered(
+async def test_a_service_whose_events_nobody_takes_says_that_requests_are_answered(
     pair: Pair, http: httpx.AsyncClient
 ) -> None:
     await pair.appointment.started()

@@ -299,7 +299,7 @@ async def test_acknowledging_to_a_stopped_broker_is_unavailable_and_closing_does
                     await subscription.close()
 
 
-async def test_silence_of_the_broker_is_told_though_nothing_is_to_be_received(its: KafkaConfig) -> None:
+async def test_a_silent_broker_is_reported_though_nothing_is_to_be_received(its: KafkaConfig) -> None:
     with own_kafka() as broker:
         its = replace(its, servers=broker.address)
         async with opened(KafkaSubscription(its, now, Noticed())) as subscription, broker.away("stopped"):

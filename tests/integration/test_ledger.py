@@ -39,7 +39,7 @@ def found(appointments: list[Json], *charges: Json) -> Kept:
 AS_TOLD = [appointment(ONE), appointment(TWO, end_date=None)]
 
 
-def test_it_finds_nothing_where_what_was_told_is_what_is_kept() -> None:
+def test_it_finds_nothing_where_answers_and_stores_agree() -> None:
     assert not judge(told(), found(AS_TOLD, charge(ONE)), {ONE: Decimal("400.00"), TWO: None}).breaches
 
 

@@ -272,7 +272,7 @@ async def test_the_charges_of_an_audit_come_in_the_order_of_their_ids(
     assert max(each["docsExamined"] for each in plans) <= PAGE
 
 
-async def test_when_a_fact_was_told_is_found_by_its_appointments_id(
+async def test_the_status_of_an_event_is_found_by_its_appointments_id(
     appointments: MongoStore, profiler: Profiler
 ) -> None:
     (told,) = await appointments.page(appointment.AppointmentFilter(finished=True), 1)

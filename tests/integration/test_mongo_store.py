@@ -66,7 +66,7 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
     async def unanswering(self, where: Path) -> AsyncIterator[MongoStore]:
         yield MongoStore(self.database(where, NOBODY), LONG)
 
-    async def test_a_fact_behind_one_in_hand_comes_as_soon_as_that_one_is_confirmed(
+    async def test_an_event_behind_one_in_hand_comes_as_soon_as_that_one_is_confirmed(
         self, store: MongoStore
     ) -> None:
         await store.add(each := an_appointment())

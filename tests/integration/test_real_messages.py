@@ -249,7 +249,7 @@ def by_hand(kafka: str) -> dict[str, Any]:
     return {"bootstrap_servers": kafka, "client_id": "a stranger"}
 
 
-async def test_a_stranger_reads_our_event(
+async def test_another_client_library_reads_our_event(
     pair: Pair, topic: str, by_hand: dict[str, Any], http: httpx.AsyncClient
 ) -> None:
     await pair.started()
@@ -282,7 +282,7 @@ async def test_a_stranger_reads_our_event(
     }
 
 
-async def test_what_a_stranger_writes_with_a_client_of_another_make_is_charged(
+async def test_what_another_client_library_writes_is_charged(
     pair: Pair, topic: str, by_hand: dict[str, Any], http: httpx.AsyncClient
 ) -> None:
     await pair.started()

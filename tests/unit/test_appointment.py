@@ -36,7 +36,7 @@ def test_it_finishes_in_whole_seconds() -> None:
     assert event.end == TWO_O_CLOCK
 
 
-def test_the_news_tells_all_that_a_charge_needs() -> None:
+def test_the_event_has_all_that_a_charge_needs() -> None:
     started = an_appointment()
     _, event = started.finish(TWO_O_CLOCK)
     assert event == AppointmentFinished(
@@ -49,7 +49,7 @@ def test_the_news_tells_all_that_a_charge_needs() -> None:
     )
 
 
-def test_finishing_again_gives_the_first_end_and_no_news() -> None:
+def test_finishing_again_gives_the_first_end_and_no_event() -> None:
     finished, _ = an_appointment().finish(TWO_O_CLOCK)
     assert finished.finish(TWO_O_CLOCK + timedelta(hours=1)) == (finished, None)
 

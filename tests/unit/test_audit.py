@@ -179,7 +179,7 @@ async def test_a_finished_appointment_without_a_charge_is_missing(world: World) 
     assert compared == 1
 
 
-async def test_what_was_never_told_is_missing(world: World) -> None:
+async def test_what_was_never_saved_to_the_outbox_is_missing(world: World) -> None:
     await world.restore(an_appointment(end=TWO_O_CLOCK))
     ((finding,), _, _) = await world.audit()
     assert finding.remedy == "republish"
@@ -203,7 +203,7 @@ async def test_a_missing_one_that_a_dead_letter_is_about_is_named_with_the_comma
     )
 
 
-async def test_a_missing_one_whose_own_news_was_discarded_stays_discarded(world: World) -> None:
+async def test_a_missing_one_whose_own_event_was_discarded_stays_discarded(world: World) -> None:
     lost = await world.finish()
     assert lost.finished_event
     by_anna = a_history_entry(event="discarded", note="a test")
@@ -353,7 +353,7 @@ async def test_what_was_finished_or_charged_within_the_grace_is_in_flight_and_on
     assert len((await world.audit(an_hour - timedelta(seconds=1)))[0]) == 2
 
 
-async def test_what_was_told_again_within_the_grace_is_in_flight(world: World) -> None:
+async def test_what_was_republished_within_the_grace_is_in_flight(world: World) -> None:
     lost = await world.finish()
     world.clock.moment = LATER
     await world.finished.republish(lost.id)
@@ -420,7 +420,7 @@ async def test_a_repair_tells_what_is_missing_again_and_it_is_charged_as_it_was(
     assert await world.audit() == ([], 1, 0)
 
 
-async def test_a_repair_of_more_than_are_told_at_a_time_mends_all(world: World) -> None:
+async def test_a_repair_of_more_than_one_batch_mends_all(world: World) -> None:
     await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(250)))
     async with running(world.services()):
         repairs = await world.repair(within=LONG)
@@ -498,7 +498,7 @@ async def test_a_repair_does_not_tell_twice_what_waits_to_be_published(world: Wo
     assert len(await world.appointments.claim(10)) == 1
 
 
-async def test_a_repair_whose_news_is_set_aside_says_so(world: World) -> None:
+async def test_a_repair_whose_event_is_dead_lettered_says_so(world: World) -> None:
     lost = await world.finish()
 
     async def set_aside() -> None:
@@ -515,7 +515,7 @@ async def test_a_repair_whose_news_is_set_aside_says_so(world: World) -> None:
     )
 
 
-async def test_what_is_gone_when_it_should_be_told_is_left_alone(world: World) -> None:
+async def test_what_is_gone_when_it_should_be_republished_is_left_alone(world: World) -> None:
     await world.finish()
     findings, _, _ = await world.audit()
     elsewhere = World().finished

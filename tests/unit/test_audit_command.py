@@ -45,7 +45,7 @@ def test_where_all_is_well_it_says_so_in_a_line(folder: Folder) -> None:
     ]
 
 
-def test_what_is_missing_is_told_within_eighty_columns_and_ends_with_three(folder: Folder) -> None:
+def test_what_is_missing_is_shown_in_eighty_columns_and_ends_with_three(folder: Folder) -> None:
     folder.finish(ONE, position="clinic.appointments/5/123456789")
     printed = folder.command("audit", code=3)
     assert printed.splitlines()[0] == f"missing   {ONE.id}  due 400.00"

@@ -113,7 +113,7 @@ class Crowd(Store):
         return await super().find(ids)
 
 
-async def test_whoever_waits_is_looked_up_again_while_new_ones_come() -> None:
+async def test_waiters_are_looked_up_again_while_new_ones_come() -> None:
     store = Crowd()
     store.waiters, store.newcomers = ChargeWaiters(store.find, lambda: store.now), []
     charge = a_charge()

@@ -295,7 +295,7 @@ async def test_other_events_and_empty_messages_are_skipped_and_counted() -> None
     ]
 
 
-async def test_an_unknown_version_is_set_aside_not_skipped() -> None:
+async def test_an_unknown_version_is_dead_lettered_not_skipped() -> None:
     world = World()
     await world.publish(a_message(id="v2", type="clinic.appointment.finished.v2"))
     async with running(world.consumer().run()):

@@ -244,7 +244,7 @@ def test_of_very_many_headers_the_first_are_shown_and_the_others_counted(folder:
     assert "and 5 more" in printed
 
 
-def test_what_strangers_wrote_is_never_obeyed_by_the_terminal(folder: Folder) -> None:
+def test_foreign_text_is_never_obeyed_by_the_terminal(folder: Folder) -> None:
     evil = "\x1b]0;title\x07[bold]\r\n\u202e"
     headers = ((evil, evil.encode()),)
     strange = a_letter(
@@ -284,7 +284,7 @@ def test_a_replay_reports_each_outcome_and_exits_with_3_if_one_failed_again(
     ]
 
 
-def test_a_replay_of_one_or_a_group_is_told_to_machines_line_by_line(folder: Folder) -> None:
+def test_a_replay_of_one_or_a_group_is_json_line_by_line(folder: Folder) -> None:
     (one,) = folder.json("replay", "log/3", "--by", "dora")
     assert one == {
         "position": "log/3",

@@ -222,7 +222,7 @@ async def test_a_replay_charges_once_and_keeps_who_did_it(clinic: Clinic) -> Non
     assert 'clinic_events_total{event="replayed"} 2.0' in metrics
 
 
-async def test_what_fails_again_is_told_and_remains(clinic: Clinic) -> None:
+async def test_what_fails_again_is_reported_and_remains(clinic: Clinic) -> None:
     answer = await handle(clinic, "replay", all=True)
     assert [each["outcome"] for each in answer["items"]] == ["charged", "failed again"]
     assert answer["remaining"] == 1

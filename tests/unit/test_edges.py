@@ -30,7 +30,7 @@ def test_an_amount_with_an_enormous_exponent_cannot_be_read() -> None:
         Money("1e999999")
 
 
-def test_a_fact_with_an_enormous_price_is_unreadable() -> None:
+def test_an_event_with_an_enormous_price_is_unreadable() -> None:
     message = a_message()
     assert message.data
     with pytest.raises(Unreadable):
@@ -60,7 +60,7 @@ async def test_adding_the_very_same_charge_again_does_not_call_it_new() -> None:
     assert (await charges.add([charge])).new == []
 
 
-async def test_a_lease_that_ran_out_on_a_fact_that_is_gone_does_not_keep_claim_busy() -> None:
+async def test_an_expired_lease_of_a_confirmed_event_does_not_keep_claim_busy() -> None:
     time, looks, messages = [1000.0], [0], [a_message()]
 
     async def unpublished(limit: int) -> Sequence[Message]:
@@ -148,6 +148,6 @@ async def test_acknowledging_an_older_batch_late_does_not_take_the_group_back(tm
         assert [each.message for each in await subscription.receive()] == [sentinel]
 
 
-def test_a_strangers_time_without_a_zone_is_not_naive() -> None:
+def test_a_foreign_time_without_a_zone_is_not_naive() -> None:
     found = cloudevents.message(None, [("ce_time", b"2020-12-01T13:00:00")], None).time
     assert found is None or found.tzinfo is not None

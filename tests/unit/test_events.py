@@ -46,11 +46,11 @@ def with_data(**changes: object) -> Message:
     return replace(GOLDEN, data=json.dumps(data).encode())
 
 
-def test_the_fact_is_sealed_into_these_very_bytes() -> None:
+def test_the_event_is_written_as_these_very_bytes() -> None:
     assert to_message(GOLDEN_FACT) == GOLDEN
 
 
-def test_these_very_bytes_are_read_as_the_fact() -> None:
+def test_these_very_bytes_are_read_as_the_event() -> None:
     assert from_message(GOLDEN) == GOLDEN_FACT
 
 
@@ -107,7 +107,7 @@ def test_fields_that_are_not_known_are_ignored() -> None:
 
 
 @pytest.mark.parametrize("field", ["appointment_id", "physician_id", "patient_id", "price", "start", "end"])
-def test_a_fact_that_lacks_a_field_cannot_be_read(field: str) -> None:
+def test_an_event_that_lacks_a_field_cannot_be_read(field: str) -> None:
     with pytest.raises(Unreadable, match=field):
         from_message(with_data(**{field: None}))
 
@@ -132,7 +132,7 @@ def test_a_fact_that_lacks_a_field_cannot_be_read(field: str) -> None:
     ],
     ids=str,
 )
-def test_a_fact_with_a_field_that_cannot_be_is_unreadable(change: dict[str, object]) -> None:
+def test_an_event_with_a_field_that_cannot_be_is_unreadable(change: dict[str, object]) -> None:
     with pytest.raises(Unreadable):
         from_message(with_data(**change))
 

@@ -247,7 +247,7 @@ async def test_who_comes_to_wait_while_the_service_stops_is_answered_503_too(wai
     problem(await waiting.charged(NOBODY), 503)
 
 
-async def test_beyond_the_most_that_may_wait_one_is_told_to_come_again(
+async def test_beyond_the_limit_of_waiters_a_request_must_come_again(
     waiting: Clinic, watched: WatchedCharges
 ) -> None:
     crowd = [asyncio.create_task(watched.wait_for(UUID(NOBODY), 30)) for _ in range(MAX_WAITERS)]

@@ -70,7 +70,7 @@ async def test_without_its_transport_the_service_is_degraded_and_answers_finishe
         assert (await clinic.charged(its_id)).status_code == 200
 
 
-async def test_a_fact_that_cannot_be_published_is_named_while_the_others_go_on(tmp_path: Path) -> None:
+async def test_an_event_that_cannot_be_published_is_named_while_the_others_go_on(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
     culprit: list[str] = []
 

@@ -109,7 +109,7 @@ async def test_to_show_the_document_does_not_change_the_logging(clinic: Clinic) 
     assert (list(logging.root.handlers), logging.root.level) == before
 
 
-async def test_the_age_of_the_oldest_fact_is_told_by_the_containers_clock(tmp_path: Path) -> None:
+async def test_the_age_of_the_oldest_event_goes_by_the_containers_clock(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
 
     class Idle:

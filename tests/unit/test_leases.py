@@ -35,14 +35,14 @@ async def test_the_oldest_are_handed_over_first_and_held_until_their_lease_is_ov
     assert [each.message for each in await leases.claim(outbox.unpublished, 2)] == outbox.messages[2:]
 
 
-async def test_held_facts_do_not_hide_the_free_ones_behind_them() -> None:
+async def test_held_events_do_not_hide_the_free_ones_behind_them() -> None:
     outbox = Outbox(10)
     leases = outbox.leases(3600)
     handed = [(await leases.claim(outbox.unpublished, 1))[0].message for _ in range(10)]
     assert handed == outbox.messages
 
 
-async def test_a_fact_is_free_again_the_moment_its_lease_is_over() -> None:
+async def test_an_event_is_free_again_the_moment_its_lease_is_over() -> None:
     outbox = Outbox(1)
     leases = outbox.leases(3600)
     await leases.claim(outbox.unpublished, 1)
@@ -84,7 +84,7 @@ async def test_the_sweep_finds_what_nobody_woke_for() -> None:
     assert [each.message for each in await claim] == outbox.messages
 
 
-async def test_a_fact_that_was_forgotten_and_is_saved_again_is_handed_over() -> None:
+async def test_an_event_that_was_forgotten_and_is_saved_again_is_handed_over() -> None:
     outbox = Outbox(1)
     leases = outbox.leases(3600)
     await leases.claim(outbox.unpublished, 1)

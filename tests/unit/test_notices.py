@@ -19,7 +19,7 @@ def written() -> Iterator[Written]:
     structlog.reset_defaults()
 
 
-def test_a_strangers_text_does_not_steer_the_terminal(written: Written) -> None:
+def test_foreign_text_does_not_steer_the_terminal(written: Written) -> None:
     LoggingTelemetry("financial")(
         "dead-lettered", reason="\x1b[2J\x07 gone\nsecond line", appointment_id="ok"
     )

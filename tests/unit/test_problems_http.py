@@ -278,7 +278,7 @@ async def test_a_store_that_does_not_answer_is_a_503_that_says_when_to_ask_again
         assert await clinic.all_appointments() == []
 
 
-async def test_bad_input_is_told_without_asking_the_store(tmp_path: Path) -> None:
+async def test_bad_input_is_answered_without_asking_the_store(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
     clinic.appointment.appointments.override(Object(BrokenAppointments(clinic.clock, 3.0)))
     async with clinic.running():

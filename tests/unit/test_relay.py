@@ -288,7 +288,7 @@ class Overslept(Outbox):
         return await self._outbox.status(event)
 
 
-async def test_facts_that_it_has_held_longer_than_their_lease_are_dropped() -> None:
+async def test_events_that_it_has_held_longer_than_their_lease_are_dropped() -> None:
     world = World(LONG)
     gone, held, sentinel = a_message(), a_message(), await saved(world.store)
     outbox = Overslept(

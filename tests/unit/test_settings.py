@@ -164,7 +164,7 @@ def test_a_token_that_is_too_short_is_not_repeated() -> None:
         ("CLINIC_LOG_FORMAT", ["console", "json"]),
     ],
 )
-def test_who_names_no_choice_is_told_all_of_them(variable: str, choices: list[str]) -> None:
+def test_a_wrong_choice_is_answered_with_all_of_them(variable: str, choices: list[str]) -> None:
     with pytest.raises(Misconfigured) as told:
         load({variable: "nonsense"})
     assert all(choice in str(told.value) for choice in choices)
@@ -249,7 +249,7 @@ def test_a_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load({"CLINIC_DATA_DIR": "~/var"}).data_dir == Path("/home/anna/var")
 
 
-def test_a_name_that_is_not_a_setting_is_told_with_the_one_that_was_meant() -> None:
+def test_an_unknown_name_is_shown_with_the_setting_that_was_meant() -> None:
     names = {
         "clinic_hourly_price": "1",
         "CLINIC_HOURLYPRICE": "1",

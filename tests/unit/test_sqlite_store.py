@@ -322,7 +322,7 @@ async def test_after_a_failed_commit_the_store_goes_on(tmp_path: Path) -> None:
         assert (await charges.add([charge])).new == [charge]
 
 
-async def test_confirming_notes_where_a_fact_was_published(tmp_path: Path) -> None:
+async def test_confirming_notes_where_an_event_was_published(tmp_path: Path) -> None:
     async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
         store = SqliteAppointments(file, now, LONG)
         message = await saved(store)

@@ -30,7 +30,7 @@ SET_ASIDE = [
 ]
 
 
-async def test_a_charge_tells_where_its_news_came_from() -> None:
+async def test_a_charge_says_where_its_event_came_from() -> None:
     charges = MemoryCharges()
     origin = an_origin(position="log/7", published_at=ONE_O_CLOCK, received_at=TWO_O_CLOCK, attempts=2)
     await charges.add([charge := a_charge(origin=origin, charged_at=AT_THREE)])

@@ -101,7 +101,7 @@ def test_what_is_published_and_not_charged_waits_to_be_received(folder: Folder) 
     assert traced(folder)["waits_for"] == "to be received"
 
 
-def test_what_is_set_aside_waits_for_a_person_and_names_the_command(folder: Folder) -> None:
+def test_what_is_dead_lettered_waits_for_a_person_and_names_the_command(folder: Folder) -> None:
     folder.finish(ONE)
     letter = a_letter(
         about=str(ONE.id),
@@ -155,7 +155,7 @@ def test_a_publication_that_both_contexts_know_is_shown_once_and_another_on_its_
     assert steps(traced(folder, other)).count("published") == 2
 
 
-def test_news_that_was_told_again_later_stands_behind_the_charge(folder: Folder) -> None:
+def test_an_event_republished_later_comes_after_the_charge(folder: Folder) -> None:
     folder.charge(ONE)
     folder.finish(ONE)  # saved by the clock of today
     assert steps(traced(folder))[-1] == "saved"

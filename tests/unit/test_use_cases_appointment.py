@@ -84,7 +84,7 @@ async def test_an_appointment_starts_now_at_the_clinics_price(clock: StandingClo
     assert await store.oldest() is None
 
 
-async def test_a_finish_is_kept_with_its_news(clock: StandingClock) -> None:
+async def test_a_finish_is_stored_with_its_event(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     clock.move(hours=1)
@@ -175,7 +175,7 @@ async def a_finished_one(store: MemoryAppointments) -> Appointment:
     return await FinishAppointment(store, lambda: TWO_O_CLOCK, Noticed())(started.id)
 
 
-async def test_the_news_of_the_finished_ones_is_listed_a_page_at_a_time(clock: StandingClock) -> None:
+async def test_the_events_of_the_finished_ones_are_listed_by_page(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     finished = [an_appointment(id=UUID(int=number), end=TWO_O_CLOCK) for number in (3, 2, 1)]
     for each in [*finished, an_appointment()]:
@@ -201,7 +201,7 @@ async def test_the_event_of_a_finished_one_is_found_with_its_publication_status(
     )
 
 
-async def test_there_is_no_news_of_what_is_not_finished_or_not_known(clock: StandingClock) -> None:
+async def test_there_is_no_event_of_what_is_not_finished_or_not_known(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     find = FindFinishedEvent(store, store)
@@ -218,7 +218,7 @@ async def test_telling_again_tells_the_very_same_event(clock: StandingClock) -> 
     assert (await store.get(finished.id)).finished_event == finished.finished_event
 
 
-async def test_what_waits_in_the_outbox_is_not_told_twice(clock: StandingClock) -> None:
+async def test_what_waits_in_the_outbox_is_not_published_twice(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     finished = await a_finished_one(store)
     await RepublishFinished(store, store)(finished.id)
@@ -266,7 +266,7 @@ async def test_a_trace_shows_each_step_and_what_is_waited_for(clock: StandingClo
     assert await trace(started.id) == Trace(steps, None, "its event is published")
 
 
-async def test_a_trace_of_what_was_never_told_names_the_repair(clock: StandingClock) -> None:
+async def test_a_trace_of_an_unsaved_event_names_the_repair(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(restored := an_appointment(end=TWO_O_CLOCK))
     trace = await TraceAppointment(store, store)(restored.id)

@@ -347,7 +347,7 @@ async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(finan
     ]
 
 
-async def test_what_was_handled_before_is_not_discarded_and_that_is_reported(financial: Accounting) -> None:
+async def test_what_was_replayed_before_is_not_discarded_and_that_is_reported(financial: Accounting) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     await financial.replay()
     before = await financial.kept()
@@ -392,7 +392,7 @@ async def test_a_replay_that_was_charged_and_could_not_be_noted_can_be_repeated(
     assert [letter.state for letter in await financial.kept()] == ["replayed"]
 
 
-async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites_nothing(
+async def test_a_replay_that_comes_second_says_so_and_overwrites_nothing(
     financial: Accounting,
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
@@ -404,7 +404,7 @@ async def test_a_replay_that_somebody_was_quicker_with_is_told_so_and_overwrites
     assert financial.telemetry.named("replayed") == []
 
 
-async def test_who_discards_what_somebody_has_just_replayed_is_told_so(financial: Accounting) -> None:
+async def test_a_discard_of_what_was_just_replayed_says_so(financial: Accounting) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     fragile = FragileDeadLetters(financial.letters, between=[a_history_entry()])
     financial.discarding = DiscardDeadLetters(fragile, financial.clock, financial.telemetry)

@@ -52,7 +52,7 @@ async def test_every_finished_appointment_is_charged(
     assert telemetry.named("charged") == expected
 
 
-async def test_a_fact_that_is_told_again_changes_nothing(
+async def test_an_event_that_is_republished_changes_nothing(
     charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
 ) -> None:
     event = an_event()
@@ -62,7 +62,7 @@ async def test_a_fact_that_is_told_again_changes_nothing(
     assert names(telemetry) == ["charged", "already charged"]
 
 
-async def test_a_fact_that_comes_twice_in_a_batch_is_charged_once(
+async def test_an_event_that_comes_twice_in_a_batch_is_charged_once(
     charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
 ) -> None:
     event = an_event()
@@ -72,7 +72,7 @@ async def test_a_fact_that_comes_twice_in_a_batch_is_charged_once(
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_a_later_fact_that_differs_is_noticed_and_never_applied(
+async def test_a_later_event_that_differs_is_noticed_and_never_applied(
     charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed, together: bool
 ) -> None:
     first = an_event()
