@@ -2,6 +2,8 @@
 
 import asyncio
 import inspect
+import signal
+import threading
 from collections.abc import Callable, Coroutine
 from functools import wraps
 from typing import Any, Final
@@ -15,6 +17,17 @@ SHOWN: Final = 20
 """Tasks at most that are shown."""
 
 Test = Callable[..., Coroutine[Any, Any, None]]
+
+
+def pytest_configure() -> None:
+    # A job in the background may ignore them, and what tests start and signal would inherit that.
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in (
+            (signal.SIGINT, signal.default_int_handler),
+            (signal.SIGHUP, signal.SIG_DFL),
+        ):
+            if signal.getsignal(number) == signal.SIG_IGN:
+                signal.signal(number, handler)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

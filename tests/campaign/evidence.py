@@ -65,10 +65,17 @@ def gathered(services: Iterable[Service], control: Control, *, leases_outlive_pr
         ]
     evidence.tracebacks = _unasked(evidence.tracebacks, control.dooms("cancel"))
     held = (control.folder / "held").iterdir()
-    notes = [msgspec.json.decode(line) for path in held for line in path.read_bytes().splitlines()]
+    notes = [note for path in held for line in path.read_bytes().splitlines() for note in _note(line)]
     evidence.held_twice = _held_twice(sorted(notes, key=lambda note: note["at"]), leases_outlive_processes)
     evidence.late = {event for note in notes for event in note.get("late", ())}
     return evidence
+
+
+def _note(line: bytes) -> list[dict[str, Any]]:
+    try:
+        return [msgspec.json.decode(line)]
+    except msgspec.DecodeError:
+        return []  # cut off by a kill
 
 
 def _read(evidence: Evidence, line: str) -> None:
