@@ -1,5 +1,6 @@
 """The appointment service over HTTP."""
 
+from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated
@@ -19,6 +20,7 @@ from clinic.domain.appointment.use_cases import (
     ListAppointments,
     StartAppointment,
 )
+from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import AppointmentContainer
@@ -154,8 +156,15 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
-        lifespan=lambda _: lifecycle.lifespan(container.resources, lambda: container.relay().run()),
+        lifespan=lambda _: lifecycle.lifespan(
+            partial(_resources, container), lambda: container.relay().run()
+        ),
     )
+
+
+def _resources(container: AppointmentContainer) -> Sequence[Resource]:
+    container.finish_appointment()  # a port that cannot be made ends the start, not the first request
+    return container.resources()
 
 
 async def _ready(container: AppointmentContainer, lifecycle: Lifecycle) -> Health:

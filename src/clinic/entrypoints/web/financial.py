@@ -1,7 +1,7 @@
 """The financial service over HTTP."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -16,6 +16,7 @@ from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
+from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import FinancialContainer
@@ -169,8 +170,15 @@ def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
-        lifespan=lambda _: lifecycle.lifespan(container.resources, lambda: container.consumer().run()),
+        lifespan=lambda _: lifecycle.lifespan(
+            partial(_resources, container), lambda: container.consumer().run()
+        ),
     )
+
+
+def _resources(container: FinancialContainer) -> Sequence[Resource]:
+    container.find_charge()  # a port that cannot be made ends the start, not the first request
+    return container.resources()
 
 
 async def _ready(container: FinancialContainer, lifecycle: Lifecycle) -> Health:
