@@ -224,5 +224,7 @@ async def nothing_answers(pair: Pair) -> bool:
                 await http.get(f"{service.url}/health/live")
             except httpx.ConnectError:
                 continue
+            except httpx.TransportError:
+                pass  # it is just closing
             return False
     return True
