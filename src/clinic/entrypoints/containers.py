@@ -5,6 +5,7 @@ import random
 import time
 from datetime import UTC, datetime
 from operator import attrgetter
+from typing import Any
 
 import uuid_utils.compat
 from dependency_injector.containers import DeclarativeContainer
@@ -34,6 +35,7 @@ from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.tracing import TraceCharge
 from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ListCharges, PreviewCharges
 from clinic.domain.messaging.consumer import Consumer
+from clinic.domain.messaging.ports import Clock, Monotonic, Sleep, Telemetry
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.reconciliation.audit import AuditCharges
 from clinic.domain.reconciliation.repair import RepairCharges
@@ -53,6 +55,26 @@ def now() -> datetime:
     """The time: aware, UTC, in whole milliseconds, as everything keeps it."""
     exact = datetime.now(UTC)
     return exact.replace(microsecond=exact.microsecond // 1000 * 1000)
+
+
+def _context(
+    settings: Settings,
+    clock: Clock,
+    sleep: Sleep,
+    monotonic: Monotonic,
+    telemetry: Telemetry,
+    shared: dict[str, Any],
+) -> FactoryContext:
+    return FactoryContext(
+        clock=clock,
+        sleep=sleep,
+        monotonic=monotonic,
+        telemetry=telemetry,
+        lease=settings.lease,
+        group=settings.consumer_group,
+        data_dir=settings.data_dir,
+        shared=shared,
+    )
 
 
 def _appointment_store(settings: Settings, context: FactoryContext) -> AppointmentStore:
@@ -85,17 +107,7 @@ class AppointmentContainer(DeclarativeContainer):
     monotonic = Object(time.monotonic)
     jitter = Object(random.uniform)
     telemetry = Singleton(LoggingTelemetry, "appointment")
-    context = Singleton(
-        FactoryContext,
-        clock=clock,
-        sleep=sleep,
-        monotonic=monotonic,
-        telemetry=telemetry,
-        lease=settings.provided.lease,
-        group=settings.provided.consumer_group,
-        data_dir=settings.provided.data_dir,
-        shared=shared,
-    )
+    context = Singleton(_context, settings, clock, sleep, monotonic, telemetry, shared)
 
     store = Singleton(_appointment_store, settings, context)
     appointments = Callable(attrgetter("appointments"), store)
@@ -127,17 +139,7 @@ class FinancialContainer(DeclarativeContainer):
     monotonic = Object(time.monotonic)
     jitter = Object(random.uniform)
     telemetry = Singleton(LoggingTelemetry, "financial")
-    context = Singleton(
-        FactoryContext,
-        clock=clock,
-        sleep=sleep,
-        monotonic=monotonic,
-        telemetry=telemetry,
-        lease=settings.provided.lease,
-        group=settings.provided.consumer_group,
-        data_dir=settings.provided.data_dir,
-        shared=shared,
-    )
+    context = Singleton(_context, settings, clock, sleep, monotonic, telemetry, shared)
 
     store = Singleton(_financial_store, settings, context)
     charges = Callable(attrgetter("charges"), store)
