@@ -1,1 +1,1 @@
-"""A clinic's appointments and their charges: two services, one fact between them, nothing lost or doubled."""
+"""A clinic's appointments and their charges: two services, one event, nothing lost and nothing doubled."""

@@ -98,8 +98,8 @@ class ChargeWaiters:
             self._fail(ids, error)
 
     def _fail(self, ids: Sequence[UUID], error: Exception) -> None:
-        for each in ids:
-            for waiter in self._waiting.get(each, ()):
+        for id_ in ids:
+            for waiter in self._waiting.get(id_, ()):
                 if not waiter.done():
                     waiter.set_exception(error)
 

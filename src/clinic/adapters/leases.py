@@ -25,8 +25,8 @@ class Leases:
 
     def release(self, ids: Iterable[str]) -> None:
         """These events are published."""
-        for each in ids:
-            self._until.pop(each, None)
+        for id_ in ids:
+            self._until.pop(id_, None)
 
     async def claim(
         self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int
@@ -35,7 +35,7 @@ class Leases:
         while True:
             self._saved.clear()
             now = self._monotonic()
-            self._until = {each: until for each, until in self._until.items() if until > now}
+            self._until = {id_: until for id_, until in self._until.items() if until > now}
             oldest = await unpublished(limit + len(self._until))
             free = [message for message in oldest if message.id not in self._until][:limit]
             if free:

@@ -171,7 +171,7 @@ def dead_letter_details(letter: DeadLetter) -> DeadLetterDetails:
         cut=letter.cut,
         value=bytes_response(letter.value, MAX_VALUE_SHOWN, letter.length),
         sha256=letter.sha256,
-        history=[_history_entry(each) for each in letter.history],
+        history=[_history_entry(entry) for entry in letter.history],
     )
 
 

@@ -125,4 +125,4 @@ class BoundedProtocol(HttpToolsProtocol):
 def _plain(name: bytes, value: bytes) -> bytes:
     if name != b"connection":
         return value
-    return b", ".join(word for each in value.split(b",") if (word := each.strip()).lower() not in OFFERS)
+    return b", ".join(word for item in value.split(b",") if (word := item.strip()).lower() not in OFFERS)

@@ -133,5 +133,5 @@ def plain(text: str) -> str:
     return (
         text
         if text.isprintable()
-        else "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+        else "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
     )

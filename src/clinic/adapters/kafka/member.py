@@ -57,8 +57,8 @@ class Batch:
         self._next_offsets = {partition: last + 1 for partition, last in map(offset, records)}
 
     def is_made_of(self, batch: Sequence[Delivery]) -> bool:
-        mine = [each.origin.position for each in self.deliveries]
-        return mine == [each.origin.position for each in batch]
+        mine = [delivery.origin.position for delivery in self.deliveries]
+        return mine == [delivery.origin.position for delivery in batch]
 
     def leave_out_what_is_revoked(self) -> bool:
         """Whether anything is left. Call it only before the batch is handed over."""
@@ -205,7 +205,7 @@ class Member:
         errors: list[object] = []
         try:
             committed = self._consumer.commit(offsets=ends, asynchronous=False)
-            errors = [each.error for each in committed or () if each.error]
+            errors = [partition.error for partition in committed or () if partition.error]
         except KafkaException as error:
             errors = [error.args[0]]
         except:  # noqa: E722 — a bare KafkaError is no BaseException: without an answer nobody could go on
@@ -224,16 +224,18 @@ class Member:
         self.held = None
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for each, committed in zip(partitions, consumer.committed(partitions, ANSWER_TIMEOUT), strict=True):
+        for partition, committed in zip(
+            partitions, consumer.committed(partitions, ANSWER_TIMEOUT), strict=True
+        ):
             # Without metadata, an operator's tool or an earlier version set it: it counts as this topic's.
             if committed.metadata and committed.metadata != self._topic_id:
-                each.offset = OFFSET_BEGINNING
+                partition.offset = OFFSET_BEGINNING
         consumer.incremental_assign(partitions)
         if self._is_paused:
             consumer.pause(partitions)
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        revoked = {each.partition for each in partitions}
+        revoked = {partition.partition for partition in partitions}
         for batch in (self.held, self._ahead):
             if batch:
                 batch.revoked |= revoked

@@ -50,14 +50,14 @@ class MemoryAppointments(appointment.Appointments, Outbox):
         self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
     ) -> Sequence[Appointment]:
         found = [
-            each
-            for each in self._stored.values()
-            if matching.physician_id in (None, each.physician_id)
-            and matching.patient_id in (None, each.patient_id)
-            and matching.finished in (None, each.end is not None)
-            and (after is None or each.id < after)
+            appointment
+            for appointment in self._stored.values()
+            if matching.physician_id in (None, appointment.physician_id)
+            and matching.patient_id in (None, appointment.patient_id)
+            and matching.finished in (None, appointment.end is not None)
+            and (after is None or appointment.id < after)
         ]
-        return sorted(found, key=lambda each: each.id, reverse=True)[:limit]
+        return sorted(found, key=lambda appointment: appointment.id, reverse=True)[:limit]
 
     async def check(self) -> None:
         return
@@ -66,11 +66,11 @@ class MemoryAppointments(appointment.Appointments, Outbox):
         return await self._leases.claim(self._unpublished, limit)
 
     async def confirm(self, published: Sequence[PublishResult]) -> None:
-        for each in published:
-            if each.message.id in self._outbox:
-                saved_at, _ = self._outbox.pop(each.message.id)
-                self._published[each.message.id] = PublicationStatus(saved_at, each.at, each.position)
-        self._leases.release(each.message.id for each in published)
+        for result in published:
+            if result.message.id in self._outbox:
+                saved_at, _ = self._outbox.pop(result.message.id)
+                self._published[result.message.id] = PublicationStatus(saved_at, result.at, result.position)
+        self._leases.release(result.message.id for result in published)
 
     async def oldest(self) -> datetime | None:
         return min((saved_at for saved_at, _ in self._outbox.values()), default=None)

@@ -40,19 +40,19 @@ class MemoryCharges(financial.Charges):
         self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
     ) -> Sequence[Charge]:
         found = [
-            each
-            for each in self._stored.values()
-            if matching.physician_id in (None, each.physician_id)
-            and matching.patient_id in (None, each.patient_id)
-            and (matching.charged_from is None or each.charged_at >= matching.charged_from)
-            and (matching.charged_to is None or each.charged_at < matching.charged_to)
-            and (after is None or each.cursor < after)
+            charge
+            for charge in self._stored.values()
+            if matching.physician_id in (None, charge.physician_id)
+            and matching.patient_id in (None, charge.patient_id)
+            and (matching.charged_from is None or charge.charged_at >= matching.charged_from)
+            and (matching.charged_to is None or charge.charged_at < matching.charged_to)
+            and (after is None or charge.cursor < after)
         ]
-        return sorted(found, key=lambda each: each.cursor, reverse=True)[:limit]
+        return sorted(found, key=lambda charge: charge.cursor, reverse=True)[:limit]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
         return [
-            self._stored[each] for each in sorted(self._stored, reverse=True) if after is None or each < after
+            self._stored[id_] for id_ in sorted(self._stored, reverse=True) if after is None or id_ < after
         ][:limit]
 
     async def count(self) -> int:
@@ -62,4 +62,4 @@ class MemoryCharges(financial.Charges):
         return
 
     async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
-        return [self._stored[each] for each in ids if each in self._stored]
+        return [self._stored[id_] for id_ in ids if id_ in self._stored]

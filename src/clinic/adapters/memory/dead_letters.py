@@ -37,20 +37,21 @@ class MemoryDeadLetters(DeadLetters):
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         found = [
-            each
-            for each in self._stored.values()
-            if matching.state in (None, each.state)
-            and matching.group in (None, each.group)
-            and matching.about in (None, each.about)
-            and matching.message_id in (None, each.message_id)
-            and each.position > after
+            letter
+            for letter in self._stored.values()
+            if matching.state in (None, letter.state)
+            and matching.group in (None, letter.group)
+            and matching.about in (None, letter.about)
+            and matching.message_id in (None, letter.message_id)
+            and letter.position > after
         ]
-        return [each.listed() for each in sorted(found, key=lambda each: each.position)[:limit]]
+        return [letter.listed() for letter in sorted(found, key=lambda letter: letter.position)[:limit]]
 
     async def groups(self) -> Sequence[LetterGroup]:
-        names = sorted({each.group for each in self._stored.values()})
+        names = sorted({letter.group for letter in self._stored.values()})
         return [
-            _group(name, [each for each in self._stored.values() if each.group == name]) for name in names
+            _group(name, [letter for letter in self._stored.values() if letter.group == name])
+            for name in names
         ]
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
@@ -62,13 +63,13 @@ class MemoryDeadLetters(DeadLetters):
 
 
 def _group(name: str, letters: Sequence[DeadLetter]) -> LetterGroup:
-    states = Counter(each.state for each in letters)
+    states = Counter(letter.state for letter in letters)
     return LetterGroup(
         group=name,
         waiting=states["waiting"],
         replayed=states["replayed"],
         discarded=states["discarded"],
-        reason=min(each.reason for each in letters),
-        first_seen=min(each.first_seen for each in letters),
-        last_seen=max(each.last_seen for each in letters),
+        reason=min(letter.reason for letter in letters),
+        first_seen=min(letter.first_seen for letter in letters),
+        last_seen=max(letter.last_seen for letter in letters),
     )

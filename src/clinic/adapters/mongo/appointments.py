@@ -125,10 +125,10 @@ class MongoAppointments(appointment.Appointments):
         with translate_errors():
             query = {"_id": {"$in": list(ids)}, **ADDED}
             documents = self._documents.find(query, {"outbox": False})
-            found = {each["_id"]: each async for each in documents}
+            found = {document["_id"]: document async for document in documents}
         return [
-            _appointment(found[each]) if each in found else NotFound(f"there is no appointment {each}")
-            for each in ids
+            _appointment(found[id_]) if id_ in found else NotFound(f"there is no appointment {id_}")
+            for id_ in ids
         ]
 
 
@@ -141,7 +141,7 @@ def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointme
     if details["writeConcernErrors"]:
         # Applied, but not safe: another primary may never have seen it.
         return Unavailable("MongoDB does not say whether the write is safe")
-    if any(each["index"] == index for each in details["upserted"]):
+    if any(upserted["index"] == index for upserted in details["upserted"]):
         return Conflict(f"appointment {write.result.id} was never added")
     return write.result
 

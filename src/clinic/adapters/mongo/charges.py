@@ -49,7 +49,7 @@ class MongoCharges(financial.Charges):
         if not charges:
             return financial.AddResult([], [])
         with translate_errors():
-            details = await bulk(self._documents, [InsertOne(_charge_document(each)) for each in charges])
+            details = await bulk(self._documents, [InsertOne(_charge_document(charge)) for charge in charges])
         errors = details["writeErrors"]
         if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in errors):
             raise Unavailable("MongoDB does not say whether charges are kept")

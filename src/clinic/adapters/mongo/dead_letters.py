@@ -54,7 +54,7 @@ class MongoDeadLetters(DeadLetters):
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         with translate_errors():
-            await self._documents.bulk_write([update for each in letters for update in _adding(each)])
+            await self._documents.bulk_write([update for letter in letters for update in _adding(letter)])
 
     async def get(self, position: str) -> DeadLetter:
         with translate_errors():
@@ -62,8 +62,8 @@ class MongoDeadLetters(DeadLetters):
             if document is None:
                 raise _not_found(position)
             newest = self._history.find({"position": position}).sort("number", DESCENDING).limit(MAX_HISTORY)
-            found = [each async for each in newest][::-1]
-            letter = replace(_letter(document), history=tuple(_entry(each) for each in found))
+            found = [document async for document in newest][::-1]
+            letter = replace(_letter(document), history=tuple(_entry(entry) for entry in found))
             return await self._completed(letter, found[-1]["number"] + 1 if found else 0)
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
@@ -77,7 +77,7 @@ class MongoDeadLetters(DeadLetters):
         with translate_errors():
             found = await self._documents.aggregate([ANY_GROUP, {"$group": _counted()}])
             groups = [LetterGroup(group=document.pop("_id"), **document) async for document in found]
-        return sorted(groups, key=lambda each: each.group)
+        return sorted(groups, key=lambda group: group.group)
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         number = letter.entries

@@ -87,9 +87,9 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         return await self._leases.claim(self._unpublished, limit)
 
     async def confirm(self, published: Sequence[PublishResult]) -> None:
-        rows = [(milliseconds(each.at), each.position, each.message.id) for each in published]
+        rows = [(milliseconds(result.at), result.position, result.message.id) for result in published]
         await self._file.write(partial(_confirm, rows))
-        self._leases.release(each.message.id for each in published)
+        self._leases.release(result.message.id for result in published)
 
     async def oldest(self) -> datetime | None:
         query = "SELECT saved_at FROM outbox ORDER BY seq LIMIT 1"
@@ -112,14 +112,14 @@ class SqliteAppointments(appointment.Appointments, Outbox):
 
     async def _read_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         query = f"SELECT * FROM appointments WHERE id IN ({placeholders(ids)})"
-        keys = [each.bytes for each in ids]
+        keys = [id_.bytes for id_ in ids]
         rows = await self._file.read(lambda connection: connection.execute(query, keys).fetchall())
         found = {row[0]: row for row in rows}
         return [
-            _appointment(found[each.bytes])
-            if each.bytes in found
-            else NotFound(f"there is no appointment {each}")
-            for each in ids
+            _appointment(found[id_.bytes])
+            if id_.bytes in found
+            else NotFound(f"there is no appointment {id_}")
+            for id_ in ids
         ]
 
 
@@ -164,7 +164,7 @@ def _state(appointment: Appointment) -> Row:
 def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:
     note = "INSERT OR REPLACE INTO published SELECT id, subject, saved_at, ?, ? FROM outbox WHERE id = ?"
     connection.executemany(note, rows)
-    connection.executemany("DELETE FROM outbox WHERE id = ?", [(each[-1],) for each in rows])
+    connection.executemany("DELETE FROM outbox WHERE id = ?", [(row[-1],) for row in rows])
 
 
 def _status(event_id: str, connection: sqlite3.Connection) -> PublicationStatus | None:

@@ -95,7 +95,7 @@ def _add_charges(charges: Sequence[Charge], connection: sqlite3.Connection) -> f
 
 def _charges(ids: Sequence[UUID], connection: sqlite3.Connection) -> Sequence[Charge]:
     query = f"SELECT * FROM charges WHERE appointment_id IN ({placeholders(ids)})"
-    return [_charge(row) for row in connection.execute(query, [each.bytes for each in ids])]
+    return [_charge(row) for row in connection.execute(query, [id_.bytes for id_ in ids])]
 
 
 def _charge_row(charge: Charge) -> Row:

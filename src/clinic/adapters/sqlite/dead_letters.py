@@ -84,7 +84,7 @@ class SqliteDeadLetters(DeadLetters):
         self._file = file
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
-        rows = [_row(each) for each in letters]
+        rows = [_row(letter) for letter in letters]
         await self._file.write(lambda connection: connection.executemany(ADD, rows))
 
     async def get(self, position: str) -> DeadLetter:

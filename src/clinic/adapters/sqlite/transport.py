@@ -265,8 +265,8 @@ def _prune(path: Path, connection: sqlite3.Connection) -> None:
 def _offsets(path: Path, connection: sqlite3.Connection) -> Sequence[int]:
     """Each group's offset in this log."""
     log = _log_id(connection)
-    found = [_group_offset(each, log) for each in path.parent.glob(f"{path.stem}.*{path.suffix}")]
-    return [each for each in found if each is not None]
+    found = [_group_offset(file, log) for file in path.parent.glob(f"{path.stem}.*{path.suffix}")]
+    return [offset for offset in found if offset is not None]
 
 
 def _group_offset(path: Path, log: str) -> int | None:

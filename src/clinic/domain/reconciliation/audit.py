@@ -135,7 +135,7 @@ async def _side_by_side(
     some, others = _all(events), _all(charges)
     event, charge = await anext(some, None), await anext(others, None)
     while event or charge:
-        newest = max(each.appointment_id for each in (event, charge) if each)
+        newest = max(side.appointment_id for side in (event, charge) if side)
         one = event if event and event.appointment_id == newest else None
         other = charge if charge and charge.appointment_id == newest else None
         yield newest, one, other

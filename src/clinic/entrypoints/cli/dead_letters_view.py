@@ -41,9 +41,11 @@ def show_groups(groups: Sequence[LetterGroup], more: int) -> None:
     for name in ("Waiting", "Replayed", "Discarded"):
         table.add_column(name, justify="right", min_width=len(name))
     table.add_column("Reason (one of them)", overflow="fold")
-    for each in groups:
-        waiting = Text(str(each.waiting), STYLES["waiting"] if each.waiting else "dim")
-        table.add_row(each.group, waiting, str(each.replayed), str(each.discarded), Text(plain(each.reason)))
+    for group in groups:
+        waiting = Text(str(group.waiting), STYLES["waiting"] if group.waiting else "dim")
+        table.add_row(
+            group.group, waiting, str(group.replayed), str(group.discarded), Text(plain(group.reason))
+        )
     _console().print(table, f"… and {more} more groups with fewer waiting letters\n" if more else "")
 
 
@@ -53,16 +55,16 @@ def show_letters(letters: Sequence[DeadLetter], after: str | None) -> None:
         console.print("No dead letters to show.")
         return
     console.print(_line("Position", "State", "Seen", "Last seen (UTC)", "bold"))
-    for each in letters:
+    for letter in letters:
         console.print(
-            _line(plain(each.position), each.state, _times(each.attempts), date(each.last_seen)),
+            _line(plain(letter.position), letter.state, _times(letter.attempts), date(letter.last_seen)),
             soft_wrap=True,
         )
         console.print(
-            Text(f"  about {plain(each.about) or 'nothing that can be read'}, group {each.group}", "dim"),
+            Text(f"  about {plain(letter.about) or 'nothing that can be read'}, group {letter.group}", "dim"),
             soft_wrap=True,
         )
-        console.print(Padding(Text(plain(each.reason)), (0, 0, 0, 2)))
+        console.print(Padding(Text(plain(letter.reason)), (0, 0, 0, 2)))
     if after is not None:
         console.print(Text(f"\nThere are more: --after {plain(after)}"))
 
@@ -93,10 +95,10 @@ def show_letter(letter: DeadLetter) -> None:
     table.add_row("published", Text(f"{date(letter.published_at)} UTC"))
     if (earlier := letter.entries - len(letter.history)) > 0:
         table.add_row("", Text(f"{earlier} earlier entries are not shown", "dim"))
-    for index, each in enumerate(letter.history):
+    for index, entry in enumerate(letter.history):
         table.add_row(
             "" if index else "handled",
-            Text(f"{date(each.at)} {each.event} by {plain(each.by)}: {plain(each.note)}"),
+            Text(f"{date(entry.at)} {entry.event} by {plain(entry.by)}: {plain(entry.note)}"),
         )
     _add_message(table, letter)
     _console().print(table)

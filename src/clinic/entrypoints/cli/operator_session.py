@@ -60,5 +60,5 @@ def write_json(document: Struct) -> None:
     """One JSON object on a line of standard output; in ASCII where that does not take UTF-8."""
     line = as_json(document)
     if (sys.stdout.encoding or "").lower().replace("-", "") != "utf8":
-        line = "".join(each if each.isascii() else json.dumps(each)[1:-1] for each in line)
+        line = "".join(char if char.isascii() else json.dumps(char)[1:-1] for char in line)
     sys.stdout.write(line + "\n")

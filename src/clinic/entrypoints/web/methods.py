@@ -25,7 +25,7 @@ class Application(Litestar):
 
 def with_head(allow: str) -> str:
     """An `Allow` header with OPTIONS, and with HEAD if it has GET."""
-    methods = {each.strip() for each in allow.split(",")} | {"OPTIONS"}
+    methods = {method.strip() for method in allow.split(",")} | {"OPTIONS"}
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
@@ -45,7 +45,7 @@ def _allowed_methods(send: Send) -> Send:
         nonlocal is_known
         if message["type"] == "http.response.start" and message["status"] == HTTPStatus.METHOD_NOT_ALLOWED:
             is_known = True
-            allow = [each for each in message["headers"] if each[0] == b"allow"]
+            allow = [header for header in message["headers"] if header[0] == b"allow"]
             message = cast(Message, {**message, "status": 204, "headers": allow})
         elif message["type"] == "http.response.body" and is_known:
             message = cast(Message, {**message, "body": b""})

@@ -69,7 +69,7 @@ class Invalid(Unreadable):
     """Bad input, field by field."""
 
     def __init__(self, errors: list[FieldProblem]) -> None:
-        super().__init__("; ".join(f"{each.field} {each.problem}" for each in errors))
+        super().__init__("; ".join(f"{error.field} {error.problem}" for error in errors))
         self.errors = errors
 
 
@@ -133,7 +133,7 @@ def _errors(error: Exception) -> list[FieldProblem]:
         case Invalid(errors=errors):
             return errors
         case HTTPException(extra=[*extra]):
-            return [FieldProblem(str(each["key"]), QUERY_IN_WORDS[each["key"]]) for each in extra]
+            return [FieldProblem(str(error["key"]), QUERY_IN_WORDS[error["key"]]) for error in extra]
     return []
 
 
@@ -227,7 +227,7 @@ def _right(kind: msgspec.inspect.Type) -> str:
         case msgspec.inspect.Metadata(type=inner):
             return _right(inner)
         case msgspec.inspect.UnionType(types=types):
-            return " or ".join(_right(each) for each in types)
+            return " or ".join(_right(type_) for type_ in types)
         case msgspec.inspect.StrType(min_length=int(least), max_length=int(most)):
             return f"a text of {least} to {most} characters"
     return IN_WORDS[type(kind)]
