@@ -53,7 +53,7 @@ class Embedded(Stack):
     def _remove_log(self) -> None:
         for path in self.data.glob("events.db*"):
             if path.suffix != ".lock":
-                path.unlink()
+                path.unlink(missing_ok=True)  # SQLite removes its own when the last connection closes
 
     def dead_letters(self) -> list[Letter]:
         with closing(read_only(self.data / "financial.db")) as kept:

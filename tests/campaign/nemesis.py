@@ -21,10 +21,10 @@ from campaign.supervisor import DidNotComeBack, Supervisor
 
 AGAIN_WHILE_IT_RECOVERS = 0.2
 """Of the kills, how many are followed by the next fault at once."""
-UP_WITHIN = 30.0
-OVER_WITHIN = 20.0
+UP_WITHIN = 120.0
+OVER_WITHIN = 60.0
 """Seconds within which a service ends once the loop behind it is over, frozen meanwhile or not."""
-PEACE_WITHIN = 60.0
+PEACE_WITHIN = 120.0
 """Seconds after which somebody must have had an answer, whatever is down."""
 LAST_BATCH = 1.5
 """Seconds that the last batch gathers."""

@@ -20,8 +20,9 @@ import httpx
 T = TypeVar("T")
 
 PROGRAM = (sys.executable, "-m", "clinic")
-STARTS_WITHIN = 20.0
-ENDS_WITHIN = 10.0
+STARTS_WITHIN = 60.0
+ENDS_WITHIN = 20.0
+"""A service gives itself ten; the rest is for a machine that is busy with something else."""
 LOOK_EVERY = 0.01
 
 BEHIND = """
@@ -41,7 +42,7 @@ IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spa
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[T]], *, within: float = 20.0, every: float = LOOK_EVERY
+    condition: Callable[[], Awaitable[T]], *, within: float = 60.0, every: float = LOOK_EVERY
 ) -> T:
     """The first answer that is true. Fails when the time is over."""
     give_up = monotonic() + within

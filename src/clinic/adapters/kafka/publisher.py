@@ -82,14 +82,15 @@ class KafkaPublisher(Publisher, Resource):
             raise
         topic_id = topic_id or await self._ask_topic_id() or self._topic_id
         if topic_id != self._topic_id:
-            self._broken.set()  # made anew by somebody else: look at its partitions and its retention
+            self._broken.set()  # look at its partitions and its retention, and begin to number anew
+            raise Unavailable(f"the topic {self._kafka.topic} was made anew: Kafka may not have kept events")
         return [
             PublishResult(message, position(record, topic_id), time(record))
             for message, record in zip(batch, records, strict=True)
         ]
 
     async def _send(self, batch: Sequence[Message]) -> Sequence[Record]:
-        sending = _Sending(len(batch))
+        sending = Sending(len(batch))
         for index, message in enumerate(batch):
             try:
                 self._producer.produce(  # type: ignore[union-attr]  # open, and not closed since
@@ -142,7 +143,7 @@ class KafkaPublisher(Publisher, Resource):
                 self._closing.wait(POLL_INTERVAL)
 
 
-class _Sending:
+class Sending:
     """A batch on its way: reports come from the client's thread, and the last one answers for all."""
 
     def __init__(self, size: int) -> None:
@@ -167,4 +168,10 @@ class _Sending:
             self.outcome.set_exception(Refused(f"Kafka refuses it: {errors[0].str()}"))
         else:
             reports = sorted(self._reports, key=lambda report: report[0])
-            self.outcome.set_result([record for _, _, record in reports if record is not None])
+            records = [record for _, _, record in reports if record is not None]
+            if all(record.offset() is not None for record in records):
+                self.outcome.set_result(records)
+            else:
+                # The broker knows the client's number for it already: of an earlier delivery, or, in a topic
+                # made anew, of a later batch that came first. Then it keeps nothing, and reports a success.
+                self.outcome.set_exception(Unavailable("Kafka does not say where events are kept"))
