@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
 from clinic.entrypoints.technologies.memory import memory_log
+from clinic.entrypoints.web.app import MAX_AGE
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -191,6 +192,29 @@ async def test_the_age_of_the_oldest_event_never_decides(
         200,
         {"status": "ready", "checks": {"store": "ok", "relay": "ok"}},
     )
+
+
+async def test_an_event_that_waits_while_the_relay_has_no_problem_is_shown(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+
+    age = timedelta(seconds=MAX_AGE)
+
+    class Forgetful(MemoryAppointments):
+        async def claim(self, limit: int) -> Sequence[ClaimedMessage]:  # noqa: ARG002 — it hangs
+            return await asyncio.Future()
+
+        async def oldest(self) -> datetime | None:
+            return clinic.clock.moment - age
+
+    store = Forgetful(clinic.clock, 3.0)
+    clinic.appointment.appointments.override(Object(store))
+    clinic.appointment.outbox.override(Object(store))
+    async with clinic.running():
+        assert (await clinic.appointments.get("/health/ready")).json()["status"] == "ready"
+        age += timedelta(seconds=1)
+        ready = await clinic.appointments.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["checks"]["relay"] == "an event has waited for 31 s to be published"
 
 
 async def test_a_servers_whole_answer_is_not_shown(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The SQLite transport keeps every promise, and what is special to a log in a file."""
 
 import asyncio
+import fcntl
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -10,10 +11,18 @@ from pathlib import Path
 import pytest
 from contracts.subject import Ends
 from contracts.transports import TransportContract
-from support.builders import a_message, now, opened
+from support.builders import StandingMonotonic, a_message, now, opened
+from support.folders import copied
 
 from clinic.adapters.sqlite.file import SqliteFile
-from clinic.adapters.sqlite.transport import LOG, PLACE, PRUNE_INTERVAL, SqlitePublisher, SqliteSubscription
+from clinic.adapters.sqlite.transport import (
+    LOG,
+    PLACE,
+    PRUNE_INTERVAL,
+    PUBLISHER_TIMEOUT,
+    SqlitePublisher,
+    SqliteSubscription,
+)
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery
 
@@ -94,6 +103,49 @@ async def test_a_log_that_is_still_empty_of_its_tables_is_waited_for(tmp_path: P
         async with publishing(tmp_path) as publisher:
             await publisher.publish([message := a_message()])
             assert [each.message for each in await waiting] == [message]
+
+
+@pytest.mark.parametrize("before", ["no log", "an old log", "a file without tables"])
+async def test_a_log_that_nobody_publishes_to_for_long_is_a_failure(tmp_path: Path, before: str) -> None:
+    if before == "an old log":
+        async with publishing(tmp_path):
+            pass
+    elif before == "a file without tables":
+        (tmp_path / "events.db").touch()
+    clock = StandingMonotonic()
+    place = SqliteFile(tmp_path / "events.group.db", PLACE)
+    async with opened(SqliteSubscription(tmp_path / "events.db", place, now, asyncio.sleep, clock)) as group:
+        waiting = asyncio.create_task(group.receive())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()  # the other service may start later
+        clock.seconds += PUBLISHER_TIMEOUT + 1
+        for attempt in (waiting, group.receive(), group.receive()):
+            with pytest.raises(Unavailable, match=r"nobody publishes to .*events\.db"):
+                await attempt
+        async with publishing(tmp_path) as publisher:
+            clock.seconds += 1
+            assert await group.receive() == []  # the failure is over
+            await publisher.publish([message := a_message()])
+            assert [each.message for each in await take(group)] == [message]
+            clock.seconds += 10 * PUBLISHER_TIMEOUT
+            await publisher.publish([a_message()])
+            assert len(await take(group)) == 1
+            waiting = asyncio.create_task(group.receive())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()  # its publisher is idle, and there
+            waiting.cancel()
+
+
+async def test_asking_for_the_publisher_does_not_keep_one_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with publishing(tmp_path):
+        pass
+    with (tmp_path / "events.db.lock").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
+        async with publishing(tmp_path) as publisher:
+            await publisher.publish([a_message()])
 
 
 async def test_a_log_made_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
@@ -306,9 +358,3 @@ async def test_what_is_published_to_a_copy_restored_beneath_the_publisher_arrive
         while len(arrived) < 13:
             arrived += [delivery.message.id for delivery in await take(subscription)]
     assert {message.id for message in again} <= set(arrived)
-
-
-def copied(source: Path, target: Path) -> None:
-    """As `sqlite3 TARGET ".restore SOURCE"` does: into the same file."""
-    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
-        one.backup(other)

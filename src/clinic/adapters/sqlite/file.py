@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,10 @@ Files = tuple[tuple[int, int] | None, ...]
 
 BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
+ANSWER_TIMEOUT = 10.0
+"""Seconds after which a file that does not answer is a failure; the work on it may still end."""
+LOCK_TRIES, LOCK_INTERVAL = 3, 0.01
+"""A file is free although it is locked for a moment: `is_served` asks so."""
 SUFFIXES = ("", "-wal", "-shm")
 """Of the files that SQLite keeps a database in."""
 DURABLE = "PRAGMA synchronous=FULL; PRAGMA fullfsync=1; PRAGMA checkpoint_fullfsync=1"
@@ -117,8 +122,9 @@ class SqliteFile(Resource):
         return await self._run(self._reader, partial(transaction, work=work, begin=_begin_reading))
 
     async def check(self) -> None:
-        """Return when the file takes writes. Raises `Unavailable`."""
-        await self.write(lambda connection: connection.execute(f"PRAGMA user_version={self._version}"))
+        """Return when the file takes writes and answers reads. Raises `Unavailable`."""
+        await self.write(self._write_version)
+        await self.read(schema_version)
 
     def check_alive(self) -> None:
         """Raises `Unavailable` where the file is closed, or is no longer the one that was opened.
@@ -146,7 +152,11 @@ class SqliteFile(Resource):
             self._check_files()
             return result
 
-        return await thread.run(checked)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await thread.run(checked)
+        except TimeoutError:
+            raise Unavailable(f"{self.path.name} does not answer within {ANSWER_TIMEOUT:g} s") from None
 
     def _found(self) -> Files:
         lock = [] if self._lock is None else [f"{self.path}.lock"]
@@ -159,6 +169,15 @@ class SqliteFile(Resource):
             raise Misconfigured(
                 f"{self.path} has schema {found}, and {self._version} is needed: start its service anew"
             )
+
+    def _write_version(self, connection: sqlite3.Connection) -> None:
+        found = schema_version(connection)
+        if found != self._version:  # to write ours there would keep `open` from bringing it up to date
+            raise Unavailable(
+                f"{self.path} has schema {found}, and {self._version} is needed: another copy was restored "
+                "into it beneath its service. Start the service anew"
+            )
+        connection.execute(f"PRAGMA user_version={found}")
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -188,6 +207,23 @@ class _Thread:
     async def close(self) -> None:
         await asyncio.to_thread(self._executor.shutdown)
         self._connection.close()
+
+
+def is_served(path: Path) -> bool:
+    """Whether a process has opened this file as its own. Where that cannot be asked, it counts as served."""
+    try:
+        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(descriptor)  # with its lock
+    return False
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -285,14 +321,15 @@ def _locked(path: Path) -> int:
         raise Misconfigured(
             f"{path.parent} cannot be written: {error.strerror}. Set CLINIC_DATA_DIR to a folder that can"
         ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise Misconfigured(
-            f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder"
-        ) from None
-    return descriptor
+    for _ in range(LOCK_TRIES):
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        time.sleep(LOCK_INTERVAL)
+    os.close(descriptor)
+    raise Misconfigured(
+        f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder"
+    )
 
 
 def page(

@@ -12,6 +12,7 @@ from contextlib import closing, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
@@ -21,7 +22,7 @@ from clinic.adapters.sqlite import file as sqlite
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment
 from clinic.domain.errors import Unavailable
 from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
-from clinic.domain.messaging.ports import Clock, Publisher, Resource, Sleep, Subscription
+from clinic.domain.messaging.ports import Clock, Monotonic, Publisher, Resource, Sleep, Subscription
 
 BATCH_SIZE = 500
 PRUNE_INTERVAL = 1000
@@ -31,6 +32,11 @@ MIN_POLL, MAX_POLL = 0.001, 0.02
 """Seconds between two polls of the log: after an event, and when there has been none for long."""
 POLL_BACKOFF = 1.02
 """Factor on the wait after each empty poll: from the shortest to the longest in about a second."""
+
+SERVED_INTERVAL = 1.0
+"""Seconds between two looks whether anybody publishes."""
+PUBLISHER_TIMEOUT = 15.0
+"""Seconds that a log may have no publisher before that is a failure: one that starts later, or anew."""
 
 LOG_VERSION = 1
 LOG = """
@@ -89,9 +95,15 @@ class SqlitePublisher(Publisher, Resource):
 
 
 class SqliteSubscription(Subscription, Resource):
-    """A group's way out of the log at that path, its offset in a file of its own. One process per group."""
+    """A group's way out of the log at that path, its offset in a file of its own. One process per group.
 
-    def __init__(self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep) -> None:
+    An empty log that nobody publishes to is `Unavailable` after a while: the other service may publish in
+    another folder.
+    """
+
+    def __init__(
+        self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep, monotonic: Monotonic = monotonic
+    ) -> None:
         self._path = log
         self._offset = offset
         self._clock = clock
@@ -99,6 +111,8 @@ class SqliteSubscription(Subscription, Resource):
         self._log: _OpenLog | None = None
         self._received_from = ""
         self._has_failed = False
+        self._monotonic = monotonic
+        self._published_until = self._asked_at = monotonic()
 
     async def receive(self) -> Sequence[Delivery]:
         try:
@@ -128,13 +142,30 @@ class SqliteSubscription(Subscription, Resource):
 
     def _read_after(self, log: str, seq: int) -> Sequence[Delivery]:
         """The next events. A read of a local file takes microseconds, less than waking a thread."""
+        if batch := self._read(log, seq):
+            return batch
+        self._check_publisher()
+        return []
+
+    def _check_publisher(self) -> None:
+        if (now := self._monotonic()) >= self._asked_at + SERVED_INTERVAL:
+            self._asked_at = now
+            if sqlite.is_served(self._path):
+                self._published_until = now
+        if now - self._published_until > PUBLISHER_TIMEOUT:
+            raise Unavailable(
+                f"nobody publishes to {self._path}: start the appointment service, with the CLINIC_DATA_DIR "
+                "of this one"
+            )
+
+    def _read(self, log: str, seq: int) -> Sequence[Delivery]:
         try:
             if self._log is None or self._log.is_replaced():
                 self._close_log()
                 self._log = _OpenLog(self._path)
             return self._log.read_after(log, seq, self._clock())
         except FileNotFoundError:
-            return []  # nobody has published yet
+            return []  # nobody has published yet: `_check_publisher` tells for how long
         except sqlite3.Error as error:
             self._close_log()
             raise Unavailable(f"{self._path.name} does not answer: {error}") from error

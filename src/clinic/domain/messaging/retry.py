@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TypeVar
 
 from clinic.domain.errors import NotNow, Refused
-from clinic.domain.messaging.ports import Jitter
+from clinic.domain.messaging.ports import Jitter, Monotonic
 
 T = TypeVar("T")
+
+STALLED_AFTER = 10.0
+"""Seconds after which an attempt that has not ended counts as a problem: nothing fails, and nothing moves."""
 
 
 def backoff(jitter: Jitter, first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
@@ -44,6 +47,25 @@ async def bisect_refused(
         middle = len(batch) // 2
         return await bisect_refused(batch[:middle], do) + await bisect_refused(batch[middle:], do)
     return []
+
+
+class Attempt:
+    """The attempt under way: `with` it. One that does not end has a problem, in a sentence."""
+
+    def __init__(self, monotonic: Monotonic) -> None:
+        self._monotonic = monotonic
+        self._began: float | None = None
+
+    def __enter__(self) -> None:
+        self._began = self._monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._began = None
+
+    @property
+    def problem(self) -> str | None:
+        seconds = 0.0 if self._began is None else self._monotonic() - self._began
+        return f"the attempt under way has not ended for {seconds:.0f} s" if seconds > STALLED_AFTER else None
 
 
 class LastFailure:

@@ -29,6 +29,8 @@ STORE_TIMEOUT = 2.0
 """Seconds that a health check waits for the store."""
 AGE_TIMEOUT = 1.0
 """Seconds that it waits, after that, for the age of the oldest unpublished event."""
+MAX_AGE = 30.0
+"""Seconds that an event may wait to be published while the relay reports no problem."""
 MAX_REASON = 300
 
 
@@ -54,7 +56,8 @@ async def health(
 ) -> Health:
     """Unready: the store does not answer, or the loop or a thread behind the service has ended.
 
-    `loop` gives the problem of that loop. The age of the oldest unpublished event decides nothing.
+    `loop` gives the problem of that loop. Where the age of the oldest unpublished event is known and too
+    high, events wait although their loop has no problem. Where it is unknown, it decides nothing.
     """
     checks = {"store": "ok"} | {name: _short(problem or "ok") for name, problem in loop.items()}
     status: Literal["ready", "degraded", "unready"] = "degraded" if any(loop.values()) else "ready"
@@ -68,7 +71,11 @@ async def health(
     except NotNow as error:
         status = "unready"
         checks.update(dict.fromkeys(loop, _short(str(error))))
-    return Health(status, checks, await _age(age) if age and checks["store"] == "ok" else None)
+    waits = await _age(age) if age and checks["store"] == "ok" else None
+    if waits is not None and waits > MAX_AGE and status == "ready":
+        status = "degraded"
+        checks.update(dict.fromkeys(loop, f"an event has waited for {waits:.0f} s to be published"))
+    return Health(status, checks, waits)
 
 
 async def _age(age: Callable[[], Awaitable[float | None]]) -> float | None:
