@@ -12,7 +12,7 @@ from clinic.domain.errors import NotNow, Refused
 from clinic.domain.messaging.dead_letters import MAX_NAME, DeadLetters, letter_of
 from clinic.domain.messaging.messages import Delivery, Event, Message, Received
 from clinic.domain.messaging.ports import Jitter, Monotonic, Sleep, Subscription, Telemetry
-from clinic.domain.messaging.retry import Attempt, LastFailure, backoff, bisect_refused, run_to_completion
+from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
 
 class Consumer(Generic[Event]):
@@ -41,12 +41,11 @@ class Consumer(Generic[Event]):
         self._sleep = sleep
         self._telemetry = telemetry
         self._jitter = jitter
-        self._failure = LastFailure()
-        self._attempt = Attempt(monotonic)
+        self._failure = LastFailure(monotonic)
 
     @property
     def problem(self) -> str | None:
-        return self._attempt.problem or str(self._failure) or None
+        return str(self._failure) or None
 
     async def run(self) -> None:
         """Run until cancelled. A cancellation lets the current attempt finish first."""
@@ -56,8 +55,8 @@ class Consumer(Generic[Event]):
                 try:
                     batch = batch or await self._subscription.receive()
                     if batch:
-                        with self._attempt:
-                            await run_to_completion(self._carry(batch))
+                        with self._failure:
+                            await run_to_completion(self._attempt(batch))
                 except NotNow as reason:
                     self._failure.record(reason)
                     self._telemetry("consumer waits", reason=str(reason))
@@ -67,7 +66,7 @@ class Consumer(Generic[Event]):
                     self._failure.clear()
                     break
 
-    async def _carry(self, batch: Sequence[Delivery]) -> None:
+    async def _attempt(self, batch: Sequence[Delivery]) -> None:
         readable: list[tuple[Delivery, Received[Event]]] = []
         refused: list[tuple[Delivery, Refused]] = []
         skipped: list[Delivery] = []

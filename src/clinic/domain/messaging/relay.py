@@ -10,7 +10,7 @@ from itertools import islice
 from clinic.domain.errors import NotNow
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Jitter, Monotonic, Outbox, Publisher, Sleep, Telemetry
-from clinic.domain.messaging.retry import Attempt, LastFailure, backoff, bisect_refused, run_to_completion
+from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
 BATCH_SIZE = 500
 RECHECK_INTERVAL = 1.0
@@ -43,15 +43,12 @@ class Relay:
         self._monotonic = monotonic
         self._jitter = jitter
         self._stuck: dict[str, tuple[Message, str]] = {}
-        self._failure = LastFailure()
-        self._attempt = Attempt(monotonic)
+        self._failure = LastFailure(monotonic)
         self._recheck_at = 0.0
 
     @property
     def problem(self) -> str | None:
-        if stalled := self._attempt.problem:
-            return stalled
-        if self._stuck:
+        if self._stuck and not str(self._failure):
             event_id, (_, reason) = next(iter(self._stuck.items()))
             count = f"{len(self._stuck)}{'+' if len(self._stuck) == MAX_STUCK else ''}"
             return f"events that cannot be published: {count}, among them {event_id}: {reason}"
@@ -64,7 +61,7 @@ class Relay:
             for wait in backoff(self._jitter):
                 try:
                     held = self._still_held(held) or await self._claim()
-                    with self._attempt:
+                    with self._failure:
                         await run_to_completion(self._carry(self._still_held(held)))
                 except NotNow as reason:
                     self._failure.record(reason)

@@ -49,11 +49,15 @@ async def bisect_refused(
     return []
 
 
-class Attempt:
-    """The attempt under way: `with` it. One that does not end has a problem, in a sentence."""
+class LastFailure:
+    """What failed last, in a sentence, until something succeeds: time alone does not end it.
+
+    `with` it around an attempt: one that does not end is a failure, too, for as long as it lasts.
+    """
 
     def __init__(self, monotonic: Monotonic) -> None:
         self._monotonic = monotonic
+        self._reason = ""
         self._began: float | None = None
 
     def __enter__(self) -> None:
@@ -62,18 +66,6 @@ class Attempt:
     def __exit__(self, *_: object) -> None:
         self._began = None
 
-    @property
-    def problem(self) -> str | None:
-        seconds = 0.0 if self._began is None else self._monotonic() - self._began
-        return f"the attempt under way has not ended for {seconds:.0f} s" if seconds > STALLED_AFTER else None
-
-
-class LastFailure:
-    """What failed last, in a sentence. It lasts until something succeeds; time alone does not end it."""
-
-    def __init__(self) -> None:
-        self._reason = ""
-
     def record(self, reason: NotNow) -> None:
         self._reason = str(reason) or type(reason).__name__
 
@@ -81,4 +73,6 @@ class LastFailure:
         self._reason = ""
 
     def __str__(self) -> str:
+        if self._began and (seconds := self._monotonic() - self._began) > STALLED_AFTER:
+            return f"the attempt under way has not ended for {seconds:.0f} s"
         return self._reason
