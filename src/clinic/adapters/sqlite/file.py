@@ -30,8 +30,6 @@ BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
 ANSWER_TIMEOUT = 10.0
 """Seconds after which a file that does not answer is a failure; the work on it may still end."""
-LOCK_TRIES, LOCK_INTERVAL = 3, 0.01
-"""A file is free although it is locked for a moment: `is_served` asks so."""
 SUFFIXES = ("", "-wal", "-shm")
 """Of the files that SQLite keeps a database in."""
 DURABLE = "PRAGMA synchronous=FULL; PRAGMA fullfsync=1; PRAGMA checkpoint_fullfsync=1"
@@ -47,8 +45,11 @@ def milliseconds(moment: datetime) -> int:
 
 
 def moment(milliseconds: int) -> datetime:
-    """A stored moment, aware UTC."""
-    return _epoch + milliseconds * _millisecond
+    """A stored moment, aware UTC. Raises `Unavailable` where something else is stored."""
+    try:
+        return _epoch + milliseconds * _millisecond
+    except (OverflowError, TypeError) as error:
+        raise Unavailable(f"{milliseconds!r} is stored as a moment") from error
 
 
 class SqliteFile(Resource):
@@ -119,7 +120,8 @@ class SqliteFile(Resource):
 
     async def read(self, work: Work[T]) -> T:
         """Do the work on one consistent state of the file. Raises `Unavailable`."""
-        return await self._run(self._reader, partial(transaction, work=work, begin=_begin_reading))
+        deferred = partial(transaction, work=work, begin=lambda it: it.execute("BEGIN"))
+        return await self._run(self._reader, deferred)
 
     async def check(self) -> None:
         """Return when the file takes writes and answers reads. Raises `Unavailable`."""
@@ -171,13 +173,11 @@ class SqliteFile(Resource):
             )
 
     def _write_version(self, connection: sqlite3.Connection) -> None:
-        found = schema_version(connection)
-        if found != self._version:  # to write ours there would keep `open` from bringing it up to date
-            raise Unavailable(
-                f"{self.path} has schema {found}, and {self._version} is needed: another copy was restored "
-                "into it beneath its service. Start the service anew"
-            )
-        connection.execute(f"PRAGMA user_version={found}")
+        try:
+            self._check_schema(connection)  # where another copy was restored into it
+        except Misconfigured as error:
+            raise Unavailable(str(error)) from error
+        connection.execute(f"PRAGMA user_version={self._version}")
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -212,17 +212,12 @@ class _Thread:
 def is_served(path: Path) -> bool:
     """Whether a process has opened this file as its own. Where that cannot be asked, it counts as served."""
     try:
-        descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+        with path.with_name(path.name + ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
     except OSError:
         return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(descriptor)  # with its lock
     return False
 
 
@@ -289,14 +284,10 @@ def _begin_writing(connection: sqlite3.Connection) -> None:
             return
 
 
-def _begin_reading(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN")
-
-
 def transaction(
     connection: sqlite3.Connection,
     work: Work[T],
-    begin: Callable[[sqlite3.Connection], None] = _begin_writing,
+    begin: Callable[[sqlite3.Connection], object] = _begin_writing,
 ) -> T:
     """The work between BEGIN and COMMIT; rolled back when either raises."""
     begin(connection)
@@ -321,11 +312,11 @@ def _locked(path: Path) -> int:
         raise Misconfigured(
             f"{path.parent} cannot be written: {error.strerror}. Set CLINIC_DATA_DIR to a folder that can"
         ) from error
-    for _ in range(LOCK_TRIES):
+    for wait in (0.01, 0.01, 0):  # `is_served` asks with a lock of its own
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return descriptor
-        time.sleep(LOCK_INTERVAL)
+        time.sleep(wait)
     os.close(descriptor)
     raise Misconfigured(
         f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder"

@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import islice
 
-from clinic.domain.errors import NotNow
+from clinic.domain.errors import NotNow, Refused
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Jitter, Monotonic, Outbox, Publisher, Sleep, Telemetry
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
@@ -110,6 +110,8 @@ class Relay:
             )
 
     async def _publish(self, batch: Sequence[Message]) -> None:
+        if not all(message.type for message in batch):
+            raise Refused("what is stored under this id cannot be read as an event")
         published = await self._publisher.publish(batch)
         await self._outbox.confirm(published)
         self._failure.clear()
