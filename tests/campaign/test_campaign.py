@@ -25,6 +25,10 @@ OF_A_MINUTE = (
     "pause *",
     "freeze hand-over.after",
     "tell *",
+    "raise hand-over.after",
+    "raise-base charge.after",
+    "cancel confirm.before",
+    "log-* charge.before",
 )
 """On servers, faults take their time; `make prove STACK=real` has them all."""
 

@@ -1,7 +1,9 @@
 """The Kafka transport keeps every promise, with both protocols of its consumer groups."""
 
 import asyncio
+import ctypes
 import functools
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 from contracts.subject import FEW, Ends
 from contracts.transports import TransportContract
@@ -18,7 +20,7 @@ from msgspec.structs import replace
 from support.builders import Noticed, a_message, now, opened
 from support.deployments import own_kafka
 
-from clinic.adapters.kafka import cluster
+from clinic.adapters.kafka import cluster, member
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import MIN_LEASE, KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
@@ -135,6 +137,95 @@ async def test_a_client_that_fails_with_a_bare_kafka_error_is_reported_and_repla
             with pytest.raises(Unavailable, match="KafkaError"):
                 await asyncio.wait_for(subscription.receive(), 30)
             subscription.check_alive()
+
+
+def fail_bare() -> None:
+    """Raise as the client does from its callbacks: KafkaError is no BaseException."""
+    error = KafkaError(KafkaError._FATAL, "a bare one")  # noqa: SLF001 — the client's own name
+    for each in (KafkaError, error):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))  # the next call takes them over
+    ctypes.pythonapi.PyErr_Restore(ctypes.py_object(KafkaError), ctypes.py_object(error), None)
+
+
+async def test_a_bare_kafka_error_in_the_commits_thread_is_answered(
+    its: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    class FailsToCommit(Consumer):
+        def commit(self, *arguments: Any, **named: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            if len(threads) == 1:
+                fail_bare()
+            return super().commit(*arguments, **named)
+
+    monkeypatch.setattr(member, "Consumer", FailsToCommit)
+    async with (
+        opened(KafkaPublisher(its, LEASE, Noticed())) as publisher,
+        opened(KafkaSubscription(its, now, Noticed())) as subscription,
+    ):
+        await publisher.publish([message := a_message()])
+        (delivery,) = batch = await _received_in_the_end(subscription)
+        with pytest.raises(Unavailable, match="a bare one"):
+            await subscription.acknowledge(batch)
+        await subscription.acknowledge(batch)
+    assert (delivery.message, threads) == (message, ["kafka-commit"] * 2)
+
+
+async def test_a_bare_kafka_error_in_the_publishers_thread_is_told_and_ends_nothing(
+    its: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fails, failed = threading.Event(), threading.Event()
+
+    class FailsToPoll(Producer):
+        def poll(self, *arguments: Any) -> int:
+            if fails.is_set():
+                failed.set()
+                fail_bare()
+            return super().poll(*arguments)
+
+    monkeypatch.setattr("clinic.adapters.kafka.publisher.Producer", FailsToPoll)
+    async with opened(KafkaPublisher(its, 3.0, Noticed())) as publisher:
+        fails.set()
+        await asyncio.to_thread(failed.wait)
+        with pytest.raises(Unavailable, match="a bare one"):
+            await publisher.publish([a_message()])
+        publisher.check_alive()
+        fails.clear()
+        await publisher.publish([a_message()])
+
+
+async def test_a_client_that_hangs_is_noticed_and_goes_on_when_it_answers(
+    its: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers, hangs = threading.Event(), threading.Event()
+    answers.set()
+
+    class Hangs(Consumer):
+        def poll(self, *arguments: Any) -> Any:
+            if not answers.is_set():
+                hangs.set()
+                answers.wait()
+            return super().poll(*arguments)
+
+    monkeypatch.setattr(member, "Consumer", Hangs)
+    async with (
+        opened(KafkaPublisher(its, LEASE, Noticed())) as publisher,
+        opened(KafkaSubscription(its, now, Noticed())) as subscription,
+    ):
+        try:
+            subscription.check_alive()
+            answers.clear()
+            await asyncio.to_thread(hangs.wait)
+            monkeypatch.setattr("clinic.adapters.kafka.subscription.STALLED_AFTER", 0.0)
+            with pytest.raises(Unavailable, match="Kafka's client has not answered for"):
+                subscription.check_alive()
+            monkeypatch.setattr("clinic.adapters.kafka.subscription.STALLED_AFTER", 60.0)
+        finally:
+            answers.set()
+        await publisher.publish([message := a_message()])
+        (delivery,) = await _received_in_the_end(subscription)
+        assert delivery.message == message
 
 
 @pytest.mark.usefixtures("unguarded")

@@ -5,11 +5,14 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from pathlib import Path
+from random import uniform
+from time import monotonic
 from typing import Any, ClassVar
 from uuid import UUID, uuid4
 
 import pymongo
 import pytest
+from bson.datetime_ms import DatetimeMS
 from contracts.appointments import AppointmentsContract
 from contracts.charges import ChargesContract
 from contracts.dead_letters import DeadLettersContract
@@ -17,6 +20,8 @@ from contracts.outbox import LONG, finished, hand_over, published, saved
 from contracts.subject import FEW
 from msgspec.structs import asdict
 from support.builders import (
+    ONE_O_CLOCK,
+    Noticed,
     a_charge,
     a_history_entry,
     a_letter,
@@ -24,14 +29,17 @@ from support.builders import (
     an_appointment,
     now,
     opened,
+    running,
 )
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.adapters.mongo.charges import MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.errors import Conflict, Misconfigured, Unavailable
 from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryEntry
+from clinic.domain.messaging.relay import Relay
 
 NOBODY = "mongodb://127.0.0.1:1/?directConnection=true"
 
@@ -52,6 +60,57 @@ class OnMongo:
 
     def database(self, where: Path, url: str | None = None) -> MongoDatabase:
         return MongoDatabase(url or self.url, where.name, timeout=0.3 if url else 5)
+
+
+async def test_a_list_shows_a_state_whose_write_a_crash_has_cut_off(mongo_standalone: str) -> None:
+    name = f"test-{uuid4().hex}"
+    letters = [a_letter(position=f"log/{number}") for number in range(3)]
+    async with mongo_dead_letters(mongo_standalone, name) as kept:
+        await kept.add(letters)
+        await kept.record(letters[2], a_history_entry(event="failed again"))
+        with pymongo.MongoClient[dict[str, Any]](mongo_standalone) as client:
+            entry = asdict(a_history_entry(event="discarded"))
+            for number, position in ((0, "log/0"), (1, "log/2")):
+                client[name]["dead_letter_history"].insert_one(
+                    {"_id": f"{position}/{number}", "position": position, "number": number, **entry}
+                )
+        (group,) = await kept.groups()
+        assert (group.waiting, group.discarded) == (1, 2)
+        states = [letter.state for letter in await kept.page(DeadLetterFilter(), 10)]
+        assert states == ["discarded", "waiting", "discarded"]
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        {"outbox.0.type": 7},
+        {"outbox.0.data": "a text"},
+        {"outbox.0.key": b"bytes"},
+        {"outbox.0.time": DatetimeMS(2**60)},
+        {"outbox.0": {"id": "alone"}},
+        {"outbox.0": {"id": 7, "saved_at": DatetimeMS(-(2**60))}},
+    ],
+)
+async def test_an_event_that_cannot_be_read_is_named_and_the_rest_goes_on(
+    mongo_standalone: str, spoil: dict[str, Any]
+) -> None:
+    name, telemetry, log = f"test-{uuid4().hex}", Noticed(), MemoryLog()
+    async with a_mongo_store(mongo_standalone, name, LONG) as store:
+        messages = [await saved(store) for _ in range(3)]
+    with pymongo.MongoClient[dict[str, Any]](mongo_standalone, uuidRepresentation="standard") as client:
+        appointments, spoilt = client[name]["appointments"], {"_id": UUID(messages[1].subject)}
+        appointments.update_one(spoilt, {"$set": spoil})
+        appointments.update_many({}, {"$set": {"lease": {"since": ONE_O_CLOCK, "seconds": 1.0}}})
+        async with a_mongo_store(mongo_standalone, name, 0.5) as store:
+            relay = Relay(store, MemoryPublisher(log, now), asyncio.sleep, telemetry, monotonic, uniform)
+            async with running(relay.run()):
+                await telemetry.seen("published", 2)
+                await telemetry.seen("cannot be published")
+                later = await saved(store)
+                await telemetry.seen("published", 3)
+                assert relay.problem
+        assert (appointments.find_one(spoilt, {"outbox.id": True}) or {})["outbox"]
+    assert {message.id for _, message in log.entries} == {messages[0].id, messages[2].id, later.id}
 
 
 class TestMongoAppointments(OnMongo, AppointmentsContract):

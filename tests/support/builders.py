@@ -147,6 +147,16 @@ class StandingClock:
         self.moment += timedelta(**by)
 
 
+class StandingMonotonic:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 class Noticed(list[tuple[str, dict[str, object]]], Telemetry):
     """Every notice, in order; a test can wait for one to come."""
 
@@ -202,6 +212,20 @@ class Fault:
 
 
 NO_FAULT = Fault("none", "before", Died(), times=0)
+
+
+class Hang(Fault):
+    """One step does not answer until it is let go; `reached` says that it has begun."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__(step, "before", Died(), times=0)
+        self.reached, self.released = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, step: str, work: Callable[[], Awaitable[T]]) -> T:
+        if step == self._step:
+            self.reached.set()
+            await self.released.wait()
+        return await work()
 
 
 class FragileDeadLetters(DeadLetters):

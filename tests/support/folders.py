@@ -4,8 +4,9 @@ say.
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -92,3 +93,9 @@ def a_folder(
     configured = structlog.get_config()
     yield Folder(path / "data", capsys)
     structlog.configure(**configured)
+
+
+def copied(source: Path, target: Path) -> None:
+    """As `sqlite3 TARGET ".restore SOURCE"` does: into the same file."""
+    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
+        one.backup(other)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from random import uniform
+from time import monotonic
 from typing import Any, Literal
 
 import pytest
@@ -17,9 +18,11 @@ from support.builders import (
     Died,
     Fault,
     FragileDeadLetters,
+    Hang,
     Noticed,
     NoWait,
     StandingClock,
+    StandingMonotonic,
     a_message,
     an_event,
     now,
@@ -37,7 +40,8 @@ from clinic.domain.financial.use_cases import ChargeAppointments
 from clinic.domain.messaging.consumer import Consumer
 from clinic.domain.messaging.dead_letters import MAX_TEXT, MAX_VALUE, DeadLetter, DeadLetterFilter
 from clinic.domain.messaging.messages import Delivery, Message, Received
-from clinic.domain.messaging.ports import Subscription
+from clinic.domain.messaging.ports import Monotonic, Subscription
+from clinic.domain.messaging.retry import STALLED_AFTER
 from clinic.domain.money import Money
 
 UNREADABLE = a_message(id="unreadable", data=b"{")
@@ -72,7 +76,9 @@ class World:
     async def publish(self, *messages: Message) -> None:
         await MemoryPublisher(self.log, now).publish(messages)
 
-    def consumer(self, fault: Fault = NO_FAULT) -> Consumer[AppointmentFinished]:
+    def consumer(
+        self, fault: Fault = NO_FAULT, clock: Monotonic = monotonic
+    ) -> Consumer[AppointmentFinished]:
         async def handle(told: Sequence[Received[AppointmentFinished]]) -> None:
             await fault("handle", lambda: self.charge(told))
 
@@ -85,6 +91,7 @@ class World:
             FragileDeadLetters(self.letters, fault),
             self.pause,
             self.telemetry,
+            clock,
             uniform,
         )
 
@@ -129,6 +136,25 @@ async def test_unreadable_and_refused_events_are_dead_lettered_and_the_rest_is_c
         UNREADABLE.id,
         REFUSED.id,
     ]
+
+
+@pytest.mark.parametrize("step", ["handle", "add", "acknowledge"])
+async def test_a_step_that_hangs_is_a_problem_until_it_ends(step: str) -> None:
+    world, hang, clock = World(), Hang(step), StandingMonotonic()
+    await world.publish(a_message(), UNREADABLE)
+    consumer = world.consumer(hang, clock)
+    problems = [consumer.problem]
+    async with running(consumer.run()):
+        await hang.reached.wait()
+        problems.append(consumer.problem)
+        clock.seconds += STALLED_AFTER + 7
+        problems += [consumer.problem, consumer.problem]
+        hang.released.set()
+        await world.publish(a_message())
+        await world.acknowledged(3)
+        problems.append(consumer.problem)
+    stalled = "the attempt under way has not ended for 17 s"
+    assert problems == [None, None, stalled, stalled, None]
 
 
 async def test_a_dead_letter_holds_all_that_came() -> None:
@@ -441,6 +467,7 @@ def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Ta
         world.letters,
         world.pause,
         world.telemetry,
+        monotonic,
         uniform,
     )
     return asyncio.create_task(consumer.run())
@@ -468,7 +495,9 @@ class Recovering(Subscription):
 
 async def test_a_failure_of_the_log_is_over_when_the_log_answers_and_has_nothing() -> None:
     world, log = World(), Recovering()
-    consumer = Consumer(log, from_message, world.charge, world.letters, world.pause, world.telemetry, uniform)
+    consumer = Consumer(
+        log, from_message, world.charge, world.letters, world.pause, world.telemetry, monotonic, uniform
+    )
     async with running(consumer.run()):
         await world.telemetry.seen("consumer waits")
         assert consumer.problem == "storm"

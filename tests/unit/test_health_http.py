@@ -3,21 +3,25 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from dependency_injector.providers import Object
 from support.apps import Clinic, UnreachableAppointments, UnreachableCharges, settings
+from support.builders import a_history_entry, a_letter, an_event
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.financial.model import Charge
+from clinic.domain.messaging.dead_letters import DeadLetterFilter
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
 from clinic.entrypoints.technologies.memory import memory_log
+from clinic.entrypoints.web.app import MAX_AGE
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -175,7 +179,7 @@ async def test_a_loop_that_is_over_makes_the_service_unready_whatever_it_said_la
 async def test_the_age_of_the_oldest_event_never_decides(
     tmp_path: Path, failure: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clinic.entrypoints.web.app.AGE_TIMEOUT", 0.05)
+    monkeypatch.setattr("clinic.entrypoints.web.app.DETAIL_TIMEOUT", 0.05)
     clinic = Clinic(settings("memory", tmp_path))
 
     class Ageless(MemoryAppointments):
@@ -191,6 +195,76 @@ async def test_the_age_of_the_oldest_event_never_decides(
         200,
         {"status": "ready", "checks": {"store": "ok", "relay": "ok"}},
     )
+
+
+async def test_an_event_that_waits_while_the_relay_has_no_problem_is_shown(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+
+    age = timedelta(seconds=MAX_AGE)
+
+    class Forgetful(MemoryAppointments):
+        async def claim(self, limit: int) -> Sequence[ClaimedMessage]:  # noqa: ARG002 — it hangs
+            return await asyncio.Future()
+
+        async def oldest(self) -> datetime | None:
+            return clinic.clock.moment - age
+
+    store = Forgetful(clinic.clock, 3.0)
+    clinic.appointment.appointments.override(Object(store))
+    clinic.appointment.outbox.override(Object(store))
+    async with clinic.running():
+        assert (await clinic.appointments.get("/health/ready")).json()["status"] == "ready"
+        age += timedelta(seconds=1)
+        ready = await clinic.appointments.get("/health/ready")
+        assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+        assert ready.json()["checks"]["relay"] == "an event has waited for 31 s to be published"
+
+
+async def test_a_finish_that_is_dead_lettered_is_shown_until_it_is_replayed(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    letters = clinic.financial.dead_letters()
+    async with clinic.running():
+        await letters.add([a_letter(position=f"log/{number:03}") for number in range(45)])
+        assert (await clinic.charges.get("/health/ready")).json()["status"] == "ready"  # not ours
+        event = an_event()
+        ours = a_letter(position="log/100", about=str(event.appointment_id), message_id=str(event.id))
+        await letters.add([ours])
+        ready = await clinic.charges.get("/health/ready")
+        assert (ready.status_code, ready.json()) == (
+            200,
+            {
+                "status": "degraded",
+                "checks": {
+                    "store": "ok",
+                    "consumer": "ok",
+                    "dead_letters": f"finishes that are dead-lettered: 1, among them of {ours.about}",
+                },
+            },
+        )
+        await letters.record(ours, a_history_entry())
+        assert (await clinic.charges.get("/health/ready")).json()["status"] == "ready"
+        await letters.add([a_letter(position=f"log/{number}") for number in range(200, 700)])
+        assert (await clinic.charges.get("/health/ready")).json()["checks"]["dead_letters"] == (
+            "too many to look for finishes among them: 500+"
+        )
+
+
+@pytest.mark.parametrize("failure", [None, Unavailable("no"), ValueError("what is this?")])
+async def test_looking_for_dead_letters_never_decides(
+    tmp_path: Path, failure: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinic.entrypoints.web.app.DETAIL_TIMEOUT", 0.05)
+    clinic = Clinic(settings("memory", tmp_path))
+
+    class Silent(MemoryDeadLetters):
+        async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Any:
+            if failure:
+                raise failure
+            return await asyncio.Future() or await super().page(matching, limit, after)
+
+    clinic.financial.dead_letters.override(Object(Silent()))
+    async with clinic.running():
+        assert (await clinic.charges.get("/health/ready")).json()["status"] == "ready"
 
 
 async def test_a_servers_whole_answer_is_not_shown(tmp_path: Path) -> None:

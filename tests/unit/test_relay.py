@@ -10,16 +10,27 @@ from typing import Literal
 
 import pytest
 from contracts.outbox import LONG, saved
-from support.builders import NO_FAULT, Died, Fault, Noticed, NoWait, a_message, now, running
+from support.builders import (
+    NO_FAULT,
+    Died,
+    Fault,
+    Hang,
+    Noticed,
+    NoWait,
+    StandingMonotonic,
+    a_message,
+    now,
+    running,
+)
 from support.processes import eventually
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Outbox, Publisher
+from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher
 from clinic.domain.messaging.relay import Relay
-from clinic.domain.messaging.retry import backoff
+from clinic.domain.messaging.retry import STALLED_AFTER, backoff
 
 SHORT = 0.05
 
@@ -65,7 +76,12 @@ class World:
         )
 
     def relay(
-        self, fault: Fault = NO_FAULT, *, outbox: Outbox | None = None, publisher: Publisher | None = None
+        self,
+        fault: Fault = NO_FAULT,
+        *,
+        outbox: Outbox | None = None,
+        publisher: Publisher | None = None,
+        monotonic: Monotonic = monotonic,
     ) -> Relay:
         outbox = FragileOutbox(outbox or self.store, fault)
         publisher = publisher or FragilePublisher(self.log, fault)
@@ -137,6 +153,34 @@ async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
         assert relay.problem is None
     assert problem == "storm"
     assert world.telemetry.named("relay waits") == [{"reason": "storm"}] * 3
+
+
+@pytest.mark.parametrize("step", ["publish", "confirm"])
+async def test_a_step_that_hangs_is_a_problem_until_it_ends(step: str) -> None:
+    world, hang, clock = World(LONG), Hang(step), StandingMonotonic()
+    await saved(world.store)
+    relay = world.relay(hang, monotonic=clock)
+    problems = [relay.problem]
+    async with running(relay.run()):
+        await hang.reached.wait()
+        problems.append(relay.problem)
+        clock.seconds += STALLED_AFTER + 7
+        problems += [relay.problem, relay.problem]
+        hang.released.set()
+        await saved(world.store)
+        await world.telemetry.seen("published", 2)
+        problems.append(relay.problem)
+    stalled = "the attempt under way has not ended for 17 s"
+    assert problems == [None, None, stalled, stalled, None]
+
+
+async def test_a_claim_that_waits_for_long_is_no_problem() -> None:
+    world, clock = World(LONG), StandingMonotonic()
+    relay = world.relay(monotonic=clock)
+    async with running(relay.run()):
+        await asyncio.sleep(0)
+        clock.seconds += 10 * STALLED_AFTER
+        assert relay.problem is None
 
 
 async def test_it_never_gives_up_on_the_weather() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from support.builders import opened
+from support.folders import copied
 
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment
 from clinic.domain.errors import Misconfigured, Unavailable
@@ -71,6 +72,39 @@ async def test_a_file_of_an_older_schema_is_brought_up_to_date_with_what_is_in_i
         async with opened(SqliteFile(tmp_path / "notes.db", NOTES, WHEN)) as file:
             rows = await file.read(lambda connection: connection.execute("SELECT * FROM notes").fetchall())
             assert rows == [("a", 7)]
+
+
+@pytest.mark.parametrize("thread", ["read", "write"])
+async def test_a_thread_that_hangs_is_a_failure_and_no_check_passes(
+    tmp_path: Path, thread: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinic.adapters.sqlite.file.ANSWER_TIMEOUT", 0.05)
+    released = threading.Event()
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        try:
+            with pytest.raises(Unavailable, match=r"notes\.db does not answer within"):
+                await getattr(file, thread)(lambda _: released.wait())
+            with pytest.raises(Unavailable, match=r"notes\.db does not answer within"):
+                await file.check()
+        finally:
+            released.set()
+
+
+async def test_a_check_never_marks_an_older_schema_as_todays(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        await file.write(insert)
+    older = tmp_path / "older.db"
+    copied(tmp_path / "notes.db", older)
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, WHEN)) as file:
+        await file.check()
+        copied(older, tmp_path / "notes.db")
+        with pytest.raises(Unavailable, match="schema 1, and 2 is needed"):
+            await file.check()
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES, WHEN)) as file:
+        await file.check()
+        assert await file.read(lambda connection: connection.execute("SELECT at FROM notes").fetchone()) == (
+            7,
+        )
 
 
 async def test_a_visitor_reads_and_writes_beside_the_process_that_serves_the_file(tmp_path: Path) -> None:

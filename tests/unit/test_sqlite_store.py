@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from functools import partial
 from itertools import count, product
 from pathlib import Path
+from random import uniform
+from time import monotonic
 from typing import ClassVar
 from uuid import UUID, uuid4
 
@@ -19,6 +21,7 @@ from contracts.outbox import LONG, hand_over, published, saved
 from support.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
+    Noticed,
     a_charge,
     a_history_entry,
     a_letter,
@@ -26,8 +29,10 @@ from support.builders import (
     an_appointment,
     now,
     opened,
+    running,
 )
 
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
@@ -38,6 +43,7 @@ from clinic.domain.events import FINISHED_V1
 from clinic.domain.financial.model import ChargeCursor
 from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryEntry
+from clinic.domain.messaging.relay import Relay
 from clinic.domain.money import Money
 
 REFILL = "INSERT INTO published VALUES (?,?,?,?,?)"
@@ -68,6 +74,44 @@ class TestSqliteCharges(ChargesContract):
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[SqliteCharges]:
         yield SqliteCharges(SqliteFile(where / "financial.db", CHARGES))
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "message = X'c1'",
+        "message = 'a text'",
+        "message = CAST(X'ff' AS TEXT)",
+        "message = 7",
+        "message = X''",
+        "message = (SELECT substr(message, 1, 20) FROM outbox)",
+        "message = X'c1', subject = CAST(X'ff' AS TEXT)",
+        "message = X'c1', saved_at = 'yesterday'",
+        f"message = X'c1', saved_at = {2**62}",
+    ],
+)
+async def test_an_event_that_cannot_be_read_stays_is_named_and_the_rest_goes_on(
+    tmp_path: Path, spoil: str
+) -> None:
+    file, telemetry, log = SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN), Noticed(), MemoryLog()
+    async with opened(file):
+        store = SqliteAppointments(file, now, 0.05)
+        messages = [await saved(store) for _ in range(3)]
+        await file.write(
+            lambda connection: connection.execute(
+                f"UPDATE outbox SET {spoil} WHERE id = ?", (messages[1].id,)
+            )
+        )
+        relay = Relay(store, MemoryPublisher(log, now), asyncio.sleep, telemetry, monotonic, uniform)
+        async with running(relay.run()):
+            await telemetry.seen("published", 2)
+            await telemetry.seen("cannot be published", 2)  # again, after its lease
+            later = await saved(store)
+            await telemetry.seen("published", 3)
+            assert messages[1].id in (relay.problem or "")
+        stored = await file.read(lambda connection: connection.execute("SELECT id FROM outbox").fetchall())
+    assert stored == [(messages[1].id,)]
+    assert {message.id for _, message in log.entries} == {messages[0].id, messages[2].id, later.id}
 
 
 class TestSqliteDeadLetters(DeadLettersContract):

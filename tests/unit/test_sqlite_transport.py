@@ -1,21 +1,33 @@
 """The SQLite transport keeps every promise, and what is special to a log in a file."""
 
 import asyncio
+import fcntl
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
+from datetime import UTC, date, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 from contracts.subject import Ends
 from contracts.transports import TransportContract
-from support.builders import a_message, now, opened
+from support.builders import StandingMonotonic, a_message, now, opened
+from support.folders import copied
 
 from clinic.adapters.sqlite.file import SqliteFile
-from clinic.adapters.sqlite.transport import LOG, PLACE, PRUNE_INTERVAL, SqlitePublisher, SqliteSubscription
+from clinic.adapters.sqlite.transport import (
+    LOG,
+    PLACE,
+    PRUNE_INTERVAL,
+    PUBLISHER_TIMEOUT,
+    SqlitePublisher,
+    SqliteSubscription,
+)
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @asynccontextmanager
@@ -94,6 +106,125 @@ async def test_a_log_that_is_still_empty_of_its_tables_is_waited_for(tmp_path: P
         async with publishing(tmp_path) as publisher:
             await publisher.publish([message := a_message()])
             assert [each.message for each in await waiting] == [message]
+
+
+@pytest.mark.parametrize("before", ["no log", "an old log", "a file without tables"])
+async def test_a_log_that_nobody_publishes_to_for_long_is_a_failure(tmp_path: Path, before: str) -> None:
+    if before == "an old log":
+        async with publishing(tmp_path):
+            pass
+    elif before == "a file without tables":
+        (tmp_path / "events.db").touch()
+    clock = StandingMonotonic()
+    place = SqliteFile(tmp_path / "events.group.db", PLACE)
+    async with opened(SqliteSubscription(tmp_path / "events.db", place, now, asyncio.sleep, clock)) as group:
+        waiting = asyncio.create_task(group.receive())
+        await asyncio.sleep(0.05)
+        assert not waiting.done()  # the other service may start later
+        clock.seconds += PUBLISHER_TIMEOUT + 1
+        for attempt in (waiting, group.receive(), group.receive()):
+            with pytest.raises(Unavailable, match=r"nobody publishes to .*events\.db"):
+                await attempt
+        async with publishing(tmp_path) as publisher:
+            clock.seconds += 1
+            assert await group.receive() == []  # the failure is over
+            await publisher.publish([message := a_message()])
+            assert [each.message for each in await take(group)] == [message]
+            clock.seconds += 10 * PUBLISHER_TIMEOUT
+            await publisher.publish([a_message()])
+            assert len(await take(group)) == 1
+            waiting = asyncio.create_task(group.receive())
+            await asyncio.sleep(0.05)
+            assert not waiting.done()  # its publisher is idle, and there
+            waiting.cancel()
+
+
+@pytest.mark.parametrize(
+    ("column", "stored", "kept"),
+    [
+        ("key", "CAST(X'ff00' AS TEXT)", b"\xff\x00"),
+        ("key", "X'ff'", b"\xff"),
+        ("key", "7", b"7"),
+        ("value", "'a text'", b"a text"),
+        ("value", "CAST(X'ff' AS TEXT)", b"\xff"),
+        ("value", "1.5", b"1.5"),
+        ("headers", "'no list'", b"no list"),
+        ("headers", "X'5b5b22ff22'", b'[["\xff"'),
+        ("headers", "'[[1, 2]]'", b"[[1, 2]]"),
+        ("headers", "CAST(X'ff' AS TEXT)", b"\xff"),
+        ("published_at", str(2**62), date.max),
+        ("published_at", str(-(2**62)), EPOCH.date()),
+        ("published_at", "'yesterday'", EPOCH.date()),
+        ("published_at", "X'ff'", EPOCH.date()),
+    ],
+)
+async def test_what_something_else_has_written_to_the_log_is_handed_over_with_its_bytes(
+    tmp_path: Path, column: str, stored: str, kept: object
+) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message(), before := a_message()])
+        executed(tmp_path / "events.db", f"UPDATE events SET {column} = {stored} WHERE seq = 1")
+        spoilt, beside = await take(subscription)
+        await publisher.publish([after := a_message()])
+        assert [beside.message, *(each.message for each in await take(subscription))] == [before, after]
+    found = {
+        "key": spoilt.key,
+        "value": spoilt.value,
+        "headers": spoilt.headers[0][1],
+        "published_at": spoilt.origin.published_at.date(),
+    }
+    assert found[column] == kept
+    if column == "headers":
+        assert (spoilt.headers[0][0], spoilt.message.type) == ("headers", "")
+
+
+async def test_a_log_that_has_lost_its_id_gets_a_new_one_with_the_next_event(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([first := a_message()])
+        await take(subscription)
+        executed(tmp_path / "events.db", "DELETE FROM log")
+        with pytest.raises(Unavailable, match="has no id"):
+            await subscription.receive()
+        await publisher.publish([second := a_message()])
+        assert [each.message for each in await take(subscription)] == [first, second]
+    executed(tmp_path / "events.db", "DELETE FROM log")
+    async with publishing(tmp_path), subscribed(tmp_path) as subscription:
+        assert [each.message for each in await take(subscription)] == [first, second]
+
+
+@pytest.mark.parametrize(
+    "spoil", ["DELETE FROM place", "UPDATE place SET seq = 'far'", "UPDATE place SET seq = X'ff'"]
+)
+async def test_an_offset_that_cannot_be_read_stops_no_publisher(tmp_path: Path, spoil: str) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([message := a_message()])
+        await take(subscription)
+        executed(tmp_path / "events.group.db", spoil)
+        await publisher.prune()
+        if spoil.startswith("DELETE"):
+            assert [each.message for each in await take(subscription)] == [message]
+            await publisher.publish([another := a_message()])
+            assert [each.message for each in await take(subscription)] == [another]
+        else:
+            with pytest.raises(Unavailable, match="stored as an offset"):
+                await subscription.receive()
+
+
+def executed(path: Path, statement: str) -> None:
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute(statement)
+
+
+async def test_asking_for_the_publisher_does_not_keep_one_from_starting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with publishing(tmp_path):
+        pass
+    with (tmp_path / "events.db.lock").open() as asking:
+        fcntl.flock(asking, fcntl.LOCK_SH)
+        monkeypatch.setattr("time.sleep", lambda _: fcntl.flock(asking, fcntl.LOCK_UN))
+        async with publishing(tmp_path) as publisher:
+            await publisher.publish([a_message()])
 
 
 async def test_a_log_made_anew_is_read_from_its_beginning(tmp_path: Path) -> None:
@@ -306,9 +437,3 @@ async def test_what_is_published_to_a_copy_restored_beneath_the_publisher_arrive
         while len(arrived) < 13:
             arrived += [delivery.message.id for delivery in await take(subscription)]
     assert {message.id for message in again} <= set(arrived)
-
-
-def copied(source: Path, target: Path) -> None:
-    """As `sqlite3 TARGET ".restore SOURCE"` does: into the same file."""
-    with closing(sqlite3.connect(source)) as one, closing(sqlite3.connect(target)) as other:
-        one.backup(other)

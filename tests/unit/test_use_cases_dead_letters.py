@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from random import uniform
+from time import monotonic
 from typing import Any, Literal
 
 import pytest
@@ -501,6 +502,7 @@ async def test_replays_while_the_consumer_gets_the_same_messages_charge_each_onc
         financial.letters,
         NoWait(),
         financial.telemetry,
+        monotonic,
         uniform,
     )
     async with running(consumer.run()):

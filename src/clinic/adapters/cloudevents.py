@@ -5,13 +5,13 @@ See the Kafka protocol binding of CloudEvents 1.0.2.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from clinic.domain.messaging.messages import Message
+from clinic.domain.messaging.messages import Delivery, Message, Origin
 from clinic.domain.times import cut
 
 Headers = Sequence[tuple[str, bytes | None]]
@@ -19,6 +19,29 @@ Headers = Sequence[tuple[str, bytes | None]]
 _Aware = Annotated[datetime, Meta(tz=True)]
 
 STRUCTURED = "application/cloudevents+json"
+
+_epoch = datetime(1970, 1, 1, tzinfo=UTC)
+_last = (datetime.max.replace(tzinfo=UTC) - _epoch) // timedelta(milliseconds=1)
+
+
+def time(milliseconds: int) -> datetime:
+    """A moment; a foreign producer may have written any number there."""
+    return _epoch + timedelta(milliseconds=min(max(0, milliseconds), _last))
+
+
+def delivery(
+    key: bytes | None,
+    headers: tuple[tuple[str, bytes | None], ...],
+    value: bytes | None,
+    position: str,
+    published_at: datetime,
+    now: datetime,
+) -> Delivery:
+    """What arrived, from any producer."""
+    origin = Origin(position=position, published_at=published_at, received_at=now)
+    return Delivery(
+        message=message(key, headers, value), origin=origin, key=key, headers=headers, value=value
+    )
 
 
 def headers(message: Message) -> list[tuple[str, bytes]]:

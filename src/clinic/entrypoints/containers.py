@@ -158,6 +158,7 @@ class FinancialContainer(DeclarativeContainer):
         dead_letters,
         sleep,
         telemetry,
+        monotonic,
         jitter,
     )
 

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from datetime import UTC, datetime, timedelta
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 
@@ -57,8 +56,6 @@ SILENT: Final = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG0
 """librdkafka would write to stderr from its own threads, which blocks them while nobody reads it."""
 ADMIN_TIMEOUT: Final = 10.0
 SAFE_REPLICATION: Final = 3
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MAX_MILLISECONDS: Final = (datetime.max.replace(tzinfo=UTC) - EPOCH) // timedelta(milliseconds=1)
 
 Client = TypeVar("Client")
 
@@ -106,11 +103,6 @@ def offset(record: Record) -> tuple[int, int]:
 def position(record: Record, topic_id: str) -> str:
     """The topic's name, its id, partition and offset. A topic made anew has another id."""
     return "/".join(map(str, (record.topic(), topic_id, *offset(record))))
-
-
-def time(record: Record) -> datetime:
-    """When it was published; a foreign producer may have written any number there."""
-    return EPOCH + timedelta(milliseconds=min(max(0, record.timestamp()[1]), MAX_MILLISECONDS))
 
 
 class Topic:

@@ -16,9 +16,9 @@ from confluent_kafka import Message as Record
 from confluent_kafka.admin import TopicDescription  # type: ignore[attr-defined]
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, offset, position, time
+from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, offset, position
 from clinic.domain.errors import ClinicError, Unavailable
-from clinic.domain.messaging.messages import Delivery, Origin
+from clinic.domain.messaging.messages import Delivery
 from clinic.domain.messaging.ports import Clock
 
 BATCH_SIZE: Final = 500
@@ -249,14 +249,8 @@ def _is_no_longer_ours(error: object) -> bool:
 def delivery(record: Record, topic_id: str, now: datetime) -> Delivery:
     """What arrived, from any producer."""
     key, value = _bytes(record.key()), _bytes(record.value())
-    headers = _headers(record)
-    return Delivery(
-        message=cloudevents.message(key, headers, value),
-        origin=Origin(position=position(record, topic_id), published_at=time(record), received_at=now),
-        key=key,
-        headers=headers,
-        value=value,
-    )
+    published_at = cloudevents.time(record.timestamp()[1])
+    return cloudevents.delivery(key, _headers(record), value, position(record, topic_id), published_at, now)
 
 
 def _headers(record: Record) -> tuple[tuple[str, bytes | None], ...]:

@@ -14,7 +14,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, position, time
+from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, position
 from clinic.domain.errors import Misconfigured, Refused, Unavailable
 from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.domain.messaging.ports import Publisher, Resource, Telemetry
@@ -85,7 +85,7 @@ class KafkaPublisher(Publisher, Resource):
             self._broken.set()  # look at its partitions and its retention, and begin to number anew
             raise Unavailable(f"the topic {self._kafka.topic} was made anew: Kafka may not have kept events")
         return [
-            PublishResult(message, position(record, topic_id), time(record))
+            PublishResult(message, position(record, topic_id), cloudevents.time(record.timestamp()[1]))
             for message, record in zip(batch, records, strict=True)
         ]
 

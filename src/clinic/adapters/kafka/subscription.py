@@ -25,6 +25,8 @@ KEEP_ALIVE_INTERVAL: Final = 0.5
 POLL_INTERVAL: Final = 2.0
 """Seconds between two probes of the broker while nothing comes."""
 RETRY_INTERVAL: Final = 1.0
+STALLED_AFTER: Final = 60.0
+"""Seconds after which a thread that shows no sign of life is stuck in the client: each call has a bound."""
 CLOSE_TIMEOUT: Final = 7.0
 
 
@@ -37,6 +39,7 @@ class KafkaSubscription(Subscription, Resource):
         self._telemetry = telemetry
         self._closing = Event()
         self._thread: Thread | None = None
+        self._alive_at = 0.0
         self._came: Batch | ClinicError | tuple[()] | None = None
         self._has_failed = False
         self._failure: ClinicError | None = None
@@ -48,7 +51,7 @@ class KafkaSubscription(Subscription, Resource):
         topic = await asyncio.to_thread(Topic, self._kafka, self._telemetry)
         topic_id = await asyncio.to_thread(topic.make)
         self._closing.clear()
-        self._loop, self._failure = asyncio.get_running_loop(), None
+        self._loop, self._failure, self._alive_at = asyncio.get_running_loop(), None, monotonic()
         work = partial(self._run, topic, topic_id)
         self._thread = Thread(target=work, name="kafka-subscription", daemon=True)
         self._thread.start()
@@ -61,10 +64,12 @@ class KafkaSubscription(Subscription, Resource):
             self._thread = None
 
     def check_alive(self) -> None:
-        """Raises `Unavailable` where the thread that receives has ended."""
+        """Raises `Unavailable` where the thread that receives has ended, or hangs."""
         if self._thread is None or not self._thread.is_alive():
             reason = f": {self._failure}" if self._failure else ""
             raise Unavailable(f"the connection to Kafka is closed{reason}")
+        if (seconds := monotonic() - self._alive_at) > STALLED_AFTER:
+            raise Unavailable(f"Kafka's client has not answered for {seconds:.0f} s")
 
     async def receive(self) -> Sequence[Delivery]:
         while self._held is None or self._held.is_dropped:
@@ -93,7 +98,7 @@ class KafkaSubscription(Subscription, Resource):
         self._held = None
 
     def _run(self, topic: Topic, topic_id: str) -> None:
-        while not self._closing.is_set():
+        while self._goes_on():
             try:
                 self._consume(topic, topic_id or topic.make())
             except KafkaException as error:
@@ -114,7 +119,7 @@ class KafkaSubscription(Subscription, Resource):
         member = Member(self._kafka, topic, topic_id, self._clock)
         probed = monotonic()
         try:
-            while not self._closing.is_set():
+            while self._goes_on():
                 if held := member.next_batch(self._loop):
                     self._hand_over(held)
                     self._until_acknowledged(member, held)
@@ -126,6 +131,10 @@ class KafkaSubscription(Subscription, Resource):
             if member.held:
                 member.held.drop()
             member.close()
+
+    def _goes_on(self) -> bool:
+        self._alive_at = monotonic()
+        return not self._closing.is_set()
 
     def _probe(self, member: Member) -> None:
         # The client comes back by itself, and says nothing while it tries.
@@ -139,7 +148,7 @@ class KafkaSubscription(Subscription, Resource):
 
     def _until_acknowledged(self, member: Member, held: Batch) -> None:
         member.prefetch(self._loop)
-        while not self._closing.is_set():
+        while self._goes_on():
             if not held.is_acknowledged_within(KEEP_ALIVE_INTERVAL):
                 member.keep_alive()
                 continue

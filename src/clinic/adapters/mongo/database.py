@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from bson.decimal128 import Decimal128
+from bson.errors import BSONError
 from pymongo import AsyncMongoClient, IndexModel, InsertOne, UpdateOne
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
@@ -69,6 +70,9 @@ class MongoDatabase(Resource):
                 appname="clinic",
                 tz_aware=True,
                 uuidRepresentation="standard",
+                # What nobody of ours has stored is read as it is, and judged alone.
+                unicode_decode_error_handler="replace",
+                datetime_conversion="DATETIME_AUTO",
                 w="majority",
                 journal=True,
                 readConcernLevel="majority",
@@ -161,7 +165,7 @@ def translate_errors() -> Iterator[None]:
     """Every failure of the driver is one thing: no answer. For a write the outcome is unknown."""
     try:
         yield
-    except PyMongoError as error:
+    except (BSONError, PyMongoError) as error:
         raise Unavailable(f"MongoDB does not answer: {str(error).partition(', Topology')[0]}") from error
 
 

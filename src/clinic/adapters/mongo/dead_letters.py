@@ -42,6 +42,8 @@ HISTORY: Final = CollectionSchema(
     IndexModel([("position", ASCENDING), ("number", ASCENDING)]),
     IndexModel([("at", ASCENDING), ("_id", ASCENDING)]),  # for a list of who did what, of all letters
 )
+BY_TIME: Final = [("at", DESCENDING), ("_id", DESCENDING)]
+MAX_INCOMPLETE: Final = 20  # of the newest entries, one may lack its letter's state
 ANY_GROUP: Final = {"$match": {"group": {"$gte": ""}}}
 """Leads to the index, without depending on it: a command may come before the service has made it."""
 
@@ -69,12 +71,15 @@ class MongoDeadLetters(DeadLetters):
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         query: Document = {name: value for name, value in asdict(matching).items() if value is not None}
         query["_id"] = {"$gt": after}
+        if not after:
+            await self._database.with_timeout(self._complete_newest())
         found = self._documents.find(query, {"value": False}).sort("_id", ASCENDING).limit(limit)
         documents = await self._database.with_timeout(fetch_all(found))
         return [_letter({**document, "value": None}) for document in documents]
 
     async def groups(self) -> Sequence[LetterGroup]:
         with translate_errors():
+            await self._complete_newest()
             found = await self._documents.aggregate([ANY_GROUP, {"$group": _counted()}])
             groups = [LetterGroup(group=document.pop("_id"), **document) async for document in found]
         return sorted(groups, key=lambda group: group.group)
@@ -104,6 +109,17 @@ class MongoDeadLetters(DeadLetters):
         completed = replace(letter, state=state, entries=entries)
         await self._follow(completed)
         return completed
+
+    async def _complete_newest(self) -> None:
+        """Complete what was begun last: lists show states, and a crash leaves its entry among the newest."""
+        with translate_errors():
+            newest = self._history.find({}, {"position": True, "number": True}).sort(BY_TIME)
+            last: dict[str, int] = {}
+            async for entry in newest.limit(MAX_INCOMPLETE):
+                last[entry["position"]] = max(entry["number"], last.get(entry["position"], 0))
+            async for letter in self._documents.find({"_id": {"$in": [*last]}}, {"entries": True}):
+                if letter["entries"] <= last[letter["_id"]]:
+                    await self.get(letter["_id"])
 
     async def _follow(self, letter: DeadLetter) -> None:
         older = {"_id": letter.position, "entries": {"$lt": letter.entries}}

@@ -11,12 +11,19 @@ from datetime import datetime
 from typing import Final
 from uuid import UUID, uuid4
 
+import msgspec
 from msgspec.structs import asdict
 from pymongo import ASCENDING, UpdateOne
 
 from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, fetch_all, translate_errors
 from clinic.domain.errors import Unavailable
-from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
+from clinic.domain.messaging.messages import (
+    ClaimedMessage,
+    Message,
+    PublicationStatus,
+    PublishResult,
+    unreadable,
+)
 from clinic.domain.messaging.ports import Monotonic, Outbox
 
 MAX_READY: Final = 10_000
@@ -102,11 +109,10 @@ class MongoOutbox(Outbox):
             self._sweep_soon()
 
     async def oldest(self) -> datetime | None:
-        query = self._documents.find({**UNPUBLISHED, **ADDED}, {"outbox.saved_at": True})
+        query = self._documents.find({**UNPUBLISHED, **ADDED}, {"saved_at": True, "outbox.saved_at": True})
         oldest = query.sort(BY_SAVE).hint(BY_SAVE).limit(1)
         for document in await self._database.with_timeout(fetch_all(oldest)):
-            saved: datetime = min(event["saved_at"] for event in document["outbox"])
-            return saved
+            return min(_saved_at(event, document) for event in document["outbox"])
         return None
 
     async def status(self, event: Message) -> PublicationStatus | None:
@@ -163,7 +169,7 @@ class MongoOutbox(Outbox):
                 return []
             leased = self._documents.find({"_id": {"$in": ids}, "lease.token": token}, {"outbox": True})
             return [
-                ClaimedMessage(_message(event), expires_at)
+                ClaimedMessage(_message(event, document["_id"]), expires_at)
                 async for document in leased
                 for event in document["outbox"]
             ]
@@ -180,11 +186,20 @@ def _confirmation(result: PublishResult) -> UpdateOne:
 
 def _status(event_id: str, document: Document) -> PublicationStatus | None:
     for waiting in document.get("outbox", ()):
-        if waiting["id"] == event_id:
-            return PublicationStatus(waiting["saved_at"])
+        if str(waiting.get("id")) == event_id:
+            return PublicationStatus(_saved_at(waiting, document))
     note = document.get("published", {}).get(event_id)
     return note and PublicationStatus(document["saved_at"], note["at"], note["position"])
 
 
-def _message(document: Document) -> Message:
-    return Message(**{name: document[name] for name in Message.__struct_fields__ if name in document})
+def _saved_at(event: Document, document: Document) -> datetime:
+    found = event.get("saved_at")
+    return found if isinstance(found, datetime) else document["saved_at"]
+
+
+def _message(event: object, subject: UUID) -> Message:
+    try:
+        return msgspec.convert(event, Message)
+    except msgspec.ValidationError:
+        event_id = event.get("id") if isinstance(event, dict) else event
+        return unreadable(str(event_id), str(subject))

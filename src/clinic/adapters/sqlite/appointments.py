@@ -16,7 +16,13 @@ from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, p
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound
-from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
+from clinic.domain.messaging.messages import (
+    ClaimedMessage,
+    Message,
+    PublicationStatus,
+    PublishResult,
+    unreadable,
+)
 from clinic.domain.messaging.ports import Clock, Monotonic, Outbox
 from clinic.domain.money import Money
 
@@ -100,9 +106,10 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         return await self._file.read(partial(_status, event.id))
 
     async def _unpublished(self, limit: int) -> Sequence[Message]:
-        query = "SELECT message FROM outbox ORDER BY seq LIMIT ?"
+        columns = "CAST(id AS BLOB), CAST(subject AS BLOB), CAST(message AS BLOB)"  # text may be no text
+        query = f"SELECT {columns} FROM outbox ORDER BY seq LIMIT ?"
         rows = await self._file.read(lambda connection: connection.execute(query, (limit,)).fetchall())
-        return [_message.decode(row[0]) for row in rows]
+        return [_event(*row) for row in rows]
 
     async def _write_group(self, group: Sequence[Operation]) -> Sequence[Appointment | ClinicError]:
         try:
@@ -159,6 +166,13 @@ def _state(appointment: Appointment) -> Row:
     end = None if appointment.end is None else milliseconds(appointment.end)
     ids = appointment.physician_id.bytes, appointment.patient_id.bytes
     return (*ids, appointment.price.cents, milliseconds(appointment.start), end)
+
+
+def _event(event_id: bytes, subject: bytes, message: bytes) -> Message:
+    try:
+        return _message.decode(message)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return unreadable(event_id.decode(errors="replace"), subject.decode(errors="replace"))
 
 
 def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:

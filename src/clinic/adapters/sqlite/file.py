@@ -12,6 +12,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ Files = tuple[tuple[int, int] | None, ...]
 
 BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
+ANSWER_TIMEOUT = 10.0
+"""Seconds after which a file that does not answer is a failure; the work on it may still end."""
 SUFFIXES = ("", "-wal", "-shm")
 """Of the files that SQLite keeps a database in."""
 DURABLE = "PRAGMA synchronous=FULL; PRAGMA fullfsync=1; PRAGMA checkpoint_fullfsync=1"
@@ -42,8 +45,11 @@ def milliseconds(moment: datetime) -> int:
 
 
 def moment(milliseconds: int) -> datetime:
-    """A stored moment, aware UTC."""
-    return _epoch + milliseconds * _millisecond
+    """A stored moment, aware UTC. Raises `Unavailable` where something else is stored."""
+    try:
+        return _epoch + milliseconds * _millisecond
+    except (OverflowError, TypeError) as error:
+        raise Unavailable(f"{milliseconds!r} is stored as a moment") from error
 
 
 class SqliteFile(Resource):
@@ -114,11 +120,13 @@ class SqliteFile(Resource):
 
     async def read(self, work: Work[T]) -> T:
         """Do the work on one consistent state of the file. Raises `Unavailable`."""
-        return await self._run(self._reader, partial(transaction, work=work, begin=_begin_reading))
+        deferred = partial(transaction, work=work, begin=lambda it: it.execute("BEGIN"))
+        return await self._run(self._reader, deferred)
 
     async def check(self) -> None:
-        """Return when the file takes writes. Raises `Unavailable`."""
-        await self.write(lambda connection: connection.execute(f"PRAGMA user_version={self._version}"))
+        """Return when the file takes writes and answers reads. Raises `Unavailable`."""
+        await self.write(self._write_version)
+        await self.read(schema_version)
 
     def check_alive(self) -> None:
         """Raises `Unavailable` where the file is closed, or is no longer the one that was opened.
@@ -146,7 +154,11 @@ class SqliteFile(Resource):
             self._check_files()
             return result
 
-        return await thread.run(checked)
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await thread.run(checked)
+        except TimeoutError:
+            raise Unavailable(f"{self.path.name} does not answer within {ANSWER_TIMEOUT:g} s") from None
 
     def _found(self) -> Files:
         lock = [] if self._lock is None else [f"{self.path}.lock"]
@@ -159,6 +171,13 @@ class SqliteFile(Resource):
             raise Misconfigured(
                 f"{self.path} has schema {found}, and {self._version} is needed: start its service anew"
             )
+
+    def _write_version(self, connection: sqlite3.Connection) -> None:
+        try:
+            self._check_schema(connection)  # where another copy was restored into it
+        except Misconfigured as error:
+            raise Unavailable(str(error)) from error
+        connection.execute(f"PRAGMA user_version={self._version}")
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
@@ -188,6 +207,18 @@ class _Thread:
     async def close(self) -> None:
         await asyncio.to_thread(self._executor.shutdown)
         self._connection.close()
+
+
+def is_served(path: Path) -> bool:
+    """Whether a process has opened this file as its own. Where that cannot be asked, it counts as served."""
+    try:
+        with path.with_name(path.name + ".lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def connect(path: Path) -> sqlite3.Connection:
@@ -253,14 +284,10 @@ def _begin_writing(connection: sqlite3.Connection) -> None:
             return
 
 
-def _begin_reading(connection: sqlite3.Connection) -> None:
-    connection.execute("BEGIN")
-
-
 def transaction(
     connection: sqlite3.Connection,
     work: Work[T],
-    begin: Callable[[sqlite3.Connection], None] = _begin_writing,
+    begin: Callable[[sqlite3.Connection], object] = _begin_writing,
 ) -> T:
     """The work between BEGIN and COMMIT; rolled back when either raises."""
     begin(connection)
@@ -285,14 +312,15 @@ def _locked(path: Path) -> int:
         raise Misconfigured(
             f"{path.parent} cannot be written: {error.strerror}. Set CLINIC_DATA_DIR to a folder that can"
         ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise Misconfigured(
-            f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder"
-        ) from None
-    return descriptor
+    for wait in (0.01, 0.01, 0):  # `is_served` asks with a lock of its own
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        time.sleep(wait)
+    os.close(descriptor)
+    raise Misconfigured(
+        f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder"
+    )
 
 
 def page(

@@ -12,16 +12,17 @@ from contextlib import closing, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import msgspec
 
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite import file as sqlite
-from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment
+from clinic.adapters.sqlite.file import SqliteFile, milliseconds
 from clinic.domain.errors import Unavailable
-from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
-from clinic.domain.messaging.ports import Clock, Publisher, Resource, Sleep, Subscription
+from clinic.domain.messaging.messages import Delivery, Message, PublishResult
+from clinic.domain.messaging.ports import Clock, Monotonic, Publisher, Resource, Sleep, Subscription
 
 BATCH_SIZE = 500
 PRUNE_INTERVAL = 1000
@@ -31,6 +32,9 @@ MIN_POLL, MAX_POLL = 0.001, 0.02
 """Seconds between two polls of the log: after an event, and when there has been none for long."""
 POLL_BACKOFF = 1.02
 """Factor on the wait after each empty poll: from the shortest to the longest in about a second."""
+
+SERVED_INTERVAL, PUBLISHER_TIMEOUT = 1.0, 15.0
+"""Seconds between two looks whether anybody publishes, and after which it is a failure if nobody does."""
 
 LOG_VERSION = 1
 LOG = """
@@ -89,16 +93,21 @@ class SqlitePublisher(Publisher, Resource):
 
 
 class SqliteSubscription(Subscription, Resource):
-    """A group's way out of the log at that path, its offset in a file of its own. One process per group."""
+    """A group's way out of the log at that path, its offset in a file of its own. One process per group.
 
-    def __init__(self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep) -> None:
-        self._path = log
-        self._offset = offset
-        self._clock = clock
-        self._pause = pause
+    An empty log that nobody publishes to is `Unavailable` after a while: the other service may publish in
+    another folder.
+    """
+
+    def __init__(
+        self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep, monotonic: Monotonic = monotonic
+    ) -> None:
+        self._path, self._offset = log, offset
+        self._clock, self._pause, self._monotonic = clock, pause, monotonic
         self._log: _OpenLog | None = None
         self._received_from = ""
         self._has_failed = False
+        self._published_until = monotonic()
 
     async def receive(self) -> Sequence[Delivery]:
         try:
@@ -115,7 +124,10 @@ class SqliteSubscription(Subscription, Resource):
         """Waits for events; after a failure, an empty batch says at once that it is over."""
         log_and_seq = await self._offset.read(_stored_offset)
         wait = MIN_POLL
-        while not (batch := self._read_after(*log_and_seq)) and not self._has_failed:
+        while not (batch := self._read_after(*log_and_seq)):
+            self._check_publisher()
+            if self._has_failed:
+                break
             await self._pause(wait)
             wait = min(wait * POLL_BACKOFF, MAX_POLL)
         return batch
@@ -138,6 +150,13 @@ class SqliteSubscription(Subscription, Resource):
         except sqlite3.Error as error:
             self._close_log()
             raise Unavailable(f"{self._path.name} does not answer: {error}") from error
+
+    def _check_publisher(self) -> None:
+        seconds = self._monotonic() - self._published_until
+        if seconds > SERVED_INTERVAL and sqlite.is_served(self._path):
+            self._published_until = self._monotonic()
+        elif seconds > PUBLISHER_TIMEOUT:
+            raise Unavailable(f"nobody publishes to {self._path}: is the appointment service in this folder?")
 
     async def open(self) -> None:
         """Raises `Misconfigured` where another process serves this group."""
@@ -168,6 +187,7 @@ class _OpenLog:
         self._path = path
         opened = sqlite.identities(str(path))
         self.connection = sqlite.read_only(path)
+        self.connection.text_factory = bytes  # text may be no text: it makes a dead letter
         try:
             self._check_schema()
         except BaseException:
@@ -189,15 +209,17 @@ class _OpenLog:
 
     def read_after(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
         """Up to a batch of events after that offset; from the first if the offset is another log's."""
-        found = _log_id(self.connection)
+        if not (found := _log_id(self.connection)):
+            raise Unavailable(f"{self._path} has no id: its publisher gives it one")
         query = "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
         rows = self.connection.execute(query, (seq if log == found else 0, BATCH_SIZE))
         return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
 
 
 def _log_id(connection: sqlite3.Connection) -> str:
-    (log,) = connection.execute("SELECT id FROM log").fetchone()
-    return str(log)
+    """Empty where it has lost it."""
+    found = connection.execute("SELECT CAST(id AS BLOB) FROM log").fetchone()
+    return found[0].decode(errors="replace") if found else ""
 
 
 def _log_and_seq(delivery: Delivery) -> tuple[str, int]:
@@ -209,11 +231,14 @@ def _advance(open_log: str, log: str, seq: int, connection: sqlite3.Connection) 
     if log != open_log:
         return  # a log that was replaced has nothing to acknowledge any more
     known, stored = _stored_offset(connection)
-    connection.execute("UPDATE place SET log = ?, seq = ?", (log, max(seq, stored) if known == log else seq))
+    row = (log, max(seq, stored) if known == log else seq)
+    connection.execute("INSERT OR REPLACE INTO place VALUES (1, ?, ?)", row)
 
 
 def _stored_offset(connection: sqlite3.Connection) -> tuple[str, int]:
-    log, seq = connection.execute("SELECT log, seq FROM place").fetchone()
+    log, seq = connection.execute("SELECT log, seq FROM place").fetchone() or ("", 0)
+    if not isinstance(seq, int):  # nothing is beyond such an offset, for ever
+        raise sqlite3.DataError(f"{seq!r} is stored as an offset")
     return log, seq
 
 
@@ -230,7 +255,7 @@ def _name_id(path: Path) -> int:
 def _append(
     batch: Sequence[Message], now: int, last_seq: int, connection: sqlite3.Connection
 ) -> Sequence[str]:
-    if _newest(connection) < last_seq:  # an older copy was restored into the file
+    if _newest(connection) < last_seq or not _log_id(connection):  # an older copy was restored into the file
         _rename(connection)
     log = _log_id(connection)
     insert = "INSERT INTO events (key, headers, value, published_at) VALUES (?,?,?,?)"
@@ -243,7 +268,7 @@ def _append(
 
 
 def _rename_older_copy(path: Path, connection: sqlite3.Connection) -> None:
-    if max(_offsets(path, connection), default=0) > _newest(connection):
+    if not _log_id(connection) or max(_offsets(path, connection), default=0) > _newest(connection):
         _rename(connection)
 
 
@@ -253,7 +278,8 @@ def _newest(connection: sqlite3.Connection) -> int:
 
 
 def _rename(connection: sqlite3.Connection) -> None:
-    connection.execute("UPDATE log SET id = lower(hex(randomblob(8)))")
+    connection.execute("DELETE FROM log")
+    connection.execute("INSERT INTO log VALUES (lower(hex(randomblob(8))))")
 
 
 def _prune(path: Path, connection: sqlite3.Connection) -> None:
@@ -287,13 +313,19 @@ def _group_offset(path: Path, log: str) -> int | None:
 
 
 def _delivery(position: str, row: Sequence[Any], now: datetime) -> Delivery:
-    _, key, headers, value, published_at = row
-    texts = msgspec.json.decode(headers, type=list[tuple[str, str]])
-    raw = tuple((name, content.encode()) for name, content in texts)
-    return Delivery(
-        message=cloudevents.message(key.encode(), raw, value),
-        origin=Origin(position=position, published_at=moment(published_at), received_at=now),
-        key=key.encode(),
-        headers=raw,
-        value=value,
-    )
+    """What is in a row; what nobody of ours has written there becomes a dead letter, with its bytes."""
+    published_at = cloudevents.time(row[4] if isinstance(row[4], int) else 0)
+    key, headers, value = _bytes(row[1]), _headers(_bytes(row[2])), _bytes(row[3])
+    return cloudevents.delivery(key, headers, value, position, published_at, now)
+
+
+def _headers(stored: bytes | None) -> tuple[tuple[str, bytes | None], ...]:
+    try:
+        texts = msgspec.json.decode(stored or b"", type=list[tuple[str, str]])
+        return tuple((name, content.encode()) for name, content in texts)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return (("headers", stored),)
+
+
+def _bytes(stored: object) -> bytes | None:
+    return stored if stored is None or isinstance(stored, bytes) else str(stored).encode()

@@ -32,8 +32,7 @@ async def related_letters(appointment_id: UUID, dead_letters: DeadLetters) -> Re
         appointment_id, dead_letters, "discarded"
     )
     waiting = await dead_letters.page(DeadLetterFilter("waiting", about=str(appointment_id)), MAX_LETTERS)
-    own_id = str(event_id(appointment_id))
-    return RelatedLetters(own, next((letter for letter in waiting if letter.message_id != own_id), None))
+    return RelatedLetters(own, next((letter for letter in waiting if not is_own(letter)), None))
 
 
 async def all_related(appointment_id: UUID, dead_letters: DeadLetters) -> Sequence[DeadLetter]:
@@ -44,6 +43,14 @@ async def all_related(appointment_id: UUID, dead_letters: DeadLetters) -> Sequen
     others = await dead_letters.page(DeadLetterFilter(about=about), MAX_LETTERS)
     positions = sorted({letter.position for letter in (*own, *others)})
     return [await _with_history(position, dead_letters) for position in positions]
+
+
+def is_own(letter: DeadLetter) -> bool:
+    """Whether it is of the event of the appointment that it is about."""
+    try:
+        return letter.message_id == str(event_id(UUID(letter.about)))
+    except ValueError:
+        return False
 
 
 async def _own(appointment_id: UUID, dead_letters: DeadLetters, state: LetterState) -> DeadLetter | None:

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from clinic.domain.errors import NotNow, Refused
 from clinic.domain.messaging.dead_letters import MAX_NAME, DeadLetters, letter_of
 from clinic.domain.messaging.messages import Delivery, Event, Message, Received
-from clinic.domain.messaging.ports import Jitter, Sleep, Subscription, Telemetry
+from clinic.domain.messaging.ports import Jitter, Monotonic, Sleep, Subscription, Telemetry
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
 
@@ -31,6 +31,7 @@ class Consumer(Generic[Event]):
         dead_letters: DeadLetters,
         sleep: Sleep,
         telemetry: Telemetry,
+        monotonic: Monotonic,
         jitter: Jitter,
     ) -> None:
         self._subscription = subscription
@@ -40,7 +41,7 @@ class Consumer(Generic[Event]):
         self._sleep = sleep
         self._telemetry = telemetry
         self._jitter = jitter
-        self._failure = LastFailure()
+        self._failure = LastFailure(monotonic)
 
     @property
     def problem(self) -> str | None:
@@ -54,7 +55,8 @@ class Consumer(Generic[Event]):
                 try:
                     batch = batch or await self._subscription.receive()
                     if batch:
-                        await run_to_completion(self._attempt(batch))
+                        with self._failure:
+                            await run_to_completion(self._attempt(batch))
                 except NotNow as reason:
                     self._failure.record(reason)
                     self._telemetry("consumer waits", reason=str(reason))

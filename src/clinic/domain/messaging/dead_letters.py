@@ -147,7 +147,7 @@ class DeadLetters(Protocol):
 
         The entry is a record of its own, and its key (position and number) is the lock: raises `Conflict` if
         somebody else added an entry since the letter was read. Entry and state may be two writes: after a
-        crash between them, the next `get` completes the second. Raises `NotFound`.
+        crash between them, the next read completes the second. Raises `NotFound`.
         """
 
 

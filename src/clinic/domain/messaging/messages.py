@@ -23,6 +23,11 @@ class Message(Struct, frozen=True, kw_only=True):
     data: bytes | None
 
 
+def unreadable(event_id: str, subject: str) -> Message:
+    """What an outbox hands over for an event that cannot be read: a message without a type."""
+    return Message(id=event_id, type="", source="", subject=subject, time=None, key=subject, data=None)
+
+
 class ClaimedMessage(Struct, frozen=True):
     """A saved event that a relay holds until `expires_at`, by the process's `Monotonic` clock."""
 

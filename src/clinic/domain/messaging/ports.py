@@ -73,7 +73,8 @@ class Outbox(Protocol):
 
         Wakes as soon as something is saved. Finds what a dead process left behind, and what a save with an
         unknown outcome kept. Within its lease, each event is handed to one caller. The first time, events of
-        one key come in the order of their saves; a repeat may come at any time. Raises `Unavailable`.
+        one key come in the order of their saves; a repeat may come at any time. What cannot be read is handed
+        over as a message without a type, beside the others. Raises `Unavailable`.
         """
 
     @abstractmethod

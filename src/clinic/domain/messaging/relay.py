@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Sequence
 from itertools import islice
 
-from clinic.domain.errors import NotNow
+from clinic.domain.errors import NotNow, Refused
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Jitter, Monotonic, Outbox, Publisher, Sleep, Telemetry
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
@@ -43,12 +43,12 @@ class Relay:
         self._monotonic = monotonic
         self._jitter = jitter
         self._stuck: dict[str, tuple[Message, str]] = {}
-        self._failure = LastFailure()
+        self._failure = LastFailure(monotonic)
         self._recheck_at = 0.0
 
     @property
     def problem(self) -> str | None:
-        if self._stuck:
+        if self._stuck and not str(self._failure):
             event_id, (_, reason) = next(iter(self._stuck.items()))
             count = f"{len(self._stuck)}{'+' if len(self._stuck) == MAX_STUCK else ''}"
             return f"events that cannot be published: {count}, among them {event_id}: {reason}"
@@ -61,7 +61,8 @@ class Relay:
             for wait in backoff(self._jitter):
                 try:
                     held = self._still_held(held) or await self._claim()
-                    await run_to_completion(self._carry(self._still_held(held)))
+                    with self._failure:
+                        await run_to_completion(self._carry(self._still_held(held)))
                 except NotNow as reason:
                     self._failure.record(reason)
                     self._recheck_at = self._monotonic() + RECHECK_INTERVAL
@@ -109,6 +110,8 @@ class Relay:
             )
 
     async def _publish(self, batch: Sequence[Message]) -> None:
+        if not all(message.type for message in batch):
+            raise Refused("what is stored under this id cannot be read as an event")
         published = await self._publisher.publish(batch)
         await self._outbox.confirm(published)
         self._failure.clear()

@@ -5,9 +5,12 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from typing import TypeVar
 
 from clinic.domain.errors import NotNow, Refused
-from clinic.domain.messaging.ports import Jitter
+from clinic.domain.messaging.ports import Jitter, Monotonic
 
 T = TypeVar("T")
+
+STALLED_AFTER = 10.0
+"""Seconds after which an attempt that has not ended counts as a problem: nothing fails, and nothing moves."""
 
 
 def backoff(jitter: Jitter, first: float = 0.05, longest: float = 5.0) -> Iterator[float]:
@@ -47,10 +50,21 @@ async def bisect_refused(
 
 
 class LastFailure:
-    """What failed last, in a sentence. It lasts until something succeeds; time alone does not end it."""
+    """What failed last, in a sentence, until something succeeds: time alone does not end it.
 
-    def __init__(self) -> None:
+    `with` it around an attempt: one that does not end is a failure, too, for as long as it lasts.
+    """
+
+    def __init__(self, monotonic: Monotonic) -> None:
+        self._monotonic = monotonic
         self._reason = ""
+        self._began: float | None = None
+
+    def __enter__(self) -> None:
+        self._began = self._monotonic()
+
+    def __exit__(self, *_: object) -> None:
+        self._began = None
 
     def record(self, reason: NotNow) -> None:
         self._reason = str(reason) or type(reason).__name__
@@ -59,4 +73,6 @@ class LastFailure:
         self._reason = ""
 
     def __str__(self) -> str:
+        if self._began and (seconds := self._monotonic() - self._began) > STALLED_AFTER:
+            return f"the attempt under way has not ended for {seconds:.0f} s"
         return self._reason

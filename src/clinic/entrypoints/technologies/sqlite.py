@@ -29,7 +29,7 @@ def _publisher(context: FactoryContext) -> factories.PublisherEnd:
 def _subscription(context: FactoryContext) -> factories.SubscriptionEnd:
     offset = SqliteFile(context.data_dir / f"events.{context.group}.db", PLACE)
     log = context.data_dir / "events.db"
-    subscription = SqliteSubscription(log, offset, context.clock, context.sleep)
+    subscription = SqliteSubscription(log, offset, context.clock, context.sleep, context.monotonic)
     return factories.SubscriptionEnd(subscription, subscription)
 
 

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from litestar import Litestar, MediaType, Request, Response, Router, get
 from litestar.di import Provide
@@ -22,13 +22,17 @@ from clinic.entrypoints.web.methods import Application
 from clinic.entrypoints.web.parameters import check_query
 from clinic.entrypoints.web.problems import documented, respond
 
+T = TypeVar("T")
+
 MAX_BODY = 64 * 1024
 CLIENT_LEFT = "client disconnected prematurely"
 """How Litestar says that a client went away in the middle of its body: nobody's failure."""
 STORE_TIMEOUT = 2.0
 """Seconds that a health check waits for the store."""
-AGE_TIMEOUT = 1.0
-"""Seconds that it waits, after that, for the age of the oldest unpublished event."""
+DETAIL_TIMEOUT = 1.0
+"""Seconds that it waits, after that, for the age of the oldest unpublished event, and for dead letters."""
+MAX_AGE = 30.0
+"""Seconds that an event may wait to be published while the relay reports no problem."""
 MAX_REASON = 300
 
 
@@ -50,11 +54,14 @@ async def health(
     check: Awaitable[None],
     check_alive: Callable[[], None],
     age: Callable[[], Awaitable[float | None]] | None = None,
+    dead_letters: Callable[[], Awaitable[str | None]] | None = None,
     **loop: str | None,
 ) -> Health:
     """Unready: the store does not answer, or the loop or a thread behind the service has ended.
 
-    `loop` gives the problem of that loop. The age of the oldest unpublished event decides nothing.
+    `loop` gives the problem of that loop. Where the age of the oldest unpublished event is known and too
+    high, events wait although their loop has no problem. `dead_letters` says which finishes are not charged
+    because of one. Where either is unknown, it decides nothing.
     """
     checks = {"store": "ok"} | {name: _short(problem or "ok") for name, problem in loop.items()}
     status: Literal["ready", "degraded", "unready"] = "degraded" if any(loop.values()) else "ready"
@@ -68,14 +75,22 @@ async def health(
     except NotNow as error:
         status = "unready"
         checks.update(dict.fromkeys(loop, _short(str(error))))
-    return Health(status, checks, await _age(age) if age and checks["store"] == "ok" else None)
+    answers = checks["store"] == "ok"
+    waits = await _if_known(age) if age and answers else None
+    if waits is not None and waits > MAX_AGE and status == "ready":
+        status = "degraded"
+        checks.update(dict.fromkeys(loop, f"an event has waited for {waits:.0f} s to be published"))
+    if dead_letters and answers and (letters := await _if_known(dead_letters)):
+        status = "degraded" if status == "ready" else status
+        checks["dead_letters"] = _short(letters)
+    return Health(status, checks, waits)
 
 
-async def _age(age: Callable[[], Awaitable[float | None]]) -> float | None:
+async def _if_known(ask: Callable[[], Awaitable[T | None]]) -> T | None:
     try:
-        async with asyncio.timeout(AGE_TIMEOUT):
-            return await age()
-    except (NotNow, TimeoutError):
+        async with asyncio.timeout(DETAIL_TIMEOUT):
+            return await ask()
+    except Exception:  # noqa: BLE001 — a detail never makes a service unready
         return None
 
 

@@ -15,7 +15,9 @@ from msgspec import Meta, Struct
 from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.financial.ports import ChargeFilter
+from clinic.domain.financial.related_letters import is_own
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
 from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
@@ -27,6 +29,9 @@ from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import documented, respond
 
 T = TypeVar("T")
+
+LETTERS_AT_ONCE, MAX_LETTERS = 20, 500
+"""Waiting dead letters that a health check reads at once, and all in all."""
 
 
 class ChargeResponse(Struct, frozen=True):
@@ -183,5 +188,23 @@ def _resources(container: FinancialContainer) -> Sequence[Resource]:
 
 async def _ready(container: FinancialContainer, lifecycle: Lifecycle) -> Health:
     return await health(
-        container.charges().check(), lifecycle.check_alive, consumer=container.consumer().problem
+        container.charges().check(),
+        lifecycle.check_alive,
+        dead_letters=partial(_own_dead_letters, container),
+        consumer=container.consumer().problem,
     )
+
+
+async def _own_dead_letters(container: FinancialContainer) -> str | None:
+    """Which finishes wait as dead letters, among the first `MAX_LETTERS` that wait."""
+    own: list[DeadLetter] = []
+    looked, after = 0, ""
+    while found := await container.list_dead_letters()(DeadLetterFilter("waiting"), LETTERS_AT_ONCE, after):
+        own += [letter for letter in found if is_own(letter)]
+        looked, after = looked + len(found), found[-1].position
+        if looked >= MAX_LETTERS:
+            break
+    more = "+" if looked >= MAX_LETTERS else ""
+    if own:
+        return f"finishes that are dead-lettered: {len(own)}{more}, among them of {own[0].about}"
+    return f"too many to look for finishes among them: {looked}{more}" if more else None
