@@ -30,8 +30,14 @@ from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import documented, json_body
 
-PhysicianId = Annotated[UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"])]
-PatientId = Annotated[UUID, Meta(examples=["2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"])]
+NOT_NIL = {"extra": {"not": {"const": str(UUID(int=0))}}}
+"""In the words of Litestar's schemas: `json_body` refuses the nil UUID, which names nobody."""
+PhysicianId = Annotated[
+    UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"], extra_json_schema=NOT_NIL)
+]
+PatientId = Annotated[
+    UUID, Meta(examples=["2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"], extra_json_schema=NOT_NIL)
+]
 
 
 class NewAppointment(Struct, frozen=True, forbid_unknown_fields=True):
