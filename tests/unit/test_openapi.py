@@ -422,7 +422,7 @@ async def test_exactly_the_parameters_of_the_contract_are_described(clinic: Clin
     paging = {("get", "/", "query", name, False) for name in ("limit", "after", "physician_id", "patient_id")}
     assert found == [
         paging
-        | {("get", "/", "query", "finished", False)}
+        | {("get", "/", "query", "finished", False), ("get", "/", "query", "started_before", False)}
         | {("get", one, "path", "appointment_id", True), ("post", one, "path", "appointment_id", True)},
         paging
         | {("get", "/", "query", "charged_from", False), ("get", "/", "query", "charged_to", False)}
