@@ -74,6 +74,10 @@ test-integration: .venv/dev ## the tests that start real processes
 prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= FAULTS= APPOINTMENTS= CLIENTS= PACE= LEASE= PATIENCE= DEFECT= BOUND= ONLY='kill *'
 	@PYTHONPATH=tests $(BIN)/python -m campaign $(foreach each,STACK SEED MINUTES FAULTS APPOINTMENTS ONLY CLIENTS PACE LEASE PATIENCE DEFECT BOUND,$(call given,$(each)))
 
+.PHONY: fuzz
+fuzz: .venv/dev ## requests made from the OpenAPI documents, each answer held against them: REQUESTS= SEED=
+	@PYTHONPATH=tests $(BIN)/python -m fuzz $(foreach each,REQUESTS SEED,$(call given,$(each)))
+
 given = $(if $($1),--$(shell echo $1 | tr A-Z a-z) '$($1)')
 
 .PHONY: format

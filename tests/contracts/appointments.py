@@ -172,10 +172,15 @@ class AppointmentsContract(OutboxContract):
     async def test_a_page_shows_what_meets_every_condition_that_is_set(self, store: Store) -> None:
         people = [uuid4(), uuid4()]
         for physician, patient, end in product(people, people, (None, TWO_O_CLOCK)):
-            await store.add(an_appointment(physician_id=physician, patient_id=patient, end=end))
+            for start in (ONE_O_CLOCK, TWO_O_CLOCK):
+                await store.add(
+                    an_appointment(physician_id=physician, patient_id=patient, start=start, end=end)
+                )
         kept = await store.page(appointment.AppointmentFilter(), 100)
-        assert len(kept) == 8
-        for conditions in product([None, people[0]], [None, people[1]], [None, True, False]):
+        assert len(kept) == 16
+        for conditions in product(
+            [None, people[0]], [None, people[1]], [None, True, False], [None, TWO_O_CLOCK]
+        ):
             wanted = appointment.AppointmentFilter(*conditions)
             expected = [each for each in kept if is_wanted(each, wanted)]
             assert list(await store.page(wanted, 100)) == expected

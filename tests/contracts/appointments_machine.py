@@ -17,7 +17,7 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, a_message, an_appointment, now
+from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_message, an_appointment, now
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter
@@ -210,6 +210,7 @@ class AppointmentsMachine(Machine):
         physician=anyone,
         patient=anyone,
         finished=st.sampled_from([None, True, False]),
+        before=st.sampled_from([None, ONE_O_CLOCK, ONE_O_CLOCK + timedelta(seconds=1)]),
         limit=st.integers(1, 5),
         after=st.none() | ids,
     )
@@ -218,10 +219,11 @@ class AppointmentsMachine(Machine):
         physician: UUID | None,
         patient: UUID | None,
         finished: bool | None,
+        before: datetime | None,
         limit: int,
         after: UUID | None,
     ) -> None:
-        wanted = AppointmentFilter(physician, patient, finished)
+        wanted = AppointmentFilter(physician, patient, finished, before)
         expected = [
             each for each in self._newest() if is_wanted(each, wanted) and (after is None or each.id < after)
         ]
@@ -283,4 +285,5 @@ def is_wanted(each: Appointment, wanted: AppointmentFilter) -> bool:
         wanted.physician_id in (None, each.physician_id)
         and wanted.patient_id in (None, each.patient_id)
         and wanted.finished in (None, each.end is not None)
+        and (wanted.started_before is None or each.start < wanted.started_before)
     )

@@ -66,6 +66,10 @@ class Profiler:
         self._client.close()
 
 
+ENDED = ((None, None), (True, None), (False, None), (False, TWO_O_CLOCK))
+"""Finished or not, and what an open one started before."""
+
+
 def dear(plans: list[Document]) -> list[Document]:
     """Those that read a whole collection or sort what they have found."""
     assert plans, "nothing was profiled"
@@ -127,18 +131,16 @@ async def test_every_list_of_appointments_comes_in_the_order_of_an_index(
     appointments: MongoStore, profiler: Profiler
 ) -> None:
     (middle,) = (await appointments.page(appointment.AppointmentFilter(), HISTORY // 2))[-1:]
-    shapes = list(
-        product((None, BUSY_PHYSICIAN), (None, LOYAL_PATIENT), (None, True, False), (None, middle.id))
-    )
+    shapes = list(product((None, BUSY_PHYSICIAN), (None, LOYAL_PATIENT), ENDED, (None, middle.id)))
 
     with profiler.watching("appointments") as plans:
-        for physician, patient, is_finished, after in shapes:
+        for physician, patient, (is_finished, before), after in shapes:
             await appointments.page(
-                appointment.AppointmentFilter(physician, patient, is_finished), PAGE, after
+                appointment.AppointmentFilter(physician, patient, is_finished, before), PAGE, after
             )
 
     assert dear(plans) == []
-    assert len(plans) >= len(shapes) == 24
+    assert len(plans) >= len(shapes) == 32
 
 
 async def test_no_list_of_appointments_costs_more_with_a_longer_history(
@@ -146,14 +148,12 @@ async def test_no_list_of_appointments_costs_more_with_a_longer_history(
 ) -> None:
     (middle,) = (await appointments.page(appointment.AppointmentFilter(), HISTORY // 2))[-1:]
     await appointments.add(an_appointment(patient_id=QUIET_PATIENT))
-    shapes = list(
-        product((None, BUSY_PHYSICIAN), (None, QUIET_PATIENT), (None, True, False), (None, middle.id))
-    )
+    shapes = list(product((None, BUSY_PHYSICIAN), (None, QUIET_PATIENT), ENDED, (None, middle.id)))
 
     async def costs() -> list[int]:
         with profiler.watching("appointments") as plans:
-            for physician, patient, is_finished, after in shapes:
-                matching = appointment.AppointmentFilter(physician, patient, is_finished)
+            for physician, patient, (is_finished, before), after in shapes:
+                matching = appointment.AppointmentFilter(physician, patient, is_finished, before)
                 await appointments.page(matching, PAGE, after)
         return [each["keysExamined"] + each["docsExamined"] for each in plans]
 
@@ -161,7 +161,7 @@ async def test_no_list_of_appointments_costs_more_with_a_longer_history(
     history = (an_appointment(physician_id=BUSY_PHYSICIAN, end=TWO_O_CLOCK) for _ in range(3 * HISTORY))
     await asyncio.gather(*(appointments.add(each) for each in history))
 
-    assert len(short) == len(shapes) == 24
+    assert len(short) == len(shapes) == 32
     assert [(a, b) for a, b in zip(short, await costs(), strict=True) if b > 1.2 * a + 20] == []
 
 

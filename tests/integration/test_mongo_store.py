@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from random import uniform
@@ -32,8 +32,10 @@ from support.builders import (
     running,
 )
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
+from support.processes import eventually
 
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
+from clinic.adapters.mongo.appointments import APPOINTMENTS
 from clinic.adapters.mongo.charges import MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
@@ -257,6 +259,54 @@ async def test_charges_that_are_not_safe_are_not_said_to_be_kept(mongo_standalon
         with writes_that_are_not_safe(mongo_standalone, "insert"), pytest.raises(Unavailable):
             await charges.add([charge])
         assert (await charges.add([charge])).existing == [charge]
+
+
+@contextmanager
+def a_fail_point(url: str, name: str, **data: Any) -> Iterator[None]:
+    """Inside, the server has it on."""
+    client: pymongo.MongoClient[dict[str, Any]]
+    with pymongo.MongoClient(url) as client:
+        client.admin.command({"configureFailPoint": name, "mode": "alwaysOn", "data": data})
+        try:
+            yield
+        finally:
+            client.admin.command({"configureFailPoint": name, "mode": "off"})
+
+
+SLOW = {"failCommands": ["createIndexes"], "blockConnection": True, "blockTimeMS": 500, "appName": "clinic"}
+
+
+@pytest.mark.parametrize("server", ["mongo_standalone", "mongo_replica_set"])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("hangAfterStartingIndexBuild", {}), ("failCommand", {**SLOW, "errorCode": 11602})],
+    ids=["the build takes long", "the build takes long and fails"],
+)
+async def test_a_start_does_not_wait_for_indexes_and_is_unready_until_they_are_there(
+    server: str, name: str, data: dict[str, Any], request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(server)
+    database = MongoDatabase(url, f"test-{uuid4().hex}", 0.3, APPOINTMENTS)
+    await database.attach()
+    await database.collection("appointments").insert_one({"_id": uuid4()})
+    with a_fail_point(url, name, **data):
+        await database.open()
+        with pytest.raises(Unavailable, match="building indexes"):
+            await database.check()
+        store = MongoStore(database, LONG)
+        await store.add(started := an_appointment())
+        assert await store.get(started.id) == started
+    await eventually(lambda: is_ready(database))
+    indexes = await database.collection("appointments").index_information()
+    assert {"end_1__id_1", "outbox.saved_at_1"} <= set(indexes)
+    await database.close()
+
+
+async def is_ready(database: MongoDatabase) -> bool:
+    with suppress(Unavailable):
+        await database.check()
+        return True
+    return False
 
 
 @pytest.mark.parametrize(

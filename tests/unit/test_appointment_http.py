@@ -341,3 +341,21 @@ async def counted(clinic: Clinic) -> dict[str, int]:
             await asyncio.sleep(
                 0
             )  # a request in this process is answered without a pause, and the relay would never go on
+
+
+async def test_what_was_opened_long_ago_can_be_listed(clinic: Clinic) -> None:
+    forgotten = await clinic.start()
+    await clinic.finish(await clinic.start())
+    clinic.clock.move(hours=1)
+    await clinic.start()
+    for moment in ("2020-12-01 13:00:01", "2020-12-01T13:00:01Z", "2020-12-01T14:00:00%2B00:00"):
+        answer = await clinic.appointments.get(f"/?finished=false&started_before={moment}")
+        assert [each["id"] for each in answer.json()["items"]] == [forgotten], moment
+    nothing = await clinic.appointments.get("/?finished=false&started_before=2020-12-01 13:00:00")
+    assert nothing.json()["items"] == []
+
+
+async def test_no_list_asks_all_of_history_when_it_started(clinic: Clinic) -> None:
+    for finished in ("", "finished=true&"):
+        answer = await clinic.appointments.get(f"/?{finished}started_before=2020-12-01 13:00:00")
+        assert wrong_fields(answer) == {"started_before": "is for what is open: give finished=false, too"}

@@ -211,11 +211,13 @@ def with_data(**changes: Any) -> bytes:
         ({"data": with_data(end=None)}, "data-unreadable:$.end"),
         ({"data": with_data(patient_id="`$.price`")}, "data-unreadable:$.patient_id"),
         ({"data": with_data(start="none")}, "data-incomplete:$.start"),
-        ({"data": with_data(price="0.001")}, "amount-invalid"),
+        ({"data": with_data(price="0.001")}, "amount-invalid:$.price"),
         ({"data": with_data(end="2020-12-01T12:00:00Z", start="2020-12-01T13:00:00Z")}, "ends-before-start"),
-        ({"data": with_data(start="0001-01-01T00:00:00+23:59")}, "date-invalid"),
+        ({"data": with_data(price="2_00")}, "amount-invalid:$.price"),
+        ({"data": with_data(start="0001-01-01T00:00:00+23:59")}, "date-invalid:$.start"),
+        ({"data": with_data(end="0001-01-01T00:00:00+23:59")}, "date-invalid:$.end"),
     ],
-    ids=range(12),
+    ids=range(14),
 )
 def test_a_refusal_carries_a_code_that_says_what_kind_it_is(changes: dict[str, Any], code: str) -> None:
     assert refused(**changes).code == code

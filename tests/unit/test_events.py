@@ -189,7 +189,7 @@ def test_a_price_is_read_as_an_accountant_would_type_it(token: str) -> None:
 def test_a_price_that_no_accountant_would_type_is_refused(token: str) -> None:
     with pytest.raises(Unreadable, match="write it like") as refusal:
         from_message(with_token("price", token))
-    assert refusal.value.code == "amount-invalid"
+    assert refusal.value.code == "amount-invalid:$.price"
 
 
 @pytest.mark.parametrize("token", ["null", "true", "[]", "{}", '""', '"x"', '"200,00"'])

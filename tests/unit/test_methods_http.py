@@ -79,3 +79,14 @@ async def test_head_and_options_of_an_unknown_path_are_404(clinic: Clinic) -> No
             assert (await client.head(path)).status_code == 404
     for client in (clinic.appointments, clinic.charges):
         problem(await client.options("/a/b"), 404)
+
+
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/nothing/", "/123", f"/{NOBODY}x", "/%20", "/%ff", "/dead-letters"]
+)
+@pytest.mark.parametrize("method", ["OPTIONS", "HEAD", "GET", "PUT", "DELETE", "TRACE"])
+async def test_a_path_with_an_unreadable_id_is_a_404_for_every_method(
+    clinic: Clinic, method: str, path: str
+) -> None:
+    answer = await clinic.appointments.request(method, path)
+    assert (answer.status_code, "allow" in answer.headers) == (404, False)

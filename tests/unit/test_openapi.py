@@ -11,6 +11,7 @@ import httpx
 import pytest
 from dependency_injector.providers import Object
 from support.apps import (
+    NIL,
     NOBODY,
     PATIENT,
     PHYSICIAN,
@@ -114,6 +115,14 @@ class Document:
     def _enum(self, value: Any, said: list[Any], _: Json, where: str) -> Iterator[str]:
         if value not in said:
             yield f"{where} is {value!r}, none of {said}"
+
+    def _const(self, value: Any, said: Any, _: Json, where: str) -> Iterator[str]:
+        if value != said:
+            yield f"{where} is {value!r}, not {said!r}"
+
+    def _not(self, value: Any, said: Json, _: Json, where: str) -> Iterator[str]:
+        if not list(self.wrong(value, said, where)):
+            yield f"{where} is {value!r}, like {said}"
 
     def _oneOf(self, value: Any, said: list[Json], _: Json, where: str) -> Iterator[str]:  # noqa: N802 — the word of JSON Schema
         if sum(not list(self.wrong(value, each, where)) for each in said) != 1:
@@ -348,6 +357,42 @@ async def test_the_bodies_of_an_operator_are_described_as_strict_as_they_are(ope
         )
 
 
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"position": "a"},
+        {"group": "a"},
+        {"all": True},
+        {"all": True, "group": None, "position": None},
+        {"position": "a", "all": False},
+        {},
+        {"all": False},
+        {"position": None},
+        {"position": "a", "group": "b"},
+        {"group": "a", "all": True},
+        {"position": "a", "group": "b", "all": True},
+    ],
+    ids=repr,
+)
+async def test_what_an_operator_may_choose_is_described_as_it_is_taken(
+    operated: Clinic, chosen: Json
+) -> None:
+    _, described = await documents(operated)
+    operated.charges.headers["Authorization"] = f"Bearer {TOKEN}"
+    body = {"by": "anna", **chosen}
+    answer = await operated.charges.post("/dead-letters/replay/", json=body)
+    is_described = not list(described.wrong(body, described.component("Replay"), "it"))
+    assert (answer.status_code != 400) == is_described
+
+
+async def test_the_nil_uuid_is_described_as_refused(clinic: Clinic) -> None:
+    described, _ = await documents(clinic)
+    for name in ("physician_id", "patient_id"):
+        body = {"physician_id": PHYSICIAN, "patient_id": PATIENT} | {name: NIL}
+        assert list(described.wrong(body, described.component("NewAppointment"), "it"))
+        assert (await clinic.appointments.post("/", json=body)).status_code == 400
+
+
 async def test_exactly_these_routes_are_described(clinic: Clinic) -> None:
     of_appointments, of_charges = await documents(clinic)
     health = {("get", "/health/live"), ("get", "/health/ready")}
@@ -377,7 +422,7 @@ async def test_exactly_the_parameters_of_the_contract_are_described(clinic: Clin
     paging = {("get", "/", "query", name, False) for name in ("limit", "after", "physician_id", "patient_id")}
     assert found == [
         paging
-        | {("get", "/", "query", "finished", False)}
+        | {("get", "/", "query", "finished", False), ("get", "/", "query", "started_before", False)}
         | {("get", one, "path", "appointment_id", True), ("post", one, "path", "appointment_id", True)},
         paging
         | {("get", "/", "query", "charged_from", False), ("get", "/", "query", "charged_to", False)}

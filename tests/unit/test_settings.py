@@ -253,14 +253,18 @@ def test_an_unknown_name_is_shown_with_the_setting_that_was_meant() -> None:
     names = {
         "clinic_hourly_price": "1",
         "CLINIC_HOURLYPRICE": "1",
+        "CLINIC-LEASE": "1",
+        "\u200bCLINIC_PRICING": "pro-rata",
         "CLINIC_X": "",
         "PATH": "",
         "CLINIC_TEST_A": "",
     }
     assert unknown(names) == [
+        "CLINIC-LEASE is not known here and has no effect: did you mean CLINIC_LEASE?",
         "CLINIC_HOURLYPRICE is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
         "CLINIC_X is not known here and has no effect",
         "clinic_hourly_price is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
+        "\u200bCLINIC_PRICING is not known here and has no effect: did you mean CLINIC_PRICING?",
     ]
 
 

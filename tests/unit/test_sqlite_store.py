@@ -237,10 +237,13 @@ async def test_no_list_of_appointments_costs_more_with_a_longer_history(tmp_path
         async def costs() -> list[int]:
             return [
                 await steps_of(
-                    file, partial(store.page, AppointmentFilter(physician, patient, ended), 10, after)
+                    file, partial(store.page, AppointmentFilter(physician, patient, ended, before), 10, after)
                 )
-                for physician, patient, ended, after in product(
-                    (None, BUSY_PHYSICIAN), (None, QUIET_PATIENT), (None, True, False), (None, middle.id)
+                for physician, patient, (ended, before), after in product(
+                    (None, BUSY_PHYSICIAN),
+                    (None, QUIET_PATIENT),
+                    ((None, None), (True, None), (False, None), (False, TWO_O_CLOCK)),
+                    (None, middle.id),
                 )
             ]
 
@@ -251,7 +254,7 @@ async def test_no_list_of_appointments_costs_more_with_a_longer_history(tmp_path
         short = await costs()
         await grow(900)
         assert [(a, b) for a, b in zip(short, await costs(), strict=True) if b > 1.2 * a + 20] == []
-        assert len(short) == 24
+        assert len(short) == 32
 
 
 async def test_no_list_of_charges_costs_more_with_a_longer_history(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def _read(field: str, read: Callable[[T], U], written: T) -> U:
     """The data, or a field of it, as `read` reads it. Raises `Unreadable`."""
     try:
         return read(written)
+    except Unreadable as error:
+        raise Unreadable(f"{error} - at `$.{field}`", code=f"{error.code}:$.{field}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         problem = f"{error} - at `$.{field}`" if field else str(error)
         raise Unreadable(

@@ -1,6 +1,7 @@
 """Everything that can be set, read once. `.env.example` lists the same."""
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -115,12 +116,17 @@ def unknown(environment: Mapping[str, str]) -> list[str]:
     return [
         f"{name} is not known here and has no effect{_meant(name, known)}"
         for name in sorted(environment)
-        if name.upper().startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known
+        if _plain(name).startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known
     ]
 
 
+def _plain(name: str) -> str:
+    """In capitals, with one underscore for whatever else is not a letter or digit, invisible or not."""
+    return re.sub("[^A-Z0-9]+", "_", name.upper()).strip("_")
+
+
 def _meant(name: str, known: Iterable[str]) -> str:
-    return "".join(f": did you mean {match}?" for match in get_close_matches(name.upper(), known, 1, 0.8))
+    return "".join(f": did you mean {match}?" for match in get_close_matches(_plain(name), known, 1, 0.8))
 
 
 def _value(name: str, text: str, kind: Any) -> Any:

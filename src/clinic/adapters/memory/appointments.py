@@ -55,6 +55,7 @@ class MemoryAppointments(appointment.Appointments, Outbox):
             if matching.physician_id in (None, appointment.physician_id)
             and matching.patient_id in (None, appointment.patient_id)
             and matching.finished in (None, appointment.end is not None)
+            and (matching.started_before is None or appointment.start < matching.started_before)
             and (after is None or appointment.id < after)
         ]
         return sorted(found, key=lambda appointment: appointment.id, reverse=True)[:limit]

@@ -90,6 +90,8 @@ class MongoAppointments(appointment.Appointments):
             query["physician_id"] = matching.physician_id
         if matching.patient_id is not None:
             query["patient_id"] = matching.patient_id
+        if matching.started_before is not None:
+            query["start"] = {"$lt": matching.started_before}
         if matching.finished is not None:
             query |= {"end": {"$ne": None}} if matching.finished else OPEN
         found = self._documents.find(query, {"outbox": False}).sort("_id", DESCENDING).limit(limit)

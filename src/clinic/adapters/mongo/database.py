@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any, Final, TypeVar
 
+import pymongo
 from bson.decimal128 import Decimal128
 from bson.errors import BSONError
 from pymongo import AsyncMongoClient, IndexModel, InsertOne, UpdateOne
@@ -28,6 +29,8 @@ T = TypeVar("T")
 
 DUPLICATE: Final = 11000
 NOT_ALLOWED: Final = 13
+MAX_BUILD: Final = 86_400.0
+"""Seconds that building indexes may take."""
 
 
 class CollectionSchema:
@@ -52,14 +55,32 @@ class MongoDatabase(Resource):
         self._schemas = schemas
         self._client: AsyncMongoClient[Document] | None = None
         self._running: set[asyncio.Task[None]] = set()
+        self._building: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        """Raises `Misconfigured` where the address or a collection's shard key cannot be used."""
+        """Raises `Misconfigured` where the address or a collection's shard key cannot be used.
+
+        Indexes of many documents take longer than a start may: they are then built beside the service, and
+        `check` raises `Unavailable` until they are there.
+        """
         self._connect()
         for schema in self._schemas:
             await self._check_sharding(schema.name)
-            with translate_errors():
-                await self.collection(schema.name).create_indexes([*schema.indexes])
+        building = self._build_indexes()
+        await asyncio.wait([building], timeout=self._seconds)
+        if building.done():
+            building.result()
+
+    def _build_indexes(self) -> asyncio.Task[None]:
+        async def build() -> None:
+            # In place of the socket's time limit, which the client applies to every command without this.
+            with translate_errors(), pymongo.timeout(MAX_BUILD):
+                for schema in self._schemas:
+                    await self.collection(schema.name).create_indexes([*schema.indexes])
+
+        self._building = asyncio.create_task(build())
+        self._building.add_done_callback(_heard)
+        return self._building
 
     def _connect(self) -> None:
         if self._client is not None:
@@ -95,6 +116,9 @@ class MongoDatabase(Resource):
         await self.check()
 
     async def close(self) -> None:
+        if self._building is not None:
+            self._building.cancel()
+            await asyncio.wait([self._building])
         if self._running:
             await asyncio.wait(self._running)
         if self._client is not None:
@@ -102,9 +126,15 @@ class MongoDatabase(Resource):
             self._client = None
 
     async def check(self) -> None:
-        """Return when the primary answers. Raises `Unavailable`."""
+        """Return when the primary answers and has every index. Raises `Unavailable`."""
         with translate_errors():
             await self._opened[self._name].command("ping")
+        if self._building is None:
+            return
+        if self._building.done() and self._building.exception():
+            self._build_indexes()  # a new primary may have to begin again
+        if not self._building.done():
+            raise Unavailable("MongoDB is building indexes: until they are there, some requests fail")
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Work that nobody waits for, but `close`."""

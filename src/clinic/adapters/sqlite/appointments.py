@@ -83,6 +83,7 @@ class SqliteAppointments(appointment.Appointments, Outbox):
             ("patient_id = ?", matching.patient_id and matching.patient_id.bytes),
             ('"end" IS NOT NULL', () if matching.finished else None),
             ('"end" IS NULL', () if matching.finished is False else None),
+            ("start < ?", matching.started_before and milliseconds(matching.started_before)),
             ("id < ?", after and after.bytes),
         ]
         return await self._file.read(

@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
@@ -17,6 +18,7 @@ class AppointmentFilter(Struct, frozen=True):
     physician_id: UUID | None = None
     patient_id: UUID | None = None
     finished: bool | None = None
+    started_before: datetime | None = None
 
 
 class Appointments(Protocol):

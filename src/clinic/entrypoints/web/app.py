@@ -18,7 +18,7 @@ from clinic.domain.money import Money
 from clinic.entrypoints.formats import money
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
-from clinic.entrypoints.web.methods import Application
+from clinic.entrypoints.web.methods import Application, or_not_found
 from clinic.entrypoints.web.parameters import check_query
 from clinic.entrypoints.web.problems import documented, respond
 
@@ -138,7 +138,7 @@ def application(
         return generate_latest(telemetry.registry)
 
     def failed(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
-        response = respond(request, error)
+        response = respond(request, or_not_found(request, error))
         if isinstance(error, InternalServerException) and error.detail == CLIENT_LEFT:
             telemetry("client left", path=request.url.path)
         elif response.status_code == HTTPStatus.INTERNAL_SERVER_ERROR:

@@ -28,10 +28,16 @@ from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.web import parameters
 from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.pages import page
-from clinic.entrypoints.web.problems import documented, json_body
+from clinic.entrypoints.web.problems import FieldProblem, Invalid, documented, json_body
 
-PhysicianId = Annotated[UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"])]
-PatientId = Annotated[UUID, Meta(examples=["2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"])]
+NOT_NIL = {"extra": {"not": {"const": str(UUID(int=0))}}}
+"""In the words of Litestar's schemas: `json_body` refuses the nil UUID, which names nobody."""
+PhysicianId = Annotated[
+    UUID, Meta(examples=["8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"], extra_json_schema=NOT_NIL)
+]
+PatientId = Annotated[
+    UUID, Meta(examples=["2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"], extra_json_schema=NOT_NIL)
+]
 
 
 class NewAppointment(Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,9 +129,13 @@ async def list_all(
     physician_id: FromQuery[UUID | None] = None,
     patient_id: FromQuery[UUID | None] = None,
     finished: FromQuery[bool | None] = None,
+    started_before: parameters.StartedBefore = None,
 ) -> AppointmentPage:
     """The newest first, a page at a time."""
-    matching = AppointmentFilter(physician_id, patient_id, finished)
+    if started_before is not None and finished is not False:  # no list may read all of history
+        raise Invalid([FieldProblem("started_before", "is for what is open: give finished=false, too")])
+    started = parameters.utc("started_before", started_before)
+    matching = AppointmentFilter(physician_id, patient_id, finished, started)
     found = await list_appointments(matching, limit + 1, parameters.place(after, UUID))
     appointments, more = page(found, limit, lambda appointment: appointment.id)
     return AppointmentPage([_response(appointment) for appointment in appointments], more)

@@ -3,15 +3,16 @@
 import hmac
 from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 from litestar import Router, get, post
 from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
+from litestar.enums import RequestEncodingType
 from litestar.exceptions import NotAuthorizedException
 from litestar.handlers import BaseRouteHandler
-from litestar.params import FromPath, FromQuery, JSONBody, QueryParameter
+from litestar.params import BodyKwarg, FromPath, FromQuery, QueryParameter
 from litestar.types import Guard
 from msgspec import Meta, Struct
 
@@ -72,14 +73,29 @@ Words = Annotated[
     ),
 ]
 OnePosition = Annotated[
-    str | None, Meta(description="This letter, whatever its state.", examples=["clinic.appointments/0/17"])
+    str | None, Meta(description="This letter, whatever its state, like clinic.appointments/0/17.")
 ]
-OneGroup = Annotated[str | None, Meta(description="Those of this group that wait.", examples=["9c1185a5"])]
+OneGroup = Annotated[str | None, Meta(description="Those of this group that wait, like 9c1185a5.")]
 All = Annotated[bool, Meta(description="All that wait.")]
 DryRun = Annotated[bool, Meta(description="Say what would happen, and change nothing.")]
 After = Annotated[
     str | None, Meta(description="The `next` of the previous answer: continue behind it.", examples=[None])
 ]
+
+
+CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "position": ({"type": "string"}, {"type": "null"}),
+    "group": ({"type": "string"}, {"type": "null"}),
+    "all": ({"const": True}, {"const": False}),
+}
+"""What chooses letters, in JSON Schema: how it is given, and how it is not."""
+ONE_CHOICE = [
+    {"required": [given], "properties": {name: each[name != given] for name, each in CHOICES.items()}}
+    for given in CHOICES
+]
+"""What `Choice.__post_init__` checks."""
+T = TypeVar("T")
+ChoiceBody = Annotated[T, BodyKwarg(media_type=RequestEncodingType.JSON, schema_extra={"one_of": ONE_CHOICE})]
 
 
 class Choice(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -204,7 +220,7 @@ def _post(path: str, body: type[Choice], summary: str) -> post:
 
 @_post("/replay/", Replay, "Charge the appointments in dead letters")
 async def replay(
-    data: JSONBody[Replay],
+    data: ChoiceBody[Replay],
     replay_dead_letters: NamedDependency[ReplayDeadLetters],
     remaining: NamedDependency[Remaining],
 ) -> Handled:
@@ -215,7 +231,7 @@ async def replay(
 
 @_post("/discard/", Discard, "Note that dead letters are not to be charged")
 async def discard(
-    data: JSONBody[Discard],
+    data: ChoiceBody[Discard],
     discard_dead_letters: NamedDependency[DiscardDeadLetters],
     remaining: NamedDependency[Remaining],
 ) -> Handled:

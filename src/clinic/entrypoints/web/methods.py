@@ -1,10 +1,12 @@
-"""HEAD and OPTIONS, once for every path."""
+"""HEAD, OPTIONS and 405, once for every path."""
 
 from http import HTTPStatus
 from typing import Any, cast
 
-from litestar import Litestar
+from litestar import Litestar, Request
+from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from litestar.types import Message, Send
+from litestar.utils import normalize_path
 
 UNUSED = "TRACE"
 """A method that no path takes: Litestar answers it with the methods that the path does take, or with 404."""
@@ -21,6 +23,18 @@ class Application(Litestar):
                 await super().__call__(scope | {"method": UNUSED}, receive, _allowed_methods(send))
             case _:
                 await super().__call__(scope, receive, send)
+
+
+def or_not_found(request: Request[Any, Any, Any], error: Exception) -> Exception:
+    """A 404 instead of a 405 where an id in the path cannot be read: Litestar looks at the method first."""
+    if isinstance(error, MethodNotAllowedException):
+        allowed = (error.headers or {})["allow"].partition(",")[0]
+        path = normalize_path(request.scope["path"])
+        try:
+            request.app.asgi_router.handle_routing(path=path, method=allowed)
+        except NotFoundException as not_found:
+            return not_found
+    return error
 
 
 def with_head(allow: str) -> str:

@@ -46,6 +46,15 @@ To = Annotated[
         "it is ready again.",
     ),
 ]
+StartedBefore = Annotated[
+    str | None,
+    QueryParameter(
+        pattern=TIME_PATTERN,
+        schema_extra=DATE_TIME,
+        description="Started before this moment, like 2020-12-01 13:00:00; UTC if no zone is given. "
+        "Only with `finished=false`: what was opened long ago and may have been forgotten.",
+    ),
+]
 Prefer = Annotated[
     str | None,
     HeaderParameter(

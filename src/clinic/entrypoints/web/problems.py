@@ -39,6 +39,7 @@ QUERY_IN_WORDS = {
     "patient_id": UUID_IN_WORDS,
     "charged_from": TIME_IN_WORDS,
     "charged_to": TIME_IN_WORDS,
+    "started_before": TIME_IN_WORDS,
     "finished": "cannot be used: give true or false",
 }
 """What would be right, for each query parameter that Litestar reads."""

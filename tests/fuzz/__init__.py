@@ -1,0 +1,1 @@
+"""Requests made from the two OpenAPI documents, and every answer held against them: see `make fuzz`."""
