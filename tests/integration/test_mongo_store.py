@@ -105,7 +105,7 @@ async def test_an_event_that_cannot_be_read_is_named_and_the_rest_goes_on(
         appointments.update_many({}, {"$set": {"lease": {"since": ONE_O_CLOCK, "seconds": 1.0}}})
         async with a_mongo_store(mongo_standalone, name, 0.5) as store:
             relay = Relay(store, MemoryPublisher(log, now), asyncio.sleep, telemetry, monotonic, uniform)
-            async with running(relay.run()):
+            async with running(relay.run()), asyncio.timeout(20):
                 await telemetry.seen("published", 2)
                 await telemetry.seen("cannot be published")
                 later = await saved(store)

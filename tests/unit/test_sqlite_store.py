@@ -103,7 +103,7 @@ async def test_an_event_that_cannot_be_read_stays_is_named_and_the_rest_goes_on(
             )
         )
         relay = Relay(store, MemoryPublisher(log, now), asyncio.sleep, telemetry, monotonic, uniform)
-        async with running(relay.run()):
+        async with running(relay.run()), asyncio.timeout(5):
             await telemetry.seen("published", 2)
             await telemetry.seen("cannot be published", 2)  # again, after its lease
             later = await saved(store)

@@ -124,7 +124,7 @@ async def test_a_log_that_nobody_publishes_to_for_long_is_a_failure(tmp_path: Pa
         clock.seconds += PUBLISHER_TIMEOUT + 1
         for attempt in (waiting, group.receive(), group.receive()):
             with pytest.raises(Unavailable, match=r"nobody publishes to .*events\.db"):
-                await attempt
+                await asyncio.wait_for(attempt, 5)
         async with publishing(tmp_path) as publisher:
             clock.seconds += 1
             assert await group.receive() == []  # the failure is over
