@@ -19,7 +19,7 @@ from clinic.entrypoints.formats import money
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
 from clinic.entrypoints.web.methods import Application, or_not_found
-from clinic.entrypoints.web.parameters import check_query
+from clinic.entrypoints.web.parameters import checking_query
 from clinic.entrypoints.web.problems import documented, respond
 
 T = TypeVar("T")
@@ -153,9 +153,9 @@ def application(
         [*handlers, metrics, *documentation(title, description, handlers, provided)],
         dependencies=provided,
         exception_handlers={Exception: failed},
-        guards=[check_query],
         lifespan=[lifespan],
         logging_config=None,
+        middleware=[checking_query],
         openapi_config=None,
         plugins=[MoneySchema()],
         request_max_body_size=MAX_BODY,
