@@ -69,7 +69,7 @@ class ForgetsTheEnd(Broken):
 
 class ForgetsWhenItsLeaseEnds(Broken):
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
-        return [ClaimedMessage(each.message, inf) for each in await self._adapter.claim(limit)]
+        return [replace(each, expires_at=inf) for each in await self._adapter.claim(limit)]
 
 
 class LosesTheEvent(Broken):
@@ -87,7 +87,7 @@ class IgnoresItsLease(Broken):
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         expires_at = monotonic() + 60
-        return [ClaimedMessage(each.message, expires_at) for each in await self._adapter.claim(limit)]
+        return [replace(each, expires_at=expires_at) for each in await self._adapter.claim(limit)]
 
 
 class ForgetsTheWholeOutbox(Broken):

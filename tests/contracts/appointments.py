@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import pytest
 from msgspec.structs import replace
 from support.builders import (
+    MANY_EXTENSIONS,
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     a_message,
@@ -105,10 +106,11 @@ class AppointmentsContract(OutboxContract):
         messages = [
             a_message(subject=about, time=ONE_O_CLOCK),
             a_message(subject=about, type="Zoë"),
-            a_message(subject=about, data=None),
+            a_message(subject=about, data=None, extensions=()),
+            a_message(subject=about, extensions=MANY_EXTENSIONS),
         ]
         await store.save(replace(started, end=TWO_O_CLOCK), *messages)
-        assert await self.soon(hand_over(store, 3)) == messages
+        assert await self.soon(hand_over(store, 4)) == messages
 
     async def test_of_fifty_concurrent_saves_exactly_one_wins(self, store: Store) -> None:
         await store.add(started := an_appointment())

@@ -151,6 +151,18 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
             await database.close()
             assert await self.soon(hand_over(store, 1)) == [message]
 
+    async def test_an_event_that_was_saved_before_there_were_extensions_is_handed_over(
+        self, where: Path
+    ) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            message = await saved(store)
+            database = self.database(where)
+            async with opened(database):
+                unset = {"$unset": {"outbox.0.extensions": True}}
+                await database.collection("appointments").update_one({"_id": UUID(message.subject)}, unset)
+        async with self.opened(where, self.short_lease) as store:
+            assert await self.soon(hand_over(store, 1)) == [message]
+
     async def looked_in_vain(self, store: MongoStore) -> None:
         """By the time that so many questions are answered, the waiting claim has looked into the database."""
         for _ in range(10):

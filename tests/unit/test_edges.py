@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -63,11 +64,11 @@ async def test_adding_the_very_same_charge_again_does_not_call_it_new() -> None:
 async def test_an_expired_lease_of_a_confirmed_event_does_not_keep_claim_busy() -> None:
     time, looks, messages = [1000.0], [0], [a_message()]
 
-    async def unpublished(limit: int) -> Sequence[Message]:
+    async def unpublished(limit: int) -> Sequence[tuple[datetime, Message]]:
         looks[0] += 1
         if looks[0] > 10:
             raise ZeroDivisionError
-        return messages[:limit]
+        return [(now(), message) for message in messages[:limit]]
 
     leases = Leases(3600, lambda: time[0])
     await leases.claim(unpublished, 1)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Monotonic
@@ -29,19 +30,26 @@ class Leases:
             self._until.pop(id_, None)
 
     async def claim(
-        self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int
+        self, unpublished: Callable[[int], Awaitable[Sequence[tuple[datetime, Message]]]], limit: int
     ) -> Sequence[ClaimedMessage]:
-        """Up to `limit` events that nobody holds; `unpublished(n)` returns the n oldest, held or not."""
+        """Up to `limit` events that nobody holds.
+
+        `unpublished(n)` returns the n oldest, held or not, each with the time of its save.
+        """
         while True:
             self._saved.clear()
             now = self._monotonic()
             self._until = {id_: until for id_, until in self._until.items() if until > now}
             oldest = await unpublished(limit + len(self._until))
-            free = [message for message in oldest if message.id not in self._until][:limit]
+            until = now + self._seconds
+            free = [
+                ClaimedMessage(message, saved_at, until)
+                for saved_at, message in oldest
+                if message.id not in self._until
+            ][:limit]
             if free:
-                until = now + self._seconds
-                self._until.update({message.id: until for message in free})
-                return [ClaimedMessage(message, until) for message in free]
+                self._until.update({claimed.message.id: until for claimed in free})
+                return free
             await self._wait()
 
     async def _wait(self) -> None:

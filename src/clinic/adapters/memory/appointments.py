@@ -81,5 +81,5 @@ class MemoryAppointments(appointment.Appointments, Outbox):
             return PublicationStatus(self._outbox[event.id][0])
         return self._published.get(event.id)
 
-    async def _unpublished(self, limit: int) -> Sequence[Message]:
-        return [message for _, message in self._outbox.values()][:limit]
+    async def _unpublished(self, limit: int) -> Sequence[tuple[datetime, Message]]:
+        return list(self._outbox.values())[:limit]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from clinic.adapters.mongo.outbox import ADDED, BY_SAVE, UNPUBLISHED, MongoOutbo
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
-from clinic.domain.messaging.messages import Message
+from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Clock
 
 OPEN: Final = {"end": {"$type": "null"}}
@@ -44,9 +45,10 @@ APPOINTMENTS: Final = CollectionSchema(
 
 
 class _Write(Struct):
-    """An operation of a group, its result and events, and whether this process may publish them at once."""
+    """An operation of a group: its time, result and events. `at_once`: this process may publish them."""
 
     request: InsertOne[Document] | UpdateOne
+    at: datetime
     result: Appointment
     events: Sequence[Message] = ()
     at_once: bool = False
@@ -66,8 +68,9 @@ class MongoAppointments(appointment.Appointments):
         await self._database.check()
 
     async def add(self, appointment: Appointment) -> None:
-        insert = InsertOne({"_id": appointment.id, **_state(appointment), "added_at": self._clock()})
-        await self._database.with_timeout(self._write(_Write(insert, appointment)))
+        now = self._clock()
+        insert = InsertOne({"_id": appointment.id, **_state(appointment), "added_at": now})
+        await self._database.with_timeout(self._write(_Write(insert, now, appointment)))
 
     async def get(self, appointment_id: UUID) -> Appointment:
         return await self._database.with_timeout(self._load(appointment_id))
@@ -78,8 +81,9 @@ class MongoAppointments(appointment.Appointments):
         saved = replace(appointment, version=appointment.version + 1)
         # The first save of an appointment has no events before it that its own could overtake.
         at_once = bool(events) and appointment.version == 1
-        update = self._outbox.update(_state(saved), events, self._clock(), at_once=at_once)
-        write = _Write(UpdateOne(known, update, upsert=True), saved, events, at_once)
+        now = self._clock()
+        update = self._outbox.update(_state(saved), events, now, at_once=at_once)
+        write = _Write(UpdateOne(known, update, upsert=True), now, saved, events, at_once)
         return await self._database.with_timeout(self._write(write))
 
     async def page(
@@ -115,7 +119,8 @@ class MongoAppointments(appointment.Appointments):
             await self._forget([upserted["_id"] for upserted in details["upserted"]])
         for write, outcome in zip(group, outcomes, strict=True):
             if write.events and isinstance(outcome, Appointment):
-                self._outbox.saved(outcome.id, write.events, expires_at, at_once=write.at_once)
+                claimed = [ClaimedMessage(event, write.at, expires_at) for event in write.events]
+                self._outbox.saved(outcome.id, claimed, at_once=write.at_once)
         return outcomes
 
     async def _forget(self, ids: Sequence[UUID]) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
+from clinic.adapters import cloudevents
 from clinic.adapters.group_commit import GroupCommit
 from clinic.adapters.leases import Leases
 from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, page, placeholders
@@ -106,11 +107,11 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     async def status(self, event: Message) -> PublicationStatus | None:
         return await self._file.read(partial(_status, event.id))
 
-    async def _unpublished(self, limit: int) -> Sequence[Message]:
+    async def _unpublished(self, limit: int) -> Sequence[tuple[datetime, Message]]:
         columns = "CAST(id AS BLOB), CAST(subject AS BLOB), CAST(message AS BLOB)"  # text may be no text
-        query = f"SELECT {columns} FROM outbox ORDER BY seq LIMIT ?"
+        query = f"SELECT CAST(saved_at AS INTEGER), {columns} FROM outbox ORDER BY seq LIMIT ?"
         rows = await self._file.read(lambda connection: connection.execute(query, (limit,)).fetchall())
-        return [_event(*row) for row in rows]
+        return [(cloudevents.time(saved_at), _event(*row)) for saved_at, *row in rows]
 
     async def _write_group(self, group: Sequence[Operation]) -> Sequence[Appointment | ClinicError]:
         try:
