@@ -43,6 +43,16 @@ class LosesAFact(MemoryAppointments):
         return await super().save(appointment, *events[:-1])
 
 
+class AddsTwice(MemoryAppointments):
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        return await super().add(appointment, once=once and appointment.id.bytes)
+
+
+class ReturnsItAsItIs(MemoryAppointments):
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        return await self.get((await super().add(appointment, once=once)).id)
+
+
 class LosesExtensions(MemoryAppointments):
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         return await super().save(appointment, *(replace(event, extensions=()) for event in events))
@@ -301,6 +311,14 @@ class BrokenTransport(TransportContract):
 
 class TestLosesAFact(BrokenAppointments):
     kind = LosesAFact
+
+
+class TestAddsTwice(BrokenAppointments):
+    kind = AddsTwice
+
+
+class TestReturnsItAsItIs(BrokenAppointments):
+    kind = ReturnsItAsItIs
 
 
 class TestLosesExtensions(BrokenAppointments):

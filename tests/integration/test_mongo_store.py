@@ -140,6 +140,15 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
         await store.confirm(published(first))
         assert await self.soon(waiting) == [sentinel, behind]
 
+    async def test_a_crash_behind_the_reservation_is_completed_by_the_repetition(self, where: Path) -> None:
+        async with self.opened(where, LONG) as store:
+            first = await store.add(an_appointment(), once=b"key")
+            database = self.database(where)
+            async with opened(database):  # as if the process had ended before it added what it reserved
+                await database.collection("appointments").delete_one({"_id": first.id})
+            assert await store.add(an_appointment(), once=b"key") == first
+            assert await store.get(first.id) == first
+
     async def test_what_was_leased_before_the_clock_was_set_back_is_free(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
             message = await saved(store)

@@ -14,6 +14,8 @@ import pytest
 BROKEN = Path(contracts.__file__).with_name("broken.py")
 CAUGHT_BY = {
     "LosesAFact": "test_all_events_of_a_save_are_kept_with_its_state",
+    "AddsTwice": "test_of_all_added_under_one_key_the_first_is_kept_and_returned",
+    "ReturnsItAsItIs": "test_what_was_added_under_a_key_is_returned_as_it_was_added",
     "LosesExtensions": "test_all_events_of_a_save_are_kept_with_its_state",
     "MisdatesASave": "test_a_claim_says_when_its_event_was_saved_as_its_status_does",
     "KeepsFactsOfAConflict": "test_a_conflicting_save_keeps_no_event_and_no_state",

@@ -32,24 +32,17 @@ class Leases:
     async def claim(
         self, unpublished: Callable[[int], Awaitable[Sequence[tuple[datetime, Message]]]], limit: int
     ) -> Sequence[ClaimedMessage]:
-        """Up to `limit` events that nobody holds.
-
-        `unpublished(n)` returns the n oldest, held or not, each with the time of its save.
-        """
+        """Up to `limit` events that nobody holds; `unpublished(n)` returns the n oldest with their times."""
         while True:
             self._saved.clear()
             now = self._monotonic()
             self._until = {id_: until for id_, until in self._until.items() if until > now}
             oldest = await unpublished(limit + len(self._until))
-            until = now + self._seconds
-            free = [
-                ClaimedMessage(message, saved_at, until)
-                for saved_at, message in oldest
-                if message.id not in self._until
-            ][:limit]
+            free = [saved for saved in oldest if saved[1].id not in self._until][:limit]
             if free:
-                self._until.update({claimed.message.id: until for claimed in free})
-                return free
+                until = now + self._seconds
+                self._until.update({message.id: until for _, message in free})
+                return [ClaimedMessage(message, saved_at, until) for saved_at, message in free]
             await self._wait()
 
     async def _wait(self) -> None:

@@ -38,12 +38,9 @@ class Relay:
         monotonic: Monotonic,
         jitter: Jitter,
     ) -> None:
-        self._outbox = outbox
-        self._publisher = publisher
-        self._sleep = sleep
-        self._telemetry = telemetry
-        self._monotonic = monotonic
-        self._jitter = jitter
+        self._outbox, self._publisher = outbox, publisher
+        self._sleep, self._telemetry = sleep, telemetry
+        self._monotonic, self._jitter = monotonic, jitter
         self._stuck: dict[str, tuple[Message, str]] = {}
         self._failure = LastFailure(monotonic)
         self._recheck_at = 0.0
