@@ -14,8 +14,14 @@ from support.ledger import History, Json
 LEAVES = 0.03
 """Of the requests that change something, how many are left before their answer is there."""
 AT_ONCE = 0.5
-"""Of the appointments, how many two people finish at the same moment."""
-BEHAVIOURS = ("left before the answer", "finished again", "finished twice at once")
+"""Of the appointments, how many two people start, or finish, at the same moment."""
+BEHAVIOURS = (
+    "left before the answer",
+    "started again",
+    "started twice at once",
+    "finished again",
+    "finished twice at once",
+)
 """What the people of every campaign do at times."""
 
 
@@ -51,6 +57,13 @@ class CampaignClient(Client):
                 waiting_room.append(appointment_id)
             else:
                 await self._finish_in_some_way(appointment_id)
+
+    async def _start(self, request: Json) -> str | None:
+        if "headers" not in request or self._rng.random() > AT_ONCE:
+            return await super()._start(request)
+        both = await asyncio.gather(super()._start(request), super()._start(request))
+        self._history.behaviours["started twice at once"] += all(both)
+        return both[0] or both[1]
 
     async def _finish_in_some_way(self, appointment_id: str) -> None:
         if self._rng.random() < AT_ONCE:

@@ -35,6 +35,11 @@ class Broken:
         return getattr(self._adapter, name)
 
 
+class ForgetsTheKey(Broken):
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:  # noqa: ARG002 — broken on purpose
+        return await self._adapter.add(appointment)  # type: ignore[no-any-return]
+
+
 class AcknowledgesBeforeSaving(Broken):
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         self._late = asyncio.create_task(self._save_later(appointment, events))
@@ -69,7 +74,7 @@ class ForgetsTheEnd(Broken):
 
 class ForgetsWhenItsLeaseEnds(Broken):
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
-        return [ClaimedMessage(each.message, inf) for each in await self._adapter.claim(limit)]
+        return [replace(each, expires_at=inf) for each in await self._adapter.claim(limit)]
 
 
 class LosesTheEvent(Broken):
@@ -87,7 +92,7 @@ class IgnoresItsLease(Broken):
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         expires_at = monotonic() + 60
-        return [ClaimedMessage(each.message, expires_at) for each in await self._adapter.claim(limit)]
+        return [replace(each, expires_at=expires_at) for each in await self._adapter.claim(limit)]
 
 
 class ForgetsTheWholeOutbox(Broken):
@@ -207,6 +212,7 @@ class Defect(NamedTuple):
 
 
 DEFECTS: Final = {
+    "key-forgotten": Defect("appointments", ForgetsTheKey),
     "acknowledge-before-saving": Defect("appointments", AcknowledgesBeforeSaving),
     "success-on-an-unsafe-write": Defect("appointments", SwallowsAnUnsafeWrite),
     "conflict-is-success": Defect("appointments", AnswersAConflictWithSuccess),

@@ -37,7 +37,7 @@ LOOP_ENDS: Final = ("raise", "raise-base", "cancel")
 A_FAULT: Final = "a fault of the campaign"
 
 CALLS: Final[Mapping[str, tuple[str, ...]]] = {
-    "appointment": ("add", "save", "hand-over", "publish", "confirm"),
+    "appointment": ("add", "reserve", "save", "hand-over", "publish", "confirm"),
     "financial": ("delivery", "charge", "dead-letter", "acknowledge"),
 }
 FAILPOINTS: Final = {
@@ -124,9 +124,9 @@ class AtFailpoints:
             return shipped
         point = self._calls[name]
 
-        async def between(*arguments: Any) -> Any:
+        async def between(*arguments: Any, **options: Any) -> Any:
             await self._points.reach(f"{point}.before", self._fill)
-            result = await shipped(*arguments)
+            result = await shipped(*arguments, **options)
             await self._points.reach(f"{point}.after", self._fill)
             return result
 

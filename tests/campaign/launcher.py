@@ -159,12 +159,19 @@ def _wrapped(
     if name == "publisher":
         adapter = WithForeignMessages(adapter, failpoints.folder)
     if name == "appointments":
+        _wrap_reservation(adapter, failpoints, partial(fill, file))
         adapter = Hesitant(adapter, random.Random(failpoints.folder.name))  # noqa: S311 — odd times, not secrets
     adapter = AtFailpoints(adapter, calls, failpoints, partial(fill, file))
     broken = defect.adapter if defect is not None and defect.port == name else lambda adapter, _: adapter
     if defect is None or defect.is_seen:
         return WITNESSES.get(name, _unwatched)(broken(adapter, file), witness)
     return broken(WITNESSES.get(name, _unwatched)(adapter, witness), file)
+
+
+def _wrap_reservation(adapter: Any, *points: Any) -> None:
+    """The one call inside a port's call that has failpoints: a store that makes two writes of an addition."""
+    if hasattr(adapter, "_reserve"):
+        adapter._reserve = AtFailpoints(adapter, {"_reserve": "reserve"}, *points)._reserve  # noqa: SLF001
 
 
 def _unwatched(adapter: Any, _: Witness) -> Any:

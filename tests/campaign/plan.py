@@ -25,6 +25,8 @@ FILLED: Final = {
     "financial": ("charge.before", "dead-letter.before"),
 }
 """Where a disk is full all of a sudden."""
+BETWEEN_WRITES: Final = ("reserve.before", "reserve.after")
+"""Inside a call of a port, where a store makes several writes of it; SQLite makes one."""
 LOOP_ENDS: Final = {
     "appointment": (
         ("raise", "hand-over.after"),
@@ -113,8 +115,9 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
     embedded = options.stack == "embedded"
     found: dict[str, list[Kind]] = {}
     for context, calls in CALLS.items():
+        points = [each for each in FAILPOINTS[context] if not (embedded and each in BETWEEN_WRITES)]
         found[context] = [
-            *product(("kill", "error", "freeze", "delay"), FAILPOINTS[context]),
+            *product(("kill", "error", "freeze", "delay"), points),
             *product(("kill", "freeze"), [f"{context} {ANY_MOMENT}"]),
         ]
         found[context] += [*LOOP_ENDS[context], *product(BROKEN, [LOGS_BREAK[context]])]

@@ -135,7 +135,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         **{f"people who {what}": history.behaviours[what] for what in BEHAVIOURS},
         **{
             f"{what}": len(outcome.breaches.get(what, []))
-            for what in ("lost", "doubled", "wrong", "changed", "unfounded")
+            for what in ("lost", "doubled", "wrong", "changed", "unfounded", "started twice")
         },
         **{
             what: len(outcome.breaches.get(what, []))

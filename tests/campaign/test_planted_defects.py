@@ -23,6 +23,7 @@ Planted = Mapping[str, tuple[str, Mapping[str, Any]]]
 """For each defect, the breach that it must be found by, and the options that show it."""
 
 EMBEDDED: Planted = {
+    "key-forgotten": ("started twice", {"only": ()}),
     "acknowledge-before-saving": ("lost", {"only": ("kill save.before",), "faults": 4}),
     "success-on-an-unsafe-write": ("lost", {"only": ("error save.before",), "faults": 4}),
     "conflict-is-success": ("changed", {"only": ()}),

@@ -4,6 +4,7 @@ Each test's name is a sentence of the port's docstring, or follows from one.
 """
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from itertools import product
 from operator import attrgetter
@@ -13,6 +14,7 @@ from uuid import UUID, uuid4
 import pytest
 from msgspec.structs import replace
 from support.builders import (
+    MANY_EXTENSIONS,
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     a_message,
@@ -26,6 +28,8 @@ from clinic.domain.money import Money
 from contracts.appointments_machine import AppointmentsMachine, is_wanted
 from contracts.outbox import LONG, OutboxContract, finished, hand_over, published, saved
 from contracts.subject import Store
+
+KEY = bytes(range(32))
 
 
 class AppointmentsContract(OutboxContract):
@@ -45,6 +49,41 @@ class AppointmentsContract(OutboxContract):
         with pytest.raises(Conflict):
             await store.add(an_appointment(id=first.id))
         assert await store.get(first.id) == first
+
+    async def test_of_all_added_under_one_key_the_first_is_kept_and_returned(self, store: Store) -> None:
+        first, other, keyless = [an_appointment() for _ in range(3)]
+        assert await store.add(first, once=KEY) == first
+        assert await store.add(an_appointment(), once=KEY) == first
+        assert await store.add(other, once=KEY[::-1]) == other
+        assert await store.add(keyless) == keyless
+        assert await store.add(an_appointment(), once=KEY[::-1]) == other
+        expected = sorted([first, other, keyless], key=attrgetter("id"), reverse=True)
+        assert list(await store.page(appointment.AppointmentFilter(), 10)) == expected
+
+    async def test_what_was_added_under_a_key_is_returned_as_it_was_added(self, store: Store) -> None:
+        first = await store.add(an_appointment(price=Money("123.45")), once=KEY)
+        kept = await store.save(*finished(first))
+        assert await store.add(an_appointment(), once=KEY) == first
+        assert await store.get(first.id) == kept
+
+    async def test_of_many_added_under_one_key_at_once_one_is_kept_and_each_is_told_of_it(
+        self, where: Path
+    ) -> None:
+        async with self.opened(where, LONG) as one, AsyncExitStack() as stack:
+            other = await stack.enter_async_context(self.opened(where, LONG)) if self.several else one
+            adds = (store.add(an_appointment(), once=KEY) for store in (one, other) for _ in range(25))
+            first, *rest = await self.soon(asyncio.gather(*adds))
+            assert rest == [first] * 49
+            assert list(await one.page(appointment.AppointmentFilter(), 10)) == [first]
+
+    async def test_an_addition_under_a_key_whose_caller_was_cancelled_is_completed(self, where: Path) -> None:
+        async with self.opened(where, LONG) as store:
+            adding = asyncio.create_task(store.add(an_appointment(), once=KEY))
+            await asyncio.sleep(0)
+            adding.cancel()
+            await asyncio.wait([adding])
+            first = await self.soon(store.add(an_appointment(), once=KEY))
+            assert list(await store.page(appointment.AppointmentFilter(), 10)) == [first]
 
     async def test_an_unknown_appointment_is_not_found(self, store: Store) -> None:
         with pytest.raises(NotFound):
@@ -105,10 +144,11 @@ class AppointmentsContract(OutboxContract):
         messages = [
             a_message(subject=about, time=ONE_O_CLOCK),
             a_message(subject=about, type="Zoë"),
-            a_message(subject=about, data=None),
+            a_message(subject=about, data=None, extensions=()),
+            a_message(subject=about, extensions=MANY_EXTENSIONS),
         ]
         await store.save(replace(started, end=TWO_O_CLOCK), *messages)
-        assert await self.soon(hand_over(store, 3)) == messages
+        assert await self.soon(hand_over(store, 4)) == messages
 
     async def test_of_fifty_concurrent_saves_exactly_one_wins(self, store: Store) -> None:
         await store.add(started := an_appointment())
@@ -195,6 +235,7 @@ class AppointmentsContract(OutboxContract):
         async with self.unanswering(where) as store:
             for call in (
                 store.add(state),
+                store.add(state, once=KEY),
                 store.get(state.id),
                 store.save(state, message),
                 store.page(appointment.AppointmentFilter(), 1),
@@ -209,9 +250,11 @@ class AppointmentsContract(OutboxContract):
 
     async def test_what_was_saved_outlives_the_process(self, where: Path) -> None:
         async with self.opened(where, LONG) as store:
-            await store.add(started := an_appointment())
+            started = await store.add(an_appointment(), once=KEY)
             kept = await store.save(replace(started, end=TWO_O_CLOCK))
         async with self.opened(where, LONG) as store:
+            if self.survives:
+                assert await store.add(an_appointment(), once=KEY) == started
             assert list(await store.page(appointment.AppointmentFilter(), 10)) == (
                 [kept] if self.survives else []
             )

@@ -69,6 +69,8 @@ class AppointmentsMachine(Machine):
 
     def _new(self) -> None:
         self.kept: dict[UUID, Appointment] = {}
+        self.first: dict[bytes, Appointment] = {}
+        """Of those that were added under a key."""
         self.outbox = OutboxModel(together=self._together)
 
     @initialize(lease=st.sampled_from([LONG, SHORT]))
@@ -89,9 +91,20 @@ class AppointmentsMachine(Machine):
         """Whether an event that somebody held comes again while the test waits."""
         return self.lease == SHORT or not self.suite.several
 
-    @step(id_=ids, physician=people, patient=people)
-    async def add(self, id_: UUID, physician: UUID, patient: UUID) -> None:
-        await self._add(an_appointment(id=id_, physician_id=physician, patient_id=patient))
+    @step(id_=ids, physician=people, patient=people, key=st.sampled_from([b"", b"", b"one key", b"another"]))
+    async def add(self, id_: UUID, physician: UUID, patient: UUID, key: bytes) -> None:
+        new = an_appointment(id=id_, physician_id=physician, patient_id=patient)
+        if key in self.first or (key and id_ not in self.kept):
+            await self._add_once(new, key)
+        else:
+            await self._add(new)
+
+    async def _add_once(self, new: Appointment, key: bytes) -> None:
+        """Twice at the same moment."""
+        other = replace(new, id=UUID(int=next(self._numbers) << 64))
+        first, same = await asyncio.gather(*(self.store().add(each, once=key) for each in (new, other)))
+        assert first == same == self.first.setdefault(key, first), "another one was the first"
+        self.kept.setdefault(first.id, first)
 
     async def _add(self, new: Appointment) -> None:
         try:

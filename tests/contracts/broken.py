@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from datetime import datetime
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar
@@ -32,6 +33,7 @@ from clinic.domain.messaging.ports import Publisher, Subscription
 from contracts.appointments import AppointmentsContract
 from contracts.charges import ChargesContract
 from contracts.dead_letters import DeadLettersContract
+from contracts.outbox import SOON
 from contracts.subject import MANY, Ends, Store
 from contracts.transports import TransportContract
 
@@ -39,6 +41,26 @@ from contracts.transports import TransportContract
 class LosesAFact(MemoryAppointments):
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         return await super().save(appointment, *events[:-1])
+
+
+class AddsTwice(MemoryAppointments):
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        return await super().add(appointment, once=once and appointment.id.bytes)
+
+
+class ReturnsItAsItIs(MemoryAppointments):
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        return await self.get((await super().add(appointment, once=once)).id)
+
+
+class LosesExtensions(MemoryAppointments):
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        return await super().save(appointment, *(replace(event, extensions=()) for event in events))
+
+
+class MisdatesASave(MemoryAppointments):
+    async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
+        return [replace(each, saved_at=now() + SOON) for each in await super().claim(limit)]
 
 
 class KeepsFactsOfAConflict(MemoryAppointments):
@@ -73,7 +95,7 @@ class NeverHandsOverAgain(MemoryAppointments):
 
 
 class Backwards(MemoryAppointments):
-    async def _unpublished(self, limit: int) -> Sequence[Message]:
+    async def _unpublished(self, limit: int) -> Sequence[tuple[datetime, Message]]:
         return (await super()._unpublished(1000))[::-1][:limit]
 
 
@@ -210,6 +232,11 @@ class ForgetsHeaders(MemorySubscription):
         return replace(super()._delivery(index), headers=())
 
 
+class DropsExtensions(MemoryPublisher):
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
+        return await super().publish([replace(message, extensions=()) for message in batch])
+
+
 class RaisesOnWhatIsNotHeld(MemorySubscription):
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
         if batch and int(batch[-1].origin.position.partition("/")[2]) < self._log.offsets.get(self._group, 0):
@@ -284,6 +311,22 @@ class BrokenTransport(TransportContract):
 
 class TestLosesAFact(BrokenAppointments):
     kind = LosesAFact
+
+
+class TestAddsTwice(BrokenAppointments):
+    kind = AddsTwice
+
+
+class TestReturnsItAsItIs(BrokenAppointments):
+    kind = ReturnsItAsItIs
+
+
+class TestLosesExtensions(BrokenAppointments):
+    kind = LosesExtensions
+
+
+class TestMisdatesASave(BrokenAppointments):
+    kind = MisdatesASave
 
 
 class TestKeepsFactsOfAConflict(BrokenAppointments):
@@ -409,6 +452,10 @@ class TestDeduplicates(BrokenTransport):
 
 class TestForgetsHeaders(BrokenTransport):
     subscribes = ForgetsHeaders
+
+
+class TestDropsExtensions(BrokenTransport):
+    publishes = DropsExtensions
 
 
 class TestRaisesOnWhatIsNotHeld(BrokenTransport):

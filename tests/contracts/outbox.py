@@ -101,6 +101,13 @@ class OutboxContract(Contract):
         (claimed,) = await self.soon(store.claim(1))
         assert before < claimed.expires_at <= monotonic() + LONG
 
+    async def test_a_claim_says_when_its_event_was_saved_as_its_status_does(self, where: Path) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            status = await store.status(await saved(store))
+            claims = [await self.soon(store.claim(1)) for _ in range(2)]
+            assert status
+            assert [claimed.saved_at for (claimed,) in claims] == [status.saved_at] * 2
+
     async def test_a_waiting_claim_wakes_as_soon_as_something_is_saved(self, store: Store) -> None:
         claim = asyncio.create_task(store.claim(10))
         await asyncio.sleep(0)

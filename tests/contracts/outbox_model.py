@@ -26,6 +26,7 @@ class OutboxModel:
         self.told: dict[str, tuple[Message, str | None]] = {}
         """Each event that was ever saved, and where it was published."""
         self._saved: dict[str, tuple[datetime, datetime]] = {}
+        self._first_saved: dict[str, datetime] = {}
         self._held: dict[str, float] = {}
         self._ready: set[str] = set()
         self._set_free: set[str] = set()
@@ -49,6 +50,7 @@ class OutboxModel:
         self.unpublished |= {event.id: event for event in events}
         self.told |= {event.id: (event, None) for event in events}
         self._saved |= {event.id: (since, till) for event in events}
+        self._first_saved = {event.id: since for event in events} | self._first_saved
         self._may_repeat.difference_update(
             event.id for event in events
         )  # one that is saved again is handed over as any other
@@ -60,6 +62,9 @@ class OutboxModel:
             if event.id in self._may_repeat:
                 continue
             assert event == self.unpublished.get(event.id), "it was never saved, or is confirmed"
+            assert self._first_saved[event.id] <= each.saved_at <= self._saved[event.id][1], (
+                "it was saved at another time"
+            )
             if each.expires_at <= moment:
                 continue  # nobody holds it by now
             assert event.id in self._set_free or self._held.get(event.id, 0) <= moment, (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from support.builders import ONE_O_CLOCK, a_delivery, a_message, now
+from support.builders import EXTENSIONS, MANY_EXTENSIONS, ONE_O_CLOCK, a_delivery, a_message, now
 
 from clinic.adapters import cloudevents
 from clinic.domain.errors import Misconfigured, Refused, Unavailable
@@ -199,6 +199,13 @@ class TransportContract(Contract):
             message.data or None,
             message.key.encode() or None,
         )
+
+    async def test_every_extension_of_a_message_arrives_as_it_was(self, ends: Ends) -> None:
+        messages = [a_message(extensions=each, key="key") for each in ((), EXTENSIONS, MANY_EXTENSIONS)]
+        await ends.publisher.publish(messages)
+        async with ends.subscribe("group") as subscription:
+            found = await self.collected(subscription, messages)
+        assert [each.message for each in found] == messages
 
     async def test_a_large_message_arrives_whole(self, ends: Ends) -> None:
         message = a_message(data=(bytes(range(256)) * (self.largest // 256 + 1))[: self.largest])

@@ -11,7 +11,8 @@ ONE, TWO = "one", "two"
 
 def appointment(appointment_id: str, **different: object) -> Json:
     dates = {"start_date": "2020-12-01 13:00:00", "end_date": "2020-12-01 14:00:00"}
-    return {"id": appointment_id, **dates, "price": Decimal("200.00"), **different}
+    people = {"physician_id": f"physician of {appointment_id}", "patient_id": f"patient of {appointment_id}"}
+    return {"id": appointment_id, **dates, **people, "price": Decimal("200.00"), **different}
 
 
 def charge(appointment_id: str, **different: object) -> Json:
@@ -67,6 +68,10 @@ def test_a_finish_whose_answer_was_lost_may_be_done_or_not(is_done: bool) -> Non
         (found([appointment(ONE), appointment(TWO)], charge(ONE), charge(TWO)), {"unfounded": {TWO}}),
         (found([appointment(ONE)], charge(ONE)), {"lost": {TWO}}),
         (
+            found([*AS_TOLD, appointment(TWO, id="three", end_date=None)], charge(ONE)),
+            {"started twice": {TWO, "three"}},
+        ),
+        (
             found([*AS_TOLD[1:], appointment(ONE, start_date="2020-12-01 13:00:01")], charge(ONE)),
             {"changed": {ONE}, "wrong": {ONE}},
         ),
@@ -85,6 +90,7 @@ def test_a_total_that_is_shown_otherwise_than_listed_is_wrong() -> None:
     [
         lambda history: history.acknowledged_finish(appointment(ONE, end_date="2020-12-01 14:00:01")),
         lambda history: history.saw_charge(ONE, Decimal("200.00")),
+        lambda history: history.acknowledged_start(appointment(ONE)),
     ],
 )
 def test_what_changes_while_it_is_watched_is_a_breach_though_it_changes_back(

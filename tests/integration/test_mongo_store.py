@@ -140,6 +140,15 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
         await store.confirm(published(first))
         assert await self.soon(waiting) == [sentinel, behind]
 
+    async def test_a_crash_behind_the_reservation_is_completed_by_the_repetition(self, where: Path) -> None:
+        async with self.opened(where, LONG) as store:
+            first = await store.add(an_appointment(), once=b"key")
+            database = self.database(where)
+            async with opened(database):  # as if the process had ended before it added what it reserved
+                await database.collection("appointments").delete_one({"_id": first.id})
+            assert await store.add(an_appointment(), once=b"key") == first
+            assert await store.get(first.id) == first
+
     async def test_what_was_leased_before_the_clock_was_set_back_is_free(self, where: Path) -> None:
         async with self.opened(where, self.short_lease) as store:
             message = await saved(store)
@@ -149,6 +158,18 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
             ahead = {"$set": {"lease.since": now() + timedelta(hours=1)}}
             await database.collection("appointments").update_one({"_id": UUID(message.subject)}, ahead)
             await database.close()
+            assert await self.soon(hand_over(store, 1)) == [message]
+
+    async def test_an_event_that_was_saved_before_there_were_extensions_is_handed_over(
+        self, where: Path
+    ) -> None:
+        async with self.opened(where, self.short_lease) as store:
+            message = await saved(store)
+            database = self.database(where)
+            async with opened(database):
+                unset = {"$unset": {"outbox.0.extensions": True}}
+                await database.collection("appointments").update_one({"_id": UUID(message.subject)}, unset)
+        async with self.opened(where, self.short_lease) as store:
             assert await self.soon(hand_over(store, 1)) == [message]
 
     async def looked_in_vain(self, store: MongoStore) -> None:

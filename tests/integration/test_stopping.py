@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import re
 import signal
 import socket
 import sys
@@ -252,9 +253,16 @@ async def test_the_demo_shows_its_steps_and_leaves_nothing_behind(
 
     assert await demo.ended(within=60) == 0
 
-    steps = ["It starts", "It finishes", "Its charge has arrived", "total_price    200.00"]
+    steps = [
+        "It starts",
+        "Asked for once more",
+        "It finishes",
+        "Its charge has arrived",
+        "total_price    200.00",
+    ]
     places = [demo.printed.find(step) for step in steps]
     assert -1 not in places
     assert places == sorted(places)
+    assert len(set(re.findall(r"^    id +(\S+)", demo.printed, re.MULTILINE))) == 1
     assert list(temporary.iterdir()) == []
     assert demo.complained == ""

@@ -189,10 +189,10 @@ class UnreachableAppointments(MemoryAppointments):
     kept_first = False
     reachable = False
 
-    async def add(self, appointment: Appointment) -> None:
-        if self.kept_first:
-            await super().add(appointment)
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        first = await super().add(appointment, once=once) if self.kept_first else appointment
         self._lose()
+        return first
 
     async def get(self, appointment_id: UUID) -> Appointment:
         if not self.kept_first:

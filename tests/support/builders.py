@@ -7,12 +7,13 @@ import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 from uuid import uuid4
 
 from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
+from clinic.adapters.cloudevents import MAX_EXTENSION, MAX_EXTENSIONS
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import AppointmentFinished, to_message
 from clinic.domain.financial.model import Charge
@@ -61,9 +62,17 @@ def an_event(**changes: Any) -> AppointmentFinished:
     return replace(usual, **changes)
 
 
+EXTENSIONS: Final = (("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),)
+
+MANY_EXTENSIONS: Final = tuple(
+    (f"{number}".rjust(20, "x"), "Zoë " * (MAX_EXTENSION // 4)) for number in range(MAX_EXTENSIONS)
+)
+"""As many, with names and values as long as may be."""
+
+
 def a_message(**changes: Any) -> Message:
-    """An event as a message."""
-    return replace(to_message(an_event()), **changes)
+    """An event as a message, with an extension."""
+    return replace(to_message(an_event()), **{"extensions": EXTENSIONS} | changes)
 
 
 def an_origin(**changes: Any) -> Origin:

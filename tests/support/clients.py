@@ -19,6 +19,10 @@ GONE_AT_ONCE = (AttributeError,)
 """What anyio raises where the other end dies while a connection is made: it asks for the peer of a socket
 that is gone.
 """
+WITH_A_KEY = 0.8
+"""Of the starts, how many can be repeated."""
+STUBBORN = 0.6
+"""Of the people, how many ask again until they are answered; others leave."""
 TRIES = 200
 """How often somebody who wants to know asks again: for some twenty seconds of closed doors."""
 
@@ -58,12 +62,25 @@ class Client:
                 await self._finish_in_some_way(appointment_id)
 
     async def start(self) -> str | None:
-        """The id of a new appointment; None where the client was not told one."""
-        people = {"physician_id": str(uuid4()), "patient_id": str(uuid4())}
-        _, started = await self._ask("start", "POST", f"{self._appointment_url}/", json=people)
+        """The id of a new appointment; None where the client was not told one. With a key, most ask again."""
+        request: Json = {"json": {"physician_id": str(uuid4()), "patient_id": str(uuid4())}}
+        tries = 1
+        if self._rng.random() < WITH_A_KEY:
+            request["headers"] = {"Idempotency-Key": f'"{uuid4()}"'}
+            tries = TRIES if self._rng.random() < STUBBORN else 1
+        for _ in range(tries):
+            if appointment_id := await self._start(request):
+                return appointment_id
+            await asyncio.sleep(self._rng.uniform(*self.between_tries))
+        return None
+
+    async def _start(self, request: Json) -> str | None:
+        _, started = await self._ask("start", "POST", f"{self._appointment_url}/", **request)
         if started is None:
             return None
-        self._history.started[started["id"]] = started
+        self._history.acknowledged_start(started)
+        if "headers" in request:
+            self._history.requests[started["id"]] = request
         return str(started["id"])
 
     async def finish(self, appointment_id: str) -> bool:
@@ -84,8 +101,7 @@ class Client:
             self._history.saw_charge(appointment_id, Decimal(charge["total_price"]))
 
     async def _finish_in_some_way(self, appointment_id: str) -> None:
-        stubborn = self._rng.random() < 0.6  # most ask again, others leave
-        for _ in range(TRIES if stubborn else 1):
+        for _ in range(TRIES if self._rng.random() < STUBBORN else 1):
             if await self.finish(appointment_id):
                 break
             await asyncio.sleep(self._rng.uniform(*self.between_tries))
@@ -93,6 +109,8 @@ class Client:
             return
         if self._rng.random() < 0.1:  # some are not sure that they did
             await self.finish(appointment_id)
+        if self._rng.random() < 0.1 and appointment_id in self._history.requests:  # or that it ever began
+            await self._start(self._history.requests[appointment_id])
         if self._rng.random() < 0.2:  # some want to see what it costs
             await self.look_at_charge(appointment_id)
 

@@ -4,8 +4,8 @@ doubled.
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
@@ -55,12 +55,20 @@ class History:
     seen: dict[str, Decimal] = field(default_factory=dict)
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
     changed: set[str] = field(default_factory=set)
+    requests: dict[str, Json] = field(default_factory=dict)
+    """How each appointment was started that can be started again."""
     answered_at: dict[str, float] = field(default_factory=dict)
     """When an acknowledged finish was first heard of, in seconds since 1970."""
     surprises: set[str] = field(default_factory=set)
     """Answers that no service may give."""
     behaviours: Counter[str] = field(default_factory=Counter)
     """What people did besides asking once and waiting for the answer."""
+
+    def acknowledged_start(self, appointment: Json) -> None:
+        """Each time it is answered as it started."""
+        self.behaviours["started again"] += appointment["id"] in self.started
+        if self.started.setdefault(appointment["id"], appointment) != appointment:
+            self.changed.add(appointment["id"])
 
     def acknowledged_finish(self, appointment: Json) -> None:
         self.behaviours["finished again"] += appointment["id"] in self.finished
@@ -145,10 +153,12 @@ class Verdict:
     unfounded: set[str]
     """Charges of what is not finished, and finishes that nobody asked for."""
     surprising: set[str]
+    started_twice: set[str]
+    """Several appointments of the same people: only who asks again asks for the same ones."""
 
     @property
     def breaches(self) -> dict[str, set[str]]:
-        return {name: found for name, found in vars(self).items() if found}
+        return {name.replace("_", " "): found for name, found in vars(self).items() if found}
 
 
 def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) -> Verdict:
@@ -188,7 +198,15 @@ def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) ->
         },
         unfounded=(times_charged.keys() - finished.keys()) | nobody_finished,
         surprising=history.surprises,
+        started_twice=_started_twice([*found.appointments, *history.started.values()]),
     )
+
+
+def _started_twice(appointments: Sequence[Json]) -> set[str]:
+    ids = defaultdict[tuple[str, str], set[str]](set)
+    for each in appointments:
+        ids[each["physician_id"], each["patient_id"]].add(each["id"])
+    return {id_ for same in ids.values() if len(same) > 1 for id_ in same}
 
 
 def _pricing(charge: Json) -> str:

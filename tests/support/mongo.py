@@ -25,8 +25,8 @@ class MongoStore(Appointments, Outbox):
         self.outbox = MongoOutbox(database, lease, monotonic)
         self.appointments = MongoAppointments(database, now, self.outbox)
 
-    async def add(self, appointment: Appointment) -> None:
-        await self.appointments.add(appointment)
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        return await self.appointments.add(appointment, once=once)
 
     async def get(self, appointment_id: UUID) -> Appointment:
         return await self.appointments.get(appointment_id)

@@ -5,7 +5,9 @@ import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
+import httpx
 import pytest
 from dependency_injector.providers import Object
 from support.apps import (
@@ -23,6 +25,7 @@ from support.builders import ONE_O_CLOCK
 
 from clinic.domain.money import Money
 
+KEY = '"8e03978e-40d5-43dd-bc93-6894a57f9324"'
 NO_APPOINTMENTS = (NOBODY, NIL, "abc", "1", "84ab6121-c4a8-4684-8cc2", "84ab6121-c4a8-4684-8cc2-b03024ec0f1z")
 
 
@@ -324,6 +327,93 @@ async def test_a_start_answered_with_503_may_have_started(tmp_path: Path) -> Non
             await clinic.appointments.post("/", json={"physician_id": PHYSICIAN, "patient_id": PATIENT}), 503
         )
         store.reachable = True
+        assert len(await clinic.all_appointments()) == 1
+
+
+async def post(clinic: Clinic, *keys: str, patient: str = PATIENT, **more: str) -> httpx.Response:
+    headers = [(b"Idempotency-Key", key.encode()) for key in keys]
+    body = {"physician_id": PHYSICIAN, "patient_id": patient} | more
+    return await clinic.appointments.post("/", headers=headers, json=body)
+
+
+async def test_a_start_that_is_repeated_under_its_key_is_answered_as_it_started(clinic: Clinic) -> None:
+    first = await post(clinic, KEY)
+    clinic.clock.move(hours=1)
+    await clinic.finish(first.json()["id"])
+    clinic.clock.move(hours=24 * 365)
+    again = await post(clinic, KEY)
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.content == first.content
+    assert again.headers["location"] == first.headers["location"]
+    (kept,) = await clinic.all_appointments()
+    assert kept["end_date"] == "2020-12-01 14:00:00"
+
+
+async def test_a_body_that_means_the_same_is_the_same(in_memory: Clinic) -> None:
+    first = await post(in_memory, KEY)
+    body = f' {{"patient_id": "{PATIENT.upper()}", "physician_id": "{PHYSICIAN}"}}'.encode()
+    headers = {"Idempotency-Key": KEY, "Content-Type": "application/json"}
+    again = await in_memory.appointments.post("/", content=body, headers=headers)
+    assert (again.status_code, again.content) == (201, first.content)
+
+
+async def test_another_body_under_a_key_is_a_422_and_starts_nothing(clinic: Clinic) -> None:
+    first = await post(clinic, KEY)
+    document = problem(await post(clinic, KEY, patient=str(uuid4())), 422)
+    assert document["type"] == "urn:clinic:problem:unprocessable-content"
+    assert "this key started another appointment" in document["detail"]
+    assert [each["id"] for each in await clinic.all_appointments()] == [first.json()["id"]]
+
+
+async def test_fifty_starts_under_one_key_at_once_are_one_appointment(clinic: Clinic) -> None:
+    answers = await asyncio.gather(*(post(clinic, KEY) for _ in range(50)))
+    assert {(answer.status_code, answer.content) for answer in answers} == {(201, answers[0].content)}
+    assert len(await clinic.all_appointments()) == 1
+
+
+async def test_without_a_key_each_request_starts_an_appointment(clinic: Clinic) -> None:
+    assert len({(await post(clinic)).json()["id"] for _ in range(3)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("one", "same"),
+    [('"a"', "a"), ("x" * 255, f'"{"x" * 255}"'), (r'"a\\b\"c"', 'a\\b"c'), ("!~", '"!~"')],
+)
+async def test_a_key_is_the_same_with_and_without_quotes(in_memory: Clinic, one: str, same: str) -> None:
+    first, again = [await post(in_memory, key) for key in (one, same)]
+    assert (first.status_code, first.content) == (201, again.content)
+    assert (await post(in_memory, f"another-{'k' * 200}")).content != first.content
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("",), ('""',), ("x" * 256,), (f'"{"x" * 256}"',), ("a b",), ('"a b"',), ("a\tb",), ('"open',),
+        ('"',), ('"a"b"',), ('"a";p=1',), (r'"a\x"',), ("Schlüssel",), ("a", "a"), ("a", "b"),
+    ],
+    ids=lambda keys: "+".join(keys)[:12],
+)  # fmt: skip
+async def test_a_key_that_cannot_be_used_is_a_400_that_says_what_is_right(
+    in_memory: Clinic, keys: tuple[str, ...]
+) -> None:
+    wrong = wrong_fields(await post(in_memory, *keys))
+    assert wrong.keys() == {"Idempotency-Key"}
+    assert "give it once, with 1 to 255 visible characters, like" in wrong["Idempotency-Key"]
+    assert await in_memory.all_appointments() == []
+
+
+async def test_a_start_whose_answer_was_lost_is_safe_to_repeat_under_its_key(tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    store = UnreachableAppointments(clinic.clock, 3.0)
+    store.kept_first = True
+    clinic.appointment.appointments.override(Object(store))
+    clinic.appointment.outbox.override(Object(store))
+    async with clinic.running():
+        problem(await post(clinic, KEY), 503)
+        store.reachable = True
+        clinic.clock.move(hours=3)
+        again = await post(clinic, KEY)
+        assert (again.status_code, again.json()["start_date"]) == (201, "2020-12-01 13:00:00")
         assert len(await clinic.all_appointments()) == 1
 
 

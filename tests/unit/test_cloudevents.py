@@ -6,9 +6,10 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builders import TWO_O_CLOCK, a_message
+from support.builders import EXTENSIONS, TWO_O_CLOCK, a_message
 
 from clinic.adapters import cloudevents
+from clinic.adapters.cloudevents import CORE, MAX_EXTENSION, MAX_EXTENSIONS
 from clinic.domain.events import FINISHED_V1, from_message, to_message
 from clinic.domain.messaging.messages import Message
 
@@ -28,11 +29,13 @@ def test_the_attributes_become_headers_of_the_binding() -> None:
         ("ce_type", FINISHED_V1.encode()),
         ("ce_time", b"2020-12-01T14:00:00Z"),
         ("ce_subject", b"s"),
+        ("ce_traceparent", EXTENSIONS[0][1].encode()),
         ("content-type", b"application/json"),
     ]
 
 
 texts = st.text(st.characters(codec="utf-8"))
+names = st.text("abcxyz019", min_size=1, max_size=20).filter(lambda name: name not in CORE)
 
 
 @given(
@@ -43,12 +46,29 @@ texts = st.text(st.characters(codec="utf-8"))
     texts,
     st.none() | st.datetimes(timezones=st.timezones()).filter(lambda each: each.utcoffset() is not None),
     st.none() | st.binary(),
+    st.dictionaries(names, texts.filter(bool), max_size=MAX_EXTENSIONS),
 )
 def test_what_was_written_is_read_as_it_was(
-    id_: str, type_: str, source: str, subject: str, key: str, time: object, data: bytes | None
+    id_: str,
+    type_: str,
+    source: str,
+    subject: str,
+    key: str,
+    time: object,
+    data: bytes | None,
+    extensions: dict[str, str],
 ) -> None:
     utc = time.astimezone(TWO_O_CLOCK.tzinfo) if time and 1 < time.year < 9999 else None  # type: ignore[attr-defined]
-    message = a_message(id=id_, type=type_, source=source, subject=subject, key=key, time=utc, data=data)
+    message = Message(
+        id=id_,
+        type=type_,
+        source=source,
+        subject=subject,
+        time=utc,
+        key=key,
+        data=data,
+        extensions=tuple(extensions.items()),
+    )
     assert cloudevents.message(key.encode(), cloudevents.headers(message), data) == message
 
 
@@ -57,6 +77,45 @@ def test_a_repeated_header_counts_as_its_last_and_a_null_one_as_missing() -> Non
         None, [("ce_id", b"1"), ("CE_ID", b"2"), ("ce_type", b"t"), ("ce_type", None)], b"x"
     )
     assert (found.id, found.type, found.key, found.data) == ("2", "", "", b"x")
+
+
+FOREIGN: dict[str, object] = {
+    "specversion": "1.0",
+    "datacontenttype": "text/plain",
+    "dataschema": "https://example.com",
+    "recordedtime": "2020-12-01T14:00:00.007Z",
+    "n" * 21: "a long name",
+    "under_score": "no such name",
+    "Capital": "in a header, letters have no case",
+    "empty": "",
+    "long": "x" * (MAX_EXTENSION + 1),
+    "longest": "x" * MAX_EXTENSION,
+}
+EXPECTED = [("recordedtime", FOREIGN["recordedtime"]), ("longest", FOREIGN["longest"])]
+
+
+def test_foreign_extensions_are_read_within_bounds() -> None:
+    raw = [(f"CE_{name}", str(value).encode()) for name, value in FOREIGN.items()]
+    capital = ("capital", FOREIGN["Capital"])
+    assert cloudevents.message(None, raw, b"").extensions == (EXPECTED[0], capital, EXPECTED[1])
+    many = [(f"ce_e{number}", b"x") for number in range(100_000)]
+    assert cloudevents.message(None, many, b"").extensions == tuple(
+        (f"e{number}", "x") for number in range(MAX_EXTENSIONS)
+    )
+
+
+def test_a_structured_event_has_its_extensions_as_strings() -> None:
+    typed: dict[str, object] = {
+        "partition": 7,
+        "sampled": True,
+        "unset": None,
+        "list": [],
+        "float": 1.5,
+        "huge": 10**1000,
+    }
+    found = structured(**FOREIGN, **typed, data={"id": 1}).extensions
+    huge = ("huge", str(10**1000))
+    assert found == (*EXPECTED, ("partition", "7"), ("sampled", "true"), huge)
 
 
 def test_what_is_no_cloud_event_comes_without_a_type() -> None:

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Literal
 
 import pytest
+from msgspec.structs import replace
 from support.builders import (
     NO_FAULT,
     ONE_O_CLOCK,
@@ -23,12 +24,14 @@ from support.builders import (
     NoWait,
     StandingClock,
     StandingMonotonic,
+    a_delivery,
     a_message,
     an_event,
     now,
     running,
 )
 
+from clinic.adapters import cloudevents
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
@@ -38,7 +41,7 @@ from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
 from clinic.domain.messaging.consumer import Consumer
-from clinic.domain.messaging.dead_letters import MAX_TEXT, MAX_VALUE, DeadLetter, DeadLetterFilter
+from clinic.domain.messaging.dead_letters import MAX_TEXT, MAX_VALUE, DeadLetter, DeadLetterFilter, letter_of
 from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Monotonic, Subscription
 from clinic.domain.messaging.retry import STALLED_AFTER
@@ -309,6 +312,18 @@ async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_al
         len(value),
         hashlib.sha256(value).hexdigest(),
     )
+
+
+def test_the_digest_of_a_dead_letter_is_the_datas_whatever_the_extensions_are() -> None:
+    headers = [("content-type", b"application/cloudevents+json")]
+    letters = []
+    for recorded in ("2020-12-01T13:00:00.001Z", "2020-12-02T13:00:00.001Z"):
+        value = b'{"type": "t", "recordedtime": "%s", "data": {"price": 1}}' % recorded.encode()
+        message = cloudevents.message(b"key", headers, value)
+        delivery = replace(a_delivery(message), headers=tuple(headers), value=value)
+        letters.append(letter_of(delivery, Refused("?")))
+    assert len({letter.value for letter in letters}) == 2
+    assert {letter.sha256 for letter in letters} == {hashlib.sha256(b'{"price": 1}').hexdigest()}
 
 
 async def test_other_events_and_empty_messages_are_skipped_and_counted() -> None:

@@ -14,6 +14,10 @@ import pytest
 BROKEN = Path(contracts.__file__).with_name("broken.py")
 CAUGHT_BY = {
     "LosesAFact": "test_all_events_of_a_save_are_kept_with_its_state",
+    "AddsTwice": "test_of_all_added_under_one_key_the_first_is_kept_and_returned",
+    "ReturnsItAsItIs": "test_what_was_added_under_a_key_is_returned_as_it_was_added",
+    "LosesExtensions": "test_all_events_of_a_save_are_kept_with_its_state",
+    "MisdatesASave": "test_a_claim_says_when_its_event_was_saved_as_its_status_does",
     "KeepsFactsOfAConflict": "test_a_conflicting_save_keeps_no_event_and_no_state",
     "LetsTheLastWriterWin": "test_of_fifty_concurrent_saves_exactly_one_wins",
     "HandsOneFactToTwo": "test_within_its_lease_an_event_is_handed_to_one_caller",
@@ -40,6 +44,7 @@ CAUGHT_BY = {
     "StartsAtTheEnd": "test_what_was_published_before_the_first_subscription_opens_is_received",
     "Deduplicates": "test_a_message_that_is_published_again_arrives_again",
     "ForgetsHeaders": "test_key_headers_and_value_read_back_as_the_message",
+    "DropsExtensions": "test_every_extension_of_a_message_arrives_as_it_was",
     "RaisesOnWhatIsNotHeld": "test_acknowledging_what_is_no_longer_held_does_nothing",
     "AcknowledgesWhateverIsHeld": "test_acknowledging_what_is_no_longer_held_does_nothing",
     "LosesPatience": "test_a_batch_stays_held_however_long_the_work_on_it_takes",

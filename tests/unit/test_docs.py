@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -110,6 +111,20 @@ async def test_the_answer_in_the_readme_is_what_the_service_answers(tmp_path: Pa
         answer = await clinic.charges.get(f"/{started['id']}/", headers={"Prefer": "wait=5"})
     for name in ("README.md", "README.pt-BR.md"):
         assert f"# {answer.text.replace(started['id'], '…')}\n" in (ROOT / name).read_text()
+
+
+async def test_a_start_is_repeated_as_the_documentation_says(tmp_path: Path) -> None:
+    people = {"physician_id": str(UUID(int=1)), "patient_id": str(UUID(int=2))}
+    pages = [ROOT / "README.md", ROOT / "README.pt-BR.md", OPERATIONS]
+    keys = [key for page in pages for key in re.findall(r"-H 'Idempotency-Key: (.*?)'", page.read_text())]
+    assert len(keys) == len(pages)
+    async with Clinic(settings("memory", tmp_path)).running() as clinic:
+        for key in keys:
+            post = partial(clinic.appointments.post, "/", headers={"Idempotency-Key": key})
+            first, again = [await post(json=people) for _ in range(2)]
+            assert (first.status_code, again.content) == (201, first.content)
+            refused = await post(json=people | {"patient_id": str(UUID(int=3))})
+            assert f"\n  {refused.text}\n" in OPERATIONS.read_text()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,7 +16,7 @@ from support.builders import a_charge, a_message, an_appointment, now, opened
 from clinic.adapters import cloudevents
 from clinic.adapters.leases import Leases
 from clinic.adapters.memory.charges import MemoryCharges
-from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
+from clinic.adapters.sqlite.appointments import APPOINTMENT, SqliteAppointments
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.file import SqliteFile
 from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
@@ -63,11 +64,11 @@ async def test_adding_the_very_same_charge_again_does_not_call_it_new() -> None:
 async def test_an_expired_lease_of_a_confirmed_event_does_not_keep_claim_busy() -> None:
     time, looks, messages = [1000.0], [0], [a_message()]
 
-    async def unpublished(limit: int) -> Sequence[Message]:
+    async def unpublished(limit: int) -> Sequence[tuple[datetime, Message]]:
         looks[0] += 1
         if looks[0] > 10:
             raise ZeroDivisionError
-        return messages[:limit]
+        return [(now(), message) for message in messages[:limit]]
 
     leases = Leases(3600, lambda: time[0])
     await leases.claim(unpublished, 1)
@@ -81,7 +82,7 @@ async def test_an_expired_lease_of_a_confirmed_event_does_not_keep_claim_busy() 
 
 
 async def test_a_save_whose_caller_is_cancelled_wakes_the_relay_when_it_is_kept(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
         store, go_on = SqliteAppointments(file, now, LONG), threading.Event()
         await store.add(started := an_appointment())
         claim = asyncio.create_task(hand_over(store, 1))
@@ -100,7 +101,7 @@ async def test_a_save_whose_caller_is_cancelled_wakes_the_relay_when_it_is_kept(
 
 
 async def test_save_keeps_the_new_state_or_does_not_answer_that_it_did(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
         store = SqliteAppointments(file, now, LONG)
         await store.add(started := an_appointment())
         saved = await store.save(replace(started, price=Money("1.00")))

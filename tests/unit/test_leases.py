@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 
-from support.builders import a_message
+from support.builders import TWO_O_CLOCK, a_message
 
 from clinic.adapters.leases import Leases
-from clinic.domain.messaging.messages import Message
+from clinic.domain.messaging.messages import ClaimedMessage, Message
 
 
 class Outbox:
@@ -20,18 +21,16 @@ class Outbox:
     def leases(self, seconds: float) -> Leases:
         return Leases(seconds, lambda: self.time)
 
-    async def unpublished(self, limit: int) -> Sequence[Message]:
+    async def unpublished(self, limit: int) -> Sequence[tuple[datetime, Message]]:
         self.asked.set()
-        return self.messages[:limit]
+        return [(TWO_O_CLOCK, message) for message in self.messages[:limit]]
 
 
 async def test_the_oldest_are_handed_over_first_and_held_until_their_lease_is_over() -> None:
     outbox = Outbox(3)
     leases = outbox.leases(3600)
     first = await leases.claim(outbox.unpublished, 2)
-    assert [(each.message, each.expires_at) for each in first] == [
-        (message, 4600) for message in outbox.messages[:2]
-    ]
+    assert first == [ClaimedMessage(message, TWO_O_CLOCK, 4600) for message in outbox.messages[:2]]
     assert [each.message for each in await leases.claim(outbox.unpublished, 2)] == outbox.messages[2:]
 
 
@@ -65,7 +64,7 @@ async def test_what_is_saved_while_the_outbox_is_being_read_is_not_missed() -> N
     outbox = Outbox(0)
     leases = outbox.leases(3600)
 
-    async def unpublished(limit: int) -> Sequence[Message]:
+    async def unpublished(limit: int) -> Sequence[tuple[datetime, Message]]:
         found = await outbox.unpublished(limit)
         if not outbox.messages:
             outbox.messages = [a_message()]

@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Iterator
 from decimal import Decimal
+from itertools import product
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -222,6 +223,10 @@ async def test_every_answer_of_the_appointment_service_is_as_described(clinic: C
         await call.post("/", content=b"{"),
         await call.post("/", content=b"{", headers={"Content-Type": "application/json"}),
         await call.post("/", content=b" " * 70_000, headers={"Content-Type": "application/json"}),
+        *[
+            await call.post("/", json={"physician_id": who, "patient_id": PATIENT}, headers=key)
+            for who, key in product((PHYSICIAN, NOBODY), ({"Idempotency-Key": "k"}, {"Idempotency-Key": ""}))
+        ],
         await call.get(f"/{its_id}/"),
         await call.post(f"/{its_id}/"),
         await call.get(f"/{its_id}/"),
@@ -236,7 +241,7 @@ async def test_every_answer_of_the_appointment_service_is_as_described(clinic: C
     ]:
         described.describes(answer)
         statuses.add(answer.status_code)
-    assert statuses == {200, 201, 400, 404, 413, 415}
+    assert statuses == {200, 201, 400, 404, 413, 415, 422}
 
 
 async def test_every_answer_of_the_financial_service_is_as_described(clinic: Clinic) -> None:
@@ -423,6 +428,7 @@ async def test_exactly_the_parameters_of_the_contract_are_described(clinic: Clin
     assert found == [
         paging
         | {("get", "/", "query", "finished", False), ("get", "/", "query", "started_before", False)}
+        | {("post", "/", "header", "Idempotency-Key", False)}
         | {("get", one, "path", "appointment_id", True), ("post", one, "path", "appointment_id", True)},
         paging
         | {("get", "/", "query", "charged_from", False), ("get", "/", "query", "charged_to", False)}

@@ -149,7 +149,11 @@ async def test_a_body_without_a_content_type_is_a_415_that_says_which_to_send(cl
 
 async def test_more_than_64_kib_is_a_413(clinic: Clinic) -> None:
     problem(await post(clinic, GOOD + b" " * (64 * 1024 - len(GOOD) + 1)), 413)
-    problem(await post(clinic, b"x" * 1_000_000), 413)
+    document = problem(await post(clinic, b"x" * 1_000_000), 413)
+    assert (document["type"], document["title"]) == (
+        "urn:clinic:problem:content-too-large",
+        "Content Too Large",
+    )
 
 
 async def test_more_than_64_kib_is_a_413_also_if_its_length_is_not_given(clinic: Clinic) -> None:
@@ -214,7 +218,7 @@ async def test_a_wrong_method_is_a_405_that_names_the_right_ones(clinic: Clinic)
 class BrokenAppointments(MemoryAppointments):
     """Fails in a way that nobody has foreseen."""
 
-    async def add(self, appointment: Appointment) -> None:
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:  # noqa: ARG002 — broken on purpose
         raise RuntimeError(f"the secret of {appointment.id}")
 
     async def get(self, appointment_id: UUID) -> Appointment:

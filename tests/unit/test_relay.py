@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 from contracts.outbox import LONG, saved
+from msgspec.structs import replace
 from support.builders import (
     NO_FAULT,
     Died,
@@ -19,6 +20,7 @@ from support.builders import (
     NoWait,
     StandingMonotonic,
     a_message,
+    an_appointment,
     now,
     running,
 )
@@ -105,6 +107,22 @@ async def test_what_is_saved_is_published_and_confirmed() -> None:
         for i, each in enumerate(messages)
     ]
     assert world.telemetry.named("published") == expected
+
+
+async def test_an_event_says_when_it_was_saved_each_time_and_its_data_stays_the_same() -> None:
+    world = World(LONG)
+    await world.store.add(started := an_appointment())
+    message = a_message(subject=str(started.id))
+    times = []
+    async with running(world.relay().run()):
+        for tellings in (1, 2):
+            started = await world.store.save(started, message)
+            await world.telemetry.seen("published", tellings)
+            status = await world.store.status(message)
+            assert status
+            times.append(status.saved_at.strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z")
+    sent = [replace(message, extensions=(*message.extensions, ("recordedtime", time))) for time in times]
+    assert [each for _, each in world.log.entries] == sent
 
 
 @pytest.mark.parametrize("when", ["before", "after"])
@@ -336,7 +354,7 @@ async def test_events_that_it_has_held_longer_than_their_lease_are_dropped() -> 
     world = World(LONG)
     gone, held, sentinel = a_message(), a_message(), await saved(world.store)
     outbox = Overslept(
-        [ClaimedMessage(gone, expires_at=0), ClaimedMessage(held, expires_at=float("inf"))], world.store
+        [ClaimedMessage(gone, now(), 0), ClaimedMessage(held, now(), float("inf"))], world.store
     )
     async with running(world.relay(outbox=outbox).run()):
         await world.telemetry.seen("published", 2)

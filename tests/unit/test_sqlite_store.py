@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import datetime, timedelta
 from functools import partial
@@ -13,11 +13,13 @@ from time import monotonic
 from typing import ClassVar
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 from contracts.appointments import AppointmentsContract
 from contracts.charges import ChargesContract
 from contracts.dead_letters import DeadLettersContract
 from contracts.outbox import LONG, hand_over, published, saved
+from msgspec.structs import asdict
 from support.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
@@ -33,7 +35,7 @@ from support.builders import (
 )
 
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
-from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
+from clinic.adapters.sqlite.appointments import APPOINTMENT, APPOINTMENTS, OPEN, SqliteAppointments
 from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
 from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile, T, Work, connect, transaction
@@ -54,12 +56,12 @@ class TestSqliteAppointments(AppointmentsContract):
 
     @asynccontextmanager
     async def opened(self, where: Path, lease: float) -> AsyncIterator[SqliteAppointments]:
-        async with opened(SqliteFile(where / "appointment.db", APPOINTMENTS, OPEN)) as file:
+        async with opened(SqliteFile(where / "appointment.db", *APPOINTMENT)) as file:
             yield SqliteAppointments(file, now, lease)
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[SqliteAppointments]:
-        yield SqliteAppointments(SqliteFile(where / "appointment.db", APPOINTMENTS, OPEN), now, LONG)
+        yield SqliteAppointments(SqliteFile(where / "appointment.db", *APPOINTMENT), now, LONG)
 
 
 class TestSqliteCharges(ChargesContract):
@@ -93,7 +95,7 @@ class TestSqliteCharges(ChargesContract):
 async def test_an_event_that_cannot_be_read_stays_is_named_and_the_rest_goes_on(
     tmp_path: Path, spoil: str
 ) -> None:
-    file, telemetry, log = SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN), Noticed(), MemoryLog()
+    file, telemetry, log = SqliteFile(tmp_path / "appointment.db", *APPOINTMENT), Noticed(), MemoryLog()
     async with opened(file):
         store = SqliteAppointments(file, now, 0.05)
         messages = [await saved(store) for _ in range(3)]
@@ -227,7 +229,7 @@ async def steps_of(file: SqliteFile, listing: Callable[[], Awaitable[object]]) -
 
 
 async def test_no_list_of_appointments_costs_more_with_a_longer_history(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
         store = SqliteAppointments(file, now, LONG)
 
         async def grow(count: int) -> None:
@@ -292,16 +294,22 @@ async def test_no_list_of_charges_costs_more_with_a_longer_history(tmp_path: Pat
         assert len(short) == 32
 
 
-async def test_a_file_of_the_first_schema_goes_on_and_lists_what_is_open(tmp_path: Path) -> None:
+@pytest.mark.parametrize("scripts", [(APPOINTMENTS,), (APPOINTMENTS, OPEN)], ids=["first", "second"])
+async def test_a_file_of_an_older_schema_goes_on(tmp_path: Path, scripts: Sequence[str]) -> None:
     path, still_open = tmp_path / "appointment.db", an_appointment()
-    async with opened(SqliteFile(path, APPOINTMENTS)) as file:
+    async with opened(SqliteFile(path, *scripts)) as file:
         older = SqliteAppointments(file, now, LONG)
         await older.add(still_open)
         await older.add(an_appointment(end=TWO_O_CLOCK))
         message = await saved(older)
-    async with opened(SqliteFile(path, APPOINTMENTS, OPEN)) as file:
+        fields = {name: value for name, value in asdict(message).items() if name != "extensions"}
+        as_it_was = msgspec.msgpack.encode(fields)
+        await file.write(lambda own: own.execute("UPDATE outbox SET message = ?", (as_it_was,)))
+    async with opened(SqliteFile(path, *APPOINTMENT)) as file:
         newer = SqliteAppointments(file, now, LONG)
         assert still_open in await newer.page(AppointmentFilter(finished=False), 10)
+        added = [await newer.add(an_appointment(), once=b"key") for _ in range(2)]
+        assert added[0] == added[1]
         assert await hand_over(newer, 1) == [message]
 
 
@@ -318,7 +326,7 @@ class ForgetfulFile(SqliteFile):
 
 
 async def test_what_a_save_with_an_unknown_outcome_did_keep_is_handed_over(tmp_path: Path) -> None:
-    async with opened(ForgetfulFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+    async with opened(ForgetfulFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
         store = SqliteAppointments(file, now, LONG)
         await store.add(started := an_appointment())
         file.forgetful = True
@@ -328,7 +336,7 @@ async def test_what_a_save_with_an_unknown_outcome_did_keep_is_handed_over(tmp_p
 
 
 async def test_a_confirm_with_an_unknown_outcome_can_be_repeated(tmp_path: Path) -> None:
-    async with opened(ForgetfulFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+    async with opened(ForgetfulFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
         store = SqliteAppointments(file, now, LONG)
         message = await saved(store)
         file.forgetful = True
@@ -341,7 +349,7 @@ async def test_a_confirm_with_an_unknown_outcome_can_be_repeated(tmp_path: Path)
 async def test_a_commit_that_fails_is_unknown_for_the_whole_group_and_keeps_none_of_it(
     tmp_path: Path,
 ) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
         store = SqliteAppointments(file, now, LONG)
         started = [an_appointment() for _ in range(5)]
         await asyncio.gather(*(store.add(each) for each in started))
@@ -370,7 +378,7 @@ async def test_after_a_failed_commit_the_store_goes_on(tmp_path: Path) -> None:
 
 
 async def test_confirming_notes_where_an_event_was_published(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
         store = SqliteAppointments(file, now, LONG)
         message = await saved(store)
         (place,) = published(message)
@@ -415,7 +423,7 @@ def write_from_outside(path: Path, times: int) -> None:
 
 
 async def test_concurrent_saves_share_a_commit(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", APPOINTMENTS, OPEN)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
         commits: list[str] = []
         store = SqliteAppointments(file, now, LONG)
         await file.write(lambda connection: connection.set_trace_callback(commits.append))

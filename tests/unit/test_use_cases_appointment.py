@@ -20,7 +20,7 @@ from clinic.domain.appointment.use_cases import (
     StartAppointment,
     TraceAppointment,
 )
-from clinic.domain.errors import Conflict, NotFound, Refused, Unavailable
+from clinic.domain.errors import Conflict, KeyReused, NotFound, Refused, Unavailable
 from clinic.domain.events import from_message, to_message
 from clinic.domain.messaging.messages import Message, PublicationStatus, PublishResult
 from clinic.domain.money import Money
@@ -82,6 +82,19 @@ async def test_an_appointment_starts_now_at_the_clinics_price(clock: StandingClo
     )
     assert await FindAppointment(store)(id_) == started
     assert await store.oldest() is None
+
+
+async def test_a_start_repeated_with_its_key_is_the_first_at_the_first_price(clock: StandingClock) -> None:
+    store, people = MemoryAppointments(clock, 3), (uuid4(), uuid4())
+    first = await StartAppointment(store, clock, uuid4, Money("123.45"))(*people, "key")
+    clock.move(hours=1)
+    start = StartAppointment(store, clock, uuid4, Money("200.00"))
+    assert await start(*people, "key") == first
+    assert (await start(*people, "another")).price == Money("200.00")
+    for others in ((people[0], uuid4()), (uuid4(), people[1])):
+        with pytest.raises(KeyReused):
+            await start(*others, "key")
+    assert len(await store.page(AppointmentFilter(), 10)) == 2
 
 
 async def test_a_finish_is_stored_with_its_event(clock: StandingClock) -> None:

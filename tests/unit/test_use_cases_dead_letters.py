@@ -12,6 +12,8 @@ from typing import Any, Literal
 import pytest
 from msgspec.structs import replace
 from support.builders import (
+    EXTENSIONS,
+    MANY_EXTENSIONS,
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     Fault,
@@ -19,6 +21,7 @@ from support.builders import (
     Noticed,
     NoWait,
     StandingClock,
+    a_delivery,
     a_history_entry,
     a_letter,
     a_message,
@@ -59,6 +62,7 @@ from clinic.domain.messaging.dead_letters import (
     DeadLetterFilter,
     DeadLetters,
     HistoryEntry,
+    letter_of,
 )
 from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Subscription
@@ -185,6 +189,20 @@ async def test_a_replay_after_the_fix_charges_once_and_notes_who_did_it(financia
     assert financial.telemetry.named("replayed") == [
         {"position": "log/1", "by": "anna", "note": "charged 400.00"}
     ]
+
+
+async def test_a_replay_reads_the_extensions_that_came(financial: Accounting) -> None:
+    message, read = a_message(extensions=(*EXTENSIONS, *MANY_EXTENSIONS[1:])), list[Message]()
+    await financial.letters.add([letter_of(a_delivery(message), Unreadable("not yet"))])
+
+    def reading(message: Message) -> AppointmentFinished | None:
+        read.append(message)
+        return from_message(message)
+
+    ports = financial.charge, financial.preview, financial.clock, financial.telemetry
+    replay = ReplayDeadLetters(financial.letters, cloudevents.message, reading, *ports)
+    assert [each.outcome async for each in replay(ALL, "anna")] == ["charged"]
+    assert read == [message]
 
 
 async def test_a_replay_of_what_is_charged_changes_no_charge(financial: Accounting) -> None:

@@ -4,9 +4,11 @@ Written in binary mode (the value is the data); read in both (in structured mode
 See the Kafka protocol binding of CloudEvents 1.0.2.
 """
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from itertools import islice
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -19,6 +21,14 @@ Headers = Sequence[tuple[str, bytes | None]]
 _Aware = Annotated[datetime, Meta(tz=True)]
 
 STRUCTURED = "application/cloudevents+json"
+CORE: Final = frozenset(
+    {"specversion", "id", "source", "type", "time", "subject", "datacontenttype", "dataschema", "data"}
+)
+"""Names that CloudEvents 1.0 keeps for itself."""
+EXTENSION_NAME: Final = re.compile("[a-z0-9]{1,20}")
+MAX_EXTENSION: Final = 1024
+"""Characters of an extension's value."""
+MAX_EXTENSIONS: Final = 16
 
 _epoch = datetime(1970, 1, 1, tzinfo=UTC)
 _last = (datetime.max.replace(tzinfo=UTC) - _epoch) // timedelta(milliseconds=1)
@@ -53,9 +63,23 @@ def headers(message: Message) -> list[tuple[str, bytes]]:
         "ce_type": message.type,
         "ce_time": message.time.isoformat().replace("+00:00", "Z") if message.time else "",
         "ce_subject": message.subject,
+        **{f"ce_{name}": value for name, value in message.extensions},
         "content-type": "application/json",
     }
     return [(name, text.encode()) for name, text in attributes.items() if text]
+
+
+def extensions(attributes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """The extensions among these attributes, whoever wrote them: the first `MAX_EXTENSIONS`.
+
+    A name that CloudEvents does not allow, or a value that is empty or too long, is left out.
+    """
+    allowed = (
+        (name, value)
+        for name, value in attributes
+        if name not in CORE and 0 < len(value) <= MAX_EXTENSION and EXTENSION_NAME.fullmatch(name)
+    )
+    return tuple(islice(allowed, MAX_EXTENSIONS))
 
 
 def message(key: bytes | None, headers: Headers, value: bytes | None) -> Message:
@@ -101,7 +125,15 @@ def _message(key: bytes | None, attributes: Mapping[str, Any], data: bytes | Non
         time=_time(text("time")),
         key=(key or b"").decode(errors="replace"),
         data=data,
+        extensions=extensions((name, _text(value)) for name, value in attributes.items()),
     )
+
+
+def _text(value: object) -> str:
+    """An attribute's value as a string, as CloudEvents writes it. Empty for what it does not allow."""
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, int) else ""
 
 
 def _time(text: str) -> datetime | None:

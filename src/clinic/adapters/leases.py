@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from datetime import datetime
 
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Monotonic
@@ -29,19 +30,19 @@ class Leases:
             self._until.pop(id_, None)
 
     async def claim(
-        self, unpublished: Callable[[int], Awaitable[Sequence[Message]]], limit: int
+        self, unpublished: Callable[[int], Awaitable[Sequence[tuple[datetime, Message]]]], limit: int
     ) -> Sequence[ClaimedMessage]:
-        """Up to `limit` events that nobody holds; `unpublished(n)` returns the n oldest, held or not."""
+        """Up to `limit` events that nobody holds; `unpublished(n)` returns the n oldest with their times."""
         while True:
             self._saved.clear()
             now = self._monotonic()
             self._until = {id_: until for id_, until in self._until.items() if until > now}
             oldest = await unpublished(limit + len(self._until))
-            free = [message for message in oldest if message.id not in self._until][:limit]
+            free = [saved for saved in oldest if saved[1].id not in self._until][:limit]
             if free:
                 until = now + self._seconds
-                self._until.update({message.id: until for message in free})
-                return [ClaimedMessage(message, until) for message in free]
+                self._until.update({message.id: until for _, message in free})
+                return [ClaimedMessage(message, saved_at, until) for saved_at, message in free]
             await self._wait()
 
     async def _wait(self) -> None:

@@ -95,7 +95,9 @@ class DeadLetterDetails(DeadLetterResponse, frozen=True):
     headers: Annotated[list[HeaderResponse], Meta(description=f"The first {MAX_HEADERS_SHOWN} at most.")]
     cut: Annotated[bool, Meta(description="Key and headers were too large to be kept completely.")]
     value: BytesResponse | None
-    sha256: Annotated[str, Meta(description="Of the whole value.")]
+    sha256: Annotated[
+        str, Meta(description="Of the whole data: the same whenever the event is published again.")
+    ]
     history: Annotated[list[HistoryEntryResponse], Meta(description=f"The newest {MAX_HISTORY} at most.")]
 
 

@@ -21,14 +21,20 @@ class MemoryAppointments(appointment.Appointments, Outbox):
     def __init__(self, clock: Clock, lease: float, monotonic: Monotonic = monotonic) -> None:
         self._clock = clock
         self._stored: dict[UUID, Appointment] = {}
+        self._once: dict[bytes, Appointment] = {}
         self._outbox: dict[str, tuple[datetime, Message]] = {}
         self._published: dict[str, PublicationStatus] = {}
         self._leases = Leases(lease, monotonic)
 
-    async def add(self, appointment: Appointment) -> None:
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        if once in self._once:
+            return self._once[once]
         if appointment.id in self._stored:
             raise Conflict(f"appointment {appointment.id} is known already")
         self._stored[appointment.id] = appointment
+        if once:
+            self._once[once] = appointment
+        return appointment
 
     async def get(self, appointment_id: UUID) -> Appointment:
         try:
@@ -81,5 +87,5 @@ class MemoryAppointments(appointment.Appointments, Outbox):
             return PublicationStatus(self._outbox[event.id][0])
         return self._published.get(event.id)
 
-    async def _unpublished(self, limit: int) -> Sequence[Message]:
-        return [message for _, message in self._outbox.values()][:limit]
+    async def _unpublished(self, limit: int) -> Sequence[tuple[datetime, Message]]:
+        return list(self._outbox.values())[:limit]

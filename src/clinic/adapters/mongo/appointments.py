@@ -1,7 +1,8 @@
 """Appointments in MongoDB: one write saves an appointment and its events, in one document."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
+from datetime import datetime
 from typing import Any, Final
 from uuid import UUID
 
@@ -19,6 +20,8 @@ from clinic.adapters.mongo.database import (
     bulk,
     decimal,
     fetch_all,
+    given,
+    insert_new,
     money,
     translate_errors,
 )
@@ -26,7 +29,7 @@ from clinic.adapters.mongo.outbox import ADDED, BY_SAVE, UNPUBLISHED, MongoOutbo
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
-from clinic.domain.messaging.messages import Message
+from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Clock
 
 OPEN: Final = {"end": {"$type": "null"}}
@@ -42,11 +45,15 @@ APPOINTMENTS: Final = CollectionSchema(
     IndexModel(BY_SAVE, partialFilterExpression=UNPUBLISHED),
 )
 
+KEYS: Final = CollectionSchema("idempotency_keys")
+"""Each appointment that was added once, as it was added."""
+
 
 class _Write(Struct):
-    """An operation of a group, its result and events, and whether this process may publish them at once."""
+    """An operation of a group: its time, result and events. `at_once`: this process may publish them."""
 
     request: InsertOne[Document] | UpdateOne
+    at: datetime
     result: Appointment
     events: Sequence[Message] = ()
     at_once: bool = False
@@ -56,18 +63,23 @@ class MongoAppointments(appointment.Appointments):
     """Appointments, in the collection `appointments`. Their events are `outbox`'s to hand over."""
 
     def __init__(self, database: MongoDatabase, clock: Clock, outbox: MongoOutbox) -> None:
-        self._database = database
-        self._clock = clock
-        self._outbox = outbox
+        self._database, self._clock, self._outbox = database, clock, outbox
+        self._reserve = GroupCommit(self._reserve_group)
         self._write = GroupCommit(self._write_group)
         self._load = GroupCommit(self._load_group)
 
     async def check(self) -> None:
         await self._database.check()
 
-    async def add(self, appointment: Appointment) -> None:
-        insert = InsertOne({"_id": appointment.id, **_state(appointment), "added_at": self._clock()})
-        await self._database.with_timeout(self._write(_Write(insert, appointment)))
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        # The reservation says what to add: who comes second adds the same, or finds it added.
+        if once:
+            appointment = await self._database.with_timeout(self._reserve((once, appointment)))
+        now = self._clock()
+        insert = InsertOne({"_id": appointment.id, **_state(appointment), "added_at": now})
+        with suppress(Conflict) if once else nullcontext():
+            await self._database.with_timeout(self._write(_Write(insert, now, appointment)))
+        return appointment
 
     async def get(self, appointment_id: UUID) -> Appointment:
         return await self._database.with_timeout(self._load(appointment_id))
@@ -78,18 +90,16 @@ class MongoAppointments(appointment.Appointments):
         saved = replace(appointment, version=appointment.version + 1)
         # The first save of an appointment has no events before it that its own could overtake.
         at_once = bool(events) and appointment.version == 1
-        update = self._outbox.update(_state(saved), events, self._clock(), at_once=at_once)
-        write = _Write(UpdateOne(known, update, upsert=True), saved, events, at_once)
+        now = self._clock()
+        update = self._outbox.update(_state(saved), events, now, at_once=at_once)
+        write = _Write(UpdateOne(known, update, upsert=True), now, saved, events, at_once)
         return await self._database.with_timeout(self._write(write))
 
     async def page(
         self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
     ) -> Sequence[Appointment]:
-        query: Document = {**ADDED} if after is None else {**ADDED, "_id": {"$lt": after}}
-        if matching.physician_id is not None:
-            query["physician_id"] = matching.physician_id
-        if matching.patient_id is not None:
-            query["patient_id"] = matching.patient_id
+        people = {"physician_id": matching.physician_id, "patient_id": matching.patient_id}
+        query = given(**ADDED, **people, _id=after and {"$lt": after})
         if matching.started_before is not None:
             query["start"] = {"$lt": matching.started_before}
         if matching.finished is not None:
@@ -106,6 +116,20 @@ class MongoAppointments(appointment.Appointments):
     def _documents(self) -> Collection:
         return self._database.collection("appointments")
 
+    async def _reserve_group(
+        self, group: Sequence[tuple[bytes, Appointment]]
+    ) -> Sequence[Appointment | ClinicError]:
+        keys = self._database.collection(KEYS.name)
+        known = await insert_new(keys, [{"_id": once, "id": new.id, **_state(new)} for once, new in group])
+        if not known:
+            return [new for _, new in group]
+        found = await fetch_all(keys.find({"_id": {"$in": [group[index][0] for index in known]}}))
+        first = {document["_id"]: _appointment(document | {"_id": document["id"]}) for document in found}
+        unknown = Unavailable("another request adds it at this moment")
+        return [
+            first.get(once, unknown) if index in known else new for index, (once, new) in enumerate(group)
+        ]
+
     async def _write_group(self, group: Sequence[_Write]) -> Sequence[Appointment | ClinicError]:
         expires_at = self._outbox.expiry()
         with translate_errors():
@@ -115,7 +139,8 @@ class MongoAppointments(appointment.Appointments):
             await self._forget([upserted["_id"] for upserted in details["upserted"]])
         for write, outcome in zip(group, outcomes, strict=True):
             if write.events and isinstance(outcome, Appointment):
-                self._outbox.saved(outcome.id, write.events, expires_at, at_once=write.at_once)
+                claimed = [ClaimedMessage(event, write.at, expires_at) for event in write.events]
+                self._outbox.saved(outcome.id, claimed, at_once=write.at_once)
         return outcomes
 
     async def _forget(self, ids: Sequence[UUID]) -> None:

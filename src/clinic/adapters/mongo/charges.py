@@ -6,22 +6,22 @@ from typing import Final
 from uuid import UUID
 
 from msgspec.structs import asdict
-from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne
+from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from clinic.adapters.charge_waiters import ChargeWaiters
 from clinic.adapters.mongo.database import (
-    DUPLICATE,
     Collection,
     CollectionSchema,
     Document,
     MongoDatabase,
-    bulk,
     decimal,
     fetch_all,
+    given,
+    insert_new,
     money,
     translate_errors,
 )
-from clinic.domain.errors import NotFound, Unavailable
+from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.messaging.messages import Origin
@@ -48,12 +48,7 @@ class MongoCharges(financial.Charges):
     async def add(self, charges: Sequence[Charge]) -> financial.AddResult:
         if not charges:
             return financial.AddResult([], [])
-        with translate_errors():
-            details = await bulk(self._documents, [InsertOne(_charge_document(charge)) for charge in charges])
-        errors = details["writeErrors"]
-        if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in errors):
-            raise Unavailable("MongoDB does not say whether charges are kept")
-        known = {error["index"] for error in errors}
+        known = await insert_new(self._documents, [_charge_document(charge) for charge in charges])
         existing = await self._find([charges[index].appointment_id for index in known]) if known else []
         new = [charge for index, charge in enumerate(charges) if index not in known]
         added = financial.AddResult(new, list(existing))
@@ -71,15 +66,10 @@ class MongoCharges(financial.Charges):
     async def page(
         self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
     ) -> Sequence[Charge]:
-        query: Document = {}
-        if matching.physician_id is not None:
-            query["physician_id"] = matching.physician_id
-        if matching.patient_id is not None:
-            query["patient_id"] = matching.patient_id
         last = after and after.charged_at
-        bounds = {"$gte": matching.charged_from, "$lt": matching.charged_to, "$lte": last}
-        if bounds := {name: bound for name, bound in bounds.items() if bound is not None}:
-            query["charged_at"] = bounds
+        bounds = given(**{"$gte": matching.charged_from, "$lt": matching.charged_to, "$lte": last})
+        people = {"physician_id": matching.physician_id, "patient_id": matching.patient_id}
+        query = given(**people, charged_at=bounds or None)
         if after is not None:
             query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
         latest_first = [("charged_at", DESCENDING), ("_id", DESCENDING)]
@@ -89,8 +79,11 @@ class MongoCharges(financial.Charges):
         return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
-        query: Document = {} if after is None else {"_id": {"$lt": after}}
-        found = self._documents.find(query).sort("_id", DESCENDING).limit(limit)
+        found = (
+            self._documents.find({} if after is None else {"_id": {"$lt": after}})
+            .sort("_id", DESCENDING)
+            .limit(limit)
+        )
         return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     async def count(self) -> int:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any, Final, TypeVar
 
 import pymongo
@@ -75,7 +76,7 @@ class MongoDatabase(Resource):
         async def build() -> None:
             # In place of the socket's time limit, which the client applies to every command without this.
             with translate_errors(), pymongo.timeout(MAX_BUILD):
-                for schema in self._schemas:
+                for schema in filter(attrgetter("indexes"), self._schemas):
                     await self.collection(schema.name).create_indexes([*schema.indexes])
 
         self._building = asyncio.create_task(build())
@@ -209,10 +210,25 @@ async def bulk(
         return error.details or {}
 
 
+async def insert_new(documents: Collection, new: Sequence[Document]) -> set[int]:
+    """Insert each whose `_id` is new; return the indexes of the others. Raises `Unavailable`."""
+    with translate_errors():
+        details = await bulk(documents, [InsertOne(document) for document in new])
+    errors = details["writeErrors"]
+    if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in errors):
+        raise Unavailable(f"MongoDB does not say whether all {documents.name} are kept")
+    return {error["index"] for error in errors}
+
+
 async def fetch_all(found: AsyncCursor[Document]) -> list[Document]:
     """All that a query finds. Raises `Unavailable`."""
     with translate_errors():
         return await found.to_list()
+
+
+def given(**conditions: object) -> Document:
+    """Those that are not None."""
+    return {name: value for name, value in conditions.items() if value is not None}
 
 
 @lru_cache(maxsize=4096)

@@ -13,6 +13,7 @@ from clinic.adapters.mongo.database import (
     Document,
     MongoDatabase,
     fetch_all,
+    given,
     translate_errors,
 )
 from clinic.domain.errors import Conflict, NotFound
@@ -69,8 +70,7 @@ class MongoDeadLetters(DeadLetters):
             return await self._completed(letter, found[-1]["number"] + 1 if found else 0)
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        query: Document = {name: value for name, value in asdict(matching).items() if value is not None}
-        query["_id"] = {"$gt": after}
+        query = given(**asdict(matching), _id={"$gt": after})
         if not after:
             await self._database.with_timeout(self._complete_newest())
         found = self._documents.find(query, {"value": False}).sort("_id", ASCENDING).limit(limit)

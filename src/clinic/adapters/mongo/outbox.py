@@ -39,9 +39,7 @@ class MongoOutbox(Outbox):
     """The unpublished events in the collection `appointments`."""
 
     def __init__(self, database: MongoDatabase, lease: float, monotonic: Monotonic) -> None:
-        self._database = database
-        self._lease = lease
-        self._monotonic = monotonic
+        self._database, self._lease, self._monotonic = database, lease, monotonic
         self._ready: deque[ClaimedMessage] = deque()
         self._woken = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None
@@ -69,12 +67,10 @@ class MongoOutbox(Outbox):
         """When a lease ends that begins now."""
         return self._monotonic() + self._lease
 
-    def saved(
-        self, appointment_id: UUID, events: Sequence[Message], expires_at: float, *, at_once: bool
-    ) -> None:
+    def saved(self, appointment_id: UUID, claimed: Sequence[ClaimedMessage], *, at_once: bool) -> None:
         """Hand over what is saved, or have the sweep find it."""
         if at_once and len(self._ready) < MAX_READY:
-            self._ready.extend(ClaimedMessage(event, expires_at) for event in events)
+            self._ready.extend(claimed)
             self._woken.set()
         else:
             self._has_backlog = True
@@ -167,9 +163,10 @@ class MongoOutbox(Outbox):
             update = {"$set": lease, "$currentDate": {"lease.since": True}}
             if not (await self._documents.update_many(free, update)).modified_count:
                 return []
-            leased = self._documents.find({"_id": {"$in": ids}, "lease.token": token}, {"outbox": True})
+            shown = {"saved_at": True, "outbox": True}
+            leased = self._documents.find({"_id": {"$in": ids}, "lease.token": token}, shown)
             return [
-                ClaimedMessage(_message(event, document["_id"]), expires_at)
+                ClaimedMessage(_message(event, document["_id"]), _saved_at(event, document), expires_at)
                 async for document in leased
                 for event in document["outbox"]
             ]
@@ -192,8 +189,8 @@ def _status(event_id: str, document: Document) -> PublicationStatus | None:
     return note and PublicationStatus(document["saved_at"], note["at"], note["position"])
 
 
-def _saved_at(event: Document, document: Document) -> datetime:
-    found = event.get("saved_at")
+def _saved_at(event: object, document: Document) -> datetime:
+    found = event.get("saved_at") if isinstance(event, dict) else None
     return found if isinstance(found, datetime) else document["saved_at"]
 
 

@@ -10,9 +10,10 @@ from uuid import UUID
 import msgspec
 from msgspec.structs import replace
 
+from clinic.adapters import cloudevents
 from clinic.adapters.group_commit import GroupCommit
 from clinic.adapters.leases import Leases
-from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, page, placeholders
+from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, placeholders
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound
@@ -43,12 +44,19 @@ CREATE TABLE published (
 ) WITHOUT ROWID;
 """
 OPEN = 'CREATE INDEX appointments_open ON appointments (id) WHERE "end" IS NULL;'
-"""The second script: what is open is listed without reading what is finished."""
+"""What is open is listed without reading what is finished."""
+KEYS = """
+CREATE TABLE idempotency_keys (key BLOB PRIMARY KEY, appointment BLOB NOT NULL) WITHOUT ROWID;
+"""
+"""The row of each appointment that was added once, as it was added."""
+APPOINTMENT = APPOINTMENTS, OPEN, KEYS
+"""The scripts of appointment.db."""
 
 Operation = Callable[[sqlite3.Connection], Appointment | ClinicError]
 
 _encoder = msgspec.msgpack.Encoder()
 _message = msgspec.msgpack.Decoder(Message)
+_row = msgspec.msgpack.Decoder(list)
 
 
 class SqliteAppointments(appointment.Appointments, Outbox):
@@ -57,8 +65,7 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     def __init__(
         self, file: SqliteFile, clock: Clock, lease: float, monotonic: Monotonic = monotonic
     ) -> None:
-        self._file = file
-        self._clock = clock
+        self._file, self._clock = file, clock
         self._leases = Leases(lease, monotonic)
         self._commit = GroupCommit(self._write_group)
         self._load = GroupCommit(self._read_group, limit=100)
@@ -66,8 +73,8 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     async def check(self) -> None:
         await self._file.check()
 
-    async def add(self, appointment: Appointment) -> None:
-        await self._commit(partial(_add, appointment))
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        return await self._commit(partial(_add, appointment, once))
 
     async def get(self, appointment_id: UUID) -> Appointment:
         return await self._load(appointment_id)
@@ -79,16 +86,14 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
     ) -> Sequence[Appointment]:
         conditions = [
-            ("physician_id = ?", matching.physician_id and matching.physician_id.bytes),
-            ("patient_id = ?", matching.patient_id and matching.patient_id.bytes),
+            ("physician_id = ?", matching.physician_id),
+            ("patient_id = ?", matching.patient_id),
             ('"end" IS NOT NULL', () if matching.finished else None),
             ('"end" IS NULL', () if matching.finished is False else None),
-            ("start < ?", matching.started_before and milliseconds(matching.started_before)),
-            ("id < ?", after and after.bytes),
+            ("start < ?", matching.started_before),
+            ("id < ?", after),
         ]
-        return await self._file.read(
-            partial(page, _source(matching), "id DESC", conditions, limit, _appointment)
-        )
+        return await self._file.page(_source(matching), "id DESC", conditions, limit, _appointment)
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         return await self._leases.claim(self._unpublished, limit)
@@ -106,11 +111,11 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     async def status(self, event: Message) -> PublicationStatus | None:
         return await self._file.read(partial(_status, event.id))
 
-    async def _unpublished(self, limit: int) -> Sequence[Message]:
+    async def _unpublished(self, limit: int) -> Sequence[tuple[datetime, Message]]:
         columns = "CAST(id AS BLOB), CAST(subject AS BLOB), CAST(message AS BLOB)"  # text may be no text
-        query = f"SELECT {columns} FROM outbox ORDER BY seq LIMIT ?"
+        query = f"SELECT CAST(saved_at AS INTEGER), {columns} FROM outbox ORDER BY seq LIMIT ?"
         rows = await self._file.read(lambda connection: connection.execute(query, (limit,)).fetchall())
-        return [_event(*row) for row in rows]
+        return [(cloudevents.time(saved_at), _event(*row)) for saved_at, *row in rows]
 
     async def _write_group(self, group: Sequence[Operation]) -> Sequence[Appointment | ClinicError]:
         try:
@@ -140,12 +145,18 @@ def _source(matching: appointment.AppointmentFilter) -> str:
     return "appointments"
 
 
-def _add(appointment: Appointment, connection: sqlite3.Connection) -> Appointment | ClinicError:
+def _add(appointment: Appointment, once: bytes, connection: sqlite3.Connection) -> Appointment | ClinicError:
+    if once:
+        query = "SELECT appointment FROM idempotency_keys WHERE key = ?"
+        for (first,) in connection.execute(query, (once,)):
+            return _appointment(_row.decode(first))
     insert = "INSERT INTO appointments VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
     row = (appointment.id.bytes, *_state(appointment), appointment.version)
-    if connection.execute(insert, row).rowcount:
-        return appointment
-    return Conflict(f"appointment {appointment.id} is known already")
+    if not connection.execute(insert, row).rowcount:
+        return Conflict(f"appointment {appointment.id} is known already")
+    if once:
+        connection.execute("INSERT INTO idempotency_keys VALUES (?,?)", (once, _encoder.encode(row)))
+    return appointment
 
 
 def _save(

@@ -7,7 +7,7 @@ from functools import partial
 from uuid import UUID
 
 from clinic.adapters.charge_waiters import ChargeWaiters
-from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, page, placeholders
+from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, placeholders
 from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
@@ -54,23 +54,20 @@ class SqliteCharges(financial.Charges):
         self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
     ) -> Sequence[Charge]:
         conditions = [
-            ("physician_id = ?", matching.physician_id and matching.physician_id.bytes),
-            ("patient_id = ?", matching.patient_id and matching.patient_id.bytes),
-            ("charged_at >= ?", matching.charged_from and milliseconds(matching.charged_from)),
-            ("charged_at < ?", matching.charged_to and milliseconds(matching.charged_to)),
-            ("(charged_at, appointment_id) < (?, ?)", after and (milliseconds(after[0]), after[1].bytes)),
+            ("physician_id = ?", matching.physician_id),
+            ("patient_id = ?", matching.patient_id),
+            ("charged_at >= ?", matching.charged_from),
+            ("charged_at < ?", matching.charged_to),
+            ("(charged_at, appointment_id) < (?, ?)", after),
         ]
         # Of both, a patient has fewer charges than a physician: the planner has no statistics.
         source = "charges" if matching.patient_id is None else "charges INDEXED BY charges_of_a_patient"
-        return await self._file.read(
-            partial(page, source, "charged_at DESC, appointment_id DESC", conditions, limit, _charge)
-        )
+        order = "charged_at DESC, appointment_id DESC"
+        return await self._file.page(source, order, conditions, limit, _charge)
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
-        conditions = [("appointment_id < ?", after and after.bytes)]
-        return await self._file.read(
-            partial(page, "charges", "appointment_id DESC", conditions, limit, _charge)
-        )
+        conditions = [("appointment_id < ?", after)]
+        return await self._file.page("charges", "appointment_id DESC", conditions, limit, _charge)
 
     async def count(self) -> int:
         return await self._file.read(

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import asdict, replace
 
 from clinic.adapters.sqlite.charges import CHARGES
-from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, named_rows, page
+from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, named_rows, stored
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
     MAX_HISTORY,
@@ -98,9 +98,7 @@ class SqliteDeadLetters(DeadLetters):
             ("message_id = ?", matching.message_id),
             ("position > ?", after),
         ]
-        return await self._file.read(
-            partial(page, "dead_letters", "position", conditions, limit, _letter, columns=LISTED)
-        )
+        return await self._file.page("dead_letters", "position", conditions, limit, _letter, LISTED)
 
     async def groups(self) -> Sequence[LetterGroup]:
         return await self._file.read(
@@ -143,12 +141,8 @@ def _record(letter: DeadLetter, entry: HistoryEntry, connection: sqlite3.Connect
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:
-    return asdict(letter) | {
-        "headers": _encoder.encode(letter.headers),
-        "published_at": milliseconds(letter.published_at),
-        "first_seen": milliseconds(letter.first_seen),
-        "last_seen": milliseconds(letter.last_seen),
-    }
+    columns = {name: stored(value) for name, value in asdict(letter).items()}
+    return columns | {"headers": _encoder.encode(letter.headers)}
 
 
 def _letter(row: Any) -> DeadLetter:

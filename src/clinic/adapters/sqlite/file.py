@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
+from uuid import UUID
 
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Resource
@@ -122,6 +123,28 @@ class SqliteFile(Resource):
         """Do the work on one consistent state of the file. Raises `Unavailable`."""
         deferred = partial(transaction, work=work, begin=lambda it: it.execute("BEGIN"))
         return await self._run(self._reader, deferred)
+
+    async def page(
+        self,
+        table: str,
+        order: str,
+        conditions: Sequence[tuple[str, Any]],
+        limit: int,
+        read: Callable[[Row], T],
+        columns: str = "*",
+    ) -> Sequence[T]:
+        """The rows that meet every condition with a value; a tuple fills several placeholders."""
+        matching = [(text, value) for text, value in conditions if value is not None]
+        where = " AND ".join(text for text, _ in matching) or "true"
+        values = [
+            stored(part)
+            for _, value in matching
+            for part in (value if isinstance(value, tuple) else (value,))
+        ]
+        query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
+        return await self.read(
+            lambda connection: [read(row) for row in named_rows(connection, query, [*values, limit])]
+        )
 
     async def check(self) -> None:
         """Return when the file takes writes and answers reads. Raises `Unavailable`."""
@@ -323,23 +346,11 @@ def _locked(path: Path) -> int:
     )
 
 
-def page(
-    table: str,
-    order: str,
-    conditions: Sequence[tuple[str, Any]],
-    limit: int,
-    read: Callable[[Row], T],
-    connection: sqlite3.Connection,
-    columns: str = "*",
-) -> Sequence[T]:
-    """The rows that meet every condition with a value; a tuple fills several placeholders."""
-    matching = {condition: value for condition, value in conditions if value is not None}
-    where = " AND ".join(matching) or "true"
-    values: list[Any] = []
-    for value in matching.values():
-        values.extend(value if isinstance(value, tuple) else [value])
-    query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
-    return [read(row) for row in named_rows(connection, query, [*values, limit])]
+def stored(value: object) -> object:
+    """A value as its column has it: ids as bytes, times in whole milliseconds."""
+    if isinstance(value, UUID):
+        return value.bytes
+    return milliseconds(value) if isinstance(value, datetime) else value
 
 
 def named_rows(connection: sqlite3.Connection, query: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:

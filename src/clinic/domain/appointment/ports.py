@@ -29,8 +29,12 @@ class Appointments(Protocol):
     """
 
     @abstractmethod
-    async def add(self, appointment: Appointment) -> None:
-        """Keep a new appointment. Raises `Conflict` if its id is known."""
+    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
+        """Keep a new appointment, and return it. Raises `Conflict` if its id is known.
+
+        Of all that are added under the same key `once`, at any time, only the first is kept, and each call
+        returns it as it was added. A repetition completes what a crash left undone; ids have to be new.
+        """
 
     @abstractmethod
     async def get(self, appointment_id: UUID) -> Appointment:

@@ -1,12 +1,15 @@
 """What the appointment context does."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from hashlib import sha256
 from typing import TypeVar
 from uuid import UUID
 
+from msgspec.structs import replace
+
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter, Appointments
-from clinic.domain.errors import Conflict, NotFound, Refused
+from clinic.domain.errors import Conflict, KeyReused, NotFound, Refused
 from clinic.domain.events import AppointmentFinished, to_message
 from clinic.domain.messaging.messages import PublicationStatus
 from clinic.domain.messaging.ports import Clock, Outbox, Telemetry
@@ -29,17 +32,19 @@ async def _until_saved(appointment_id: UUID, attempt: Callable[[UUID], Awaitable
 
 
 class StartAppointment:
-    """Start an appointment now, at the clinic's price per hour."""
+    """Start an appointment now, at the clinic's price per hour.
+
+    Starting it again with the same `key` returns it as it started, at any time. Raises `KeyReused` if the key
+    started another one. Raises `Unavailable` when the outcome is unknown: with a key, repeating is safe.
+    """
 
     def __init__(
         self, appointments: Appointments, clock: Clock, new_id: Callable[[], UUID], hourly_price: Money
     ) -> None:
-        self._appointments = appointments
-        self._clock = clock
-        self._new_id = new_id
-        self._hourly_price = hourly_price
+        self._appointments, self._clock = appointments, clock
+        self._new_id, self._hourly_price = new_id, hourly_price
 
-    async def __call__(self, physician_id: UUID, patient_id: UUID) -> Appointment:
+    async def __call__(self, physician_id: UUID, patient_id: UUID, key: str | None = None) -> Appointment:
         appointment = Appointment.started(
             id=self._new_id(),
             physician_id=physician_id,
@@ -47,8 +52,14 @@ class StartAppointment:
             price=self._hourly_price,
             now=self._clock(),
         )
-        await self._appointments.add(appointment)
-        return appointment
+        if key is None:
+            return await self._appointments.add(appointment)
+        first = await self._appointments.add(appointment, once=sha256(key.encode()).digest())
+        if replace(appointment, id=first.id, price=first.price, start=first.start) != first:
+            raise KeyReused(
+                "this key started another appointment: give each its own, and repeat it unchanged"
+            )
+        return first
 
 
 class FinishAppointment:
@@ -58,9 +69,7 @@ class FinishAppointment:
     """
 
     def __init__(self, appointments: Appointments, clock: Clock, telemetry: Telemetry) -> None:
-        self._appointments = appointments
-        self._clock = clock
-        self._telemetry = telemetry
+        self._appointments, self._clock, self._telemetry = appointments, clock, telemetry
 
     async def __call__(self, appointment_id: UUID) -> Appointment:
         return await _until_saved(appointment_id, self._finish)

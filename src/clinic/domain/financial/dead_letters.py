@@ -180,9 +180,7 @@ class DiscardDeadLetters:
     """
 
     def __init__(self, letters: DeadLetters, clock: Clock, telemetry: Telemetry) -> None:
-        self._letters = letters
-        self._clock = clock
-        self._telemetry = telemetry
+        self._letters, self._clock, self._telemetry = letters, clock, telemetry
 
     async def __call__(
         self, selection: DeadLetterSelection, reason: str, by: str, *, dry_run: bool = False

@@ -31,10 +31,8 @@ class ChargeAppointments:
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, telemetry: Telemetry) -> None:
-        self._charges = charges
-        self._pricing = pricing
-        self._clock = clock
-        self._telemetry = telemetry
+        self._charges, self._pricing = charges, pricing
+        self._clock, self._telemetry = clock, telemetry
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()
@@ -67,9 +65,7 @@ class PreviewCharges:
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock) -> None:
-        self._charges = charges
-        self._pricing = pricing
-        self._clock = clock
+        self._charges, self._pricing, self._clock = charges, pricing, clock
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()

@@ -45,9 +45,10 @@ class DeadLetter(Struct, frozen=True, kw_only=True):
     """A message that no retry can save.
 
     `about` is the appointment, as far as can be read: the message's subject, or else its key. `value` holds
-    at most `MAX_VALUE` bytes; `length` and `sha256` describe all of it. `cut` says that key or headers are
-    not complete. `attempts` counts arrivals, `first_seen` and `last_seen` are the times of the first and last
-    one. `entries` counts the whole history; `history` holds its newest entries, the oldest of them first.
+    at most `MAX_VALUE` bytes; `length` is that of all of it. `sha256` is the data's: the same whenever the
+    event is published again. `cut` says that key or headers are not complete. `attempts` counts arrivals,
+    `first_seen` and `last_seen` are the times of the first and last one. `entries` counts the whole history;
+    `history` holds its newest entries, the oldest of them first.
     """
 
     position: str
@@ -165,7 +166,7 @@ def letter_of(delivery: Delivery, reason: Refused) -> DeadLetter:
         headers=headers,
         value=delivery.value and value[:MAX_VALUE],
         length=len(value),
-        sha256=hashlib.sha256(value).hexdigest(),
+        sha256=hashlib.sha256(message.data or b"").hexdigest(),
         cut=cut,
         reason=str(reason)[:MAX_TEXT],
         code=reason.code[:MAX_NAME],

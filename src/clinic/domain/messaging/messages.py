@@ -11,7 +11,8 @@ Event = TypeVar("Event")
 class Message(Struct, frozen=True, kw_only=True):
     """An event as it travels: the attributes of CloudEvents 1.0, the key that keeps its order, its data.
 
-    A foreign producer's message may lack any of them: then `type` is empty, `time` or `data` None.
+    A foreign producer's message may lack any of them: then `type` is empty, `time` or `data` None. The data
+    is the same whenever the event is published again; `extensions`, names and values, may differ.
     """
 
     id: str
@@ -21,6 +22,7 @@ class Message(Struct, frozen=True, kw_only=True):
     time: datetime | None
     key: str
     data: bytes | None
+    extensions: tuple[tuple[str, str], ...] = ()
 
 
 def unreadable(event_id: str, subject: str) -> Message:
@@ -29,9 +31,10 @@ def unreadable(event_id: str, subject: str) -> Message:
 
 
 class ClaimedMessage(Struct, frozen=True):
-    """A saved event that a relay holds until `expires_at`, by the process's `Monotonic` clock."""
+    """An event, when it was saved, and until when a relay holds it, by the process's `Monotonic` clock."""
 
     message: Message
+    saved_at: datetime
     expires_at: float
 
 

@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Sequence
 from itertools import islice
 
+from msgspec.structs import replace
+
 from clinic.domain.errors import NotNow, Refused
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Jitter, Monotonic, Outbox, Publisher, Sleep, Telemetry
@@ -36,12 +38,9 @@ class Relay:
         monotonic: Monotonic,
         jitter: Jitter,
     ) -> None:
-        self._outbox = outbox
-        self._publisher = publisher
-        self._sleep = sleep
-        self._telemetry = telemetry
-        self._monotonic = monotonic
-        self._jitter = jitter
+        self._outbox, self._publisher = outbox, publisher
+        self._sleep, self._telemetry = sleep, telemetry
+        self._monotonic, self._jitter = monotonic, jitter
         self._stuck: dict[str, tuple[Message, str]] = {}
         self._failure = LastFailure(monotonic)
         self._recheck_at = 0.0
@@ -101,7 +100,7 @@ class Relay:
     async def _carry(self, held: Sequence[ClaimedMessage]) -> None:
         if not held:
             return
-        for message, reason in await bisect_refused([claimed.message for claimed in held], self._publish):
+        for message, reason in await bisect_refused([_recorded(claimed) for claimed in held], self._publish):
             if message.id in self._stuck or len(self._stuck) < MAX_STUCK:
                 self._stuck[message.id] = message, str(reason)
             self._failure.clear()  # the transport answers
@@ -125,3 +124,10 @@ class Relay:
         # A process can sleep past its lease: another relay may hold the event by then, and would repeat it.
         now = self._monotonic()
         return [claimed for claimed in held if claimed.expires_at > now]
+
+
+def _recorded(claimed: ClaimedMessage) -> Message:
+    """The message as it is sent: the extension `recordedtime` of CloudEvents says when it was saved."""
+    recorded = claimed.saved_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    extensions = dict(claimed.message.extensions) | {"recordedtime": recorded}
+    return replace(claimed.message, extensions=tuple(extensions.items()))

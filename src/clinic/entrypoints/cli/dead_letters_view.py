@@ -116,7 +116,7 @@ def _add_message(table: Table, letter: DeadLetter) -> None:
         table.add_row("", Text(f"… and {more} more", "dim"))
     if letter.cut:
         table.add_row("", Text("key and headers were not kept completely", "yellow"))
-    table.add_row("value", Text(f"{letter.length} bytes, sha256 {letter.sha256}"))
+    table.add_row("value", Text(f"{letter.length} bytes, sha256 of its data {letter.sha256}"))
     table.add_row("", _content(bytes_response(letter.value, MAX_VALUE_PRINTED, letter.length), lines=True))
 
 

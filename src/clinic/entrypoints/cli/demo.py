@@ -51,9 +51,12 @@ def _show(console: Console, appointments: str, charges: str) -> None:
             )
         return answer
 
-    started = step(
-        "It starts", "POST", f"{appointments}/", {"physician_id": str(uuid4()), "patient_id": str(uuid4())}
+    people, key = (
+        {"physician_id": str(uuid4()), "patient_id": str(uuid4())},
+        {"Idempotency-Key": str(uuid4())},
     )
+    started = step("It starts", "POST", f"{appointments}/", people, **key)
+    step("Asked for once more", "POST", f"{appointments}/", people, **key)
     path = f"/{started['id']}/"
     finished_at = time.perf_counter()
     step("It finishes", "POST", appointments + path)

@@ -1,6 +1,6 @@
 """The MongoDB stores, for the containers: a database a context."""
 
-from clinic.adapters.mongo.appointments import APPOINTMENTS, MongoAppointments
+from clinic.adapters.mongo.appointments import APPOINTMENTS, KEYS, MongoAppointments
 from clinic.adapters.mongo.charges import CHARGES, MongoCharges
 from clinic.adapters.mongo.database import CollectionSchema, MongoDatabase
 from clinic.adapters.mongo.dead_letters import DEAD_LETTERS, HISTORY, MongoDeadLetters
@@ -9,7 +9,7 @@ from clinic.entrypoints.technologies.factories import AppointmentStore, FactoryC
 
 
 def _appointment_store(context: FactoryContext) -> AppointmentStore:
-    database = _database(context, "appointment", APPOINTMENTS)
+    database = _database(context, "appointment", APPOINTMENTS, KEYS)
     outbox = MongoOutbox(database, context.lease, context.monotonic)
     return AppointmentStore(database, MongoAppointments(database, context.clock, outbox), outbox)
 

@@ -1,6 +1,6 @@
 """The SQLite stores and transport, for the containers: each file is named here."""
 
-from clinic.adapters.sqlite.appointments import APPOINTMENTS, OPEN, SqliteAppointments
+from clinic.adapters.sqlite.appointments import APPOINTMENT, SqliteAppointments
 from clinic.adapters.sqlite.charges import SqliteCharges
 from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
 from clinic.adapters.sqlite.file import SqliteFile
@@ -10,7 +10,7 @@ from clinic.entrypoints.technologies.factories import FactoryContext, Store, Tra
 
 
 def _appointment_store(context: FactoryContext) -> factories.AppointmentStore:
-    file = SqliteFile(context.data_dir / "appointment.db", APPOINTMENTS, OPEN)
+    file = SqliteFile(context.data_dir / "appointment.db", *APPOINTMENT)
     store = SqliteAppointments(file, context.clock, context.lease, context.monotonic)
     return factories.AppointmentStore(file, appointments=store, outbox=store)
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Litestar, Response, get, post
+from litestar import Litestar, Request, Response, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
@@ -79,14 +79,23 @@ class AppointmentPage(Struct, frozen=True):
         HTTPStatus.BAD_REQUEST,
         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
         HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
 async def start(
-    data: JSONBody[NewAppointment], start_appointment: NamedDependency[StartAppointment]
+    data: JSONBody[NewAppointment],
+    start_appointment: NamedDependency[StartAppointment],
+    request: Request[Any, Any, Any],
+    idempotency_key: parameters.IdempotencyKey = None,  # noqa: ARG001 — documents the header
 ) -> Response[AppointmentResponse]:
-    """Start an appointment now, at the clinic's price per hour. After a 503 it may have started."""
-    appointment = await start_appointment(data.physician_id, data.patient_id)
+    """Start an appointment now, at the clinic's price per hour. After a 503 it may have started.
+
+    With an `Idempotency-Key`, repeating the request is safe: it answers the appointment that the first one
+    started. The same key with another body is refused (422).
+    """
+    key = parameters.parse_key(request.headers.getall("idempotency-key", []))
+    appointment = await start_appointment(data.physician_id, data.patient_id, key)
     return Response(_response(appointment), headers={"Location": f"/{appointment.id}/"})
 
 

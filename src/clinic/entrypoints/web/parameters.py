@@ -3,7 +3,7 @@
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, TypeVar
 
@@ -61,6 +61,17 @@ Prefer = Annotated[
     HeaderParameter(
         name="Prefer",
         description="`wait=5`: wait up to 5 seconds for the charge; at most 30 (RFC 7240).",
+    ),
+]
+KEY_PATTERN = r'([!#-~][!-~]{0,254})|"((?:[!#-\[\]-~]|\\["\\]){1,255})"'
+IdempotencyKey = Annotated[
+    str | None,
+    HeaderParameter(
+        name="Idempotency-Key",
+        schema_extra={"pattern": f"^(?:{KEY_PATTERN})$"},
+        description="Makes the request safe to repeat: 1 to 255 visible characters, quoted or not, that no "
+        "other appointment was started with. The same key and body answer the same appointment, as it "
+        "started, however much later. Keys never expire.",
     ),
 ]
 Next = Annotated[
@@ -131,6 +142,20 @@ def place(text: str | None, shape: type[T]) -> T | None:
         raise Invalid(
             [FieldProblem("after", "is not a valid cursor: give the `next` of the page before, unchanged")]
         ) from None
+
+
+def parse_key(given: Sequence[str]) -> str | None:
+    """The key in the header `Idempotency-Key`; None without one. Raises `Invalid`.
+
+    See draft-ietf-httpapi-idempotency-key-header: a quoted string. Sent without quotes it is the same key.
+    """
+    if not given:
+        return None
+    if len(given) > 1 or not (match := re.fullmatch(KEY_PATTERN, given[0])):
+        right = 'give it once, with 1 to 255 visible characters, like "8e03978e-40d5-43dd-bc93-6894a57f9324"'
+        raise Invalid([FieldProblem("Idempotency-Key", f"cannot be used: {right}")])
+    bare, quoted = match.groups()
+    return bare or re.sub(r"\\(.)", r"\1", quoted)
 
 
 def parse_wait(prefer: Iterable[str]) -> int | None:

@@ -13,7 +13,7 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
 
-from clinic.domain.errors import NotFound, NotNow, Refused, Unreadable
+from clinic.domain.errors import KeyReused, NotFound, NotNow, Refused, Unreadable
 from clinic.entrypoints.web.methods import with_head
 
 MEDIA_TYPE = "application/problem+json"
@@ -24,6 +24,11 @@ DETAILS = {
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "A body may have 64 KiB at most.",
     HTTPStatus.METHOD_NOT_ALLOWED: "This path does not support this method: see /docs.",
 }
+TITLES = {
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "Content Too Large",
+    HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
+}
+"""As RFC 9110 has them, where versions of Python differ: a problem's type must not depend on that."""
 UUID_IN_WORDS = "is not a UUID: give one like 84ab6121-c4a8-4684-8cc2-b03024ec0f1d"
 IN_WORDS: dict[type, str] = {
     msgspec.inspect.UUIDType: "a UUID",
@@ -78,7 +83,7 @@ def documented(*statuses: HTTPStatus) -> dict[int, ResponseSpec]:
     """These problems for a route's `responses`, with those of every route: 400 and 500."""
     return {
         int(status): ResponseSpec(
-            Problem, generate_examples=False, description=status.phrase, media_type=MEDIA_TYPE
+            Problem, generate_examples=False, description=_title(status), media_type=MEDIA_TYPE
         )
         for status in (*statuses, HTTPStatus.BAD_REQUEST, HTTPStatus.INTERNAL_SERVER_ERROR)
     }
@@ -90,8 +95,8 @@ def respond(
     """The problem document of an error."""
     status = _status(error)
     problem = Problem(
-        type=f"urn:clinic:problem:{status.name.lower().replace('_', '-')}",
-        title=status.phrase,
+        type=f"urn:clinic:problem:{_title(status).lower().replace(' ', '-')}",
+        title=_title(status),
         status=int(status),
         detail=_detail(error, status),
         instance=request.scope["raw_path"].decode(errors="replace"),
@@ -105,12 +110,18 @@ def respond(
     return Response(problem, status_code=int(status), media_type=MEDIA_TYPE, headers=extra)
 
 
+def _title(status: HTTPStatus) -> str:
+    return TITLES.get(status, status.phrase)
+
+
 def _status(error: Exception) -> HTTPStatus:
     match error:
         case HTTPException():
             return HTTPStatus(error.status_code)
         case NotFound():
             return HTTPStatus.NOT_FOUND
+        case KeyReused():
+            return HTTPStatus.UNPROCESSABLE_ENTITY
         case Refused():
             return HTTPStatus.BAD_REQUEST
         case NotNow():
