@@ -19,8 +19,8 @@ from support.mongo import mongo_dead_letters
 from support.processes import PROGRAM, Pair, Process, Service, eventually
 
 from clinic.adapters import cloudevents
-from clinic.adapters.sqlite.file import SqliteFile
-from clinic.adapters.sqlite.transport import LOG, SqlitePublisher
+from clinic.adapters.sqlite.file import SqliteFile, scripts
+from clinic.adapters.sqlite.transport import SqlitePublisher
 from clinic.domain.events import to_message
 from clinic.domain.messaging.dead_letters import DeadLetter, group_of
 from clinic.domain.messaging.messages import Message
@@ -46,7 +46,9 @@ async def test_dead_letters_are_found_replayed_and_discarded_beside_the_running_
     pair: Pair, processes: list[Process], http: httpx.AsyncClient
 ) -> None:
     pair.financial.environment["CLINIC_OPERATOR_TOKEN"] = TOKEN
-    async with opened(SqlitePublisher(SqliteFile(pair.data / "events.db", LOG), now)) as publisher:
+    async with opened(
+        SqlitePublisher(SqliteFile(pair.data / "events.db", *scripts("events")), now)
+    ) as publisher:
         published = await publisher.publish([a_message(type=UNKNOWN), a_message(), a_message(type=UNKNOWN)])
     await pair.financial.started()
     await eventually(lambda: all_are_set_aside(http, pair.financial, 2))

@@ -2,6 +2,8 @@
 another shard key.
 """
 
+import re
+from pathlib import Path
 from uuid import uuid4
 
 import bson
@@ -9,14 +11,14 @@ import pymongo
 import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 from msgspec.structs import replace
+from support.apps import settings
 from support.builders import Noticed
 from support.proxy import proxied
 
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
-from clinic.adapters.mongo.charges import CHARGES
-from clinic.adapters.mongo.database import MongoDatabase
 from clinic.domain.errors import Misconfigured
+from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 
 Document = dict[str, object]
 
@@ -111,23 +113,32 @@ def as_a_router(answer: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("key", [{"physician_id": 1}, {"_id": 1}])
+@pytest.mark.parametrize(
+    ("context", "collection"),
+    [("appointment", "appointments"), ("appointment", "idempotency_keys"), ("financial", "charges")],
+)
 async def test_another_shard_key_stops_the_start_with_what_to_do(
-    mongo_standalone: str, key: dict[str, object]
+    mongo_standalone: str, tmp_path: Path, context: str, collection: str, key: dict[str, object]
 ) -> None:
     name = f"test-{uuid4().hex}"
+    found = f"{name}_{context}.{collection}"
     client: pymongo.MongoClient[Document]
     with pymongo.MongoClient(mongo_standalone) as client, proxied(mongo_standalone) as router:
         sharded: pymongo.collection.Collection[Document] = client["config"]["collections"]
-        sharded.insert_one({"_id": f"{name}.charges", "key": key})
+        sharded.insert_one({"_id": found, "key": key})
         router.edit = as_a_router
-        database = MongoDatabase(router.url, name, 5, CHARGES)
+        chosen = replace(
+            settings("memory", tmp_path), store="mongo", mongo_url=router.url, mongo_database=name
+        )
+        container = AppointmentContainer if context == "appointment" else FinancialContainer
+        database = container(settings=chosen).store().resource
         try:
             with pytest.raises(
-                Misconfigured, match=rf"sh\.shardCollection\(\"{name}\.charges\", {{_id: \"hashed\"}}\)"
+                Misconfigured, match=rf"sh\.shardCollection\(\"{re.escape(found)}\", {{_id: \"hashed\"}}\)"
             ):
                 await database.open()
-            sharded.update_one({"_id": f"{name}.charges"}, {"$set": {"key": {"_id": "hashed"}}})
+            sharded.update_one({"_id": found}, {"$set": {"key": {"_id": "hashed"}}})
             await database.open()
         finally:
             await database.close()
-            sharded.delete_one({"_id": f"{name}.charges"})
+            sharded.delete_one({"_id": found})

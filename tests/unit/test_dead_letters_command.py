@@ -14,8 +14,8 @@ from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, k
 
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.charges import SqliteCharges
-from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
-from clinic.adapters.sqlite.file import SqliteFile
+from clinic.adapters.sqlite.dead_letters import SqliteDeadLetters
+from clinic.adapters.sqlite.file import SqliteFile, scripts
 from clinic.domain.events import to_message
 from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
@@ -61,7 +61,7 @@ class Folder:
 
     def run(self, work: Callable[[SqliteDeadLetters, SqliteCharges], Awaitable[Any]]) -> Any:
         async def opened_for_it() -> Any:
-            file = SqliteFile(self._path / "financial.db", *FINANCIAL)
+            file = SqliteFile(self._path / "financial.db", *scripts("financial"))
             async with opened(file):
                 return await work(SqliteDeadLetters(file), SqliteCharges(file))
 

@@ -16,10 +16,10 @@ from support.builders import a_charge, a_message, an_appointment, now, opened
 from clinic.adapters import cloudevents
 from clinic.adapters.leases import Leases
 from clinic.adapters.memory.charges import MemoryCharges
-from clinic.adapters.sqlite.appointments import APPOINTMENT, SqliteAppointments
-from clinic.adapters.sqlite.charges import CHARGES, SqliteCharges
-from clinic.adapters.sqlite.file import SqliteFile
-from clinic.adapters.sqlite.transport import LOG, PLACE, SqlitePublisher, SqliteSubscription
+from clinic.adapters.sqlite.appointments import SqliteAppointments
+from clinic.adapters.sqlite.charges import SqliteCharges
+from clinic.adapters.sqlite.file import SqliteFile, scripts
+from clinic.adapters.sqlite.transport import SqlitePublisher, SqliteSubscription
 from clinic.domain.errors import Unavailable, Unreadable
 from clinic.domain.events import from_message
 from clinic.domain.messaging.messages import Message
@@ -45,11 +45,13 @@ def test_a_fraction_of_a_cent_behind_many_digits_cannot_be_read() -> None:
 
 async def test_waiting_for_a_charge_raises_unavailable_when_the_store_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
-        await SqliteCharges(SqliteFile(tmp_path / "financial.db", CHARGES)).wait_for(uuid4(), 0.05)
+        await SqliteCharges(SqliteFile(tmp_path / "financial.db", *scripts("financial"))).wait_for(
+            uuid4(), 0.05
+        )
 
 
 async def test_a_charge_that_is_there_is_found_however_short_the_wait(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "financial.db", CHARGES)) as file:
+    async with opened(SqliteFile(tmp_path / "financial.db", *scripts("financial"))) as file:
         charges, charge = SqliteCharges(file), a_charge()
         await charges.add([charge])
         assert await charges.wait_for(charge.appointment_id, 0) == charge
@@ -82,7 +84,7 @@ async def test_an_expired_lease_of_a_confirmed_event_does_not_keep_claim_busy() 
 
 
 async def test_a_save_whose_caller_is_cancelled_wakes_the_relay_when_it_is_kept(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *scripts("appointment"))) as file:
         store, go_on = SqliteAppointments(file, now, LONG), threading.Event()
         await store.add(started := an_appointment())
         claim = asyncio.create_task(hand_over(store, 1))
@@ -101,7 +103,7 @@ async def test_a_save_whose_caller_is_cancelled_wakes_the_relay_when_it_is_kept(
 
 
 async def test_save_keeps_the_new_state_or_does_not_answer_that_it_did(tmp_path: Path) -> None:
-    async with opened(SqliteFile(tmp_path / "appointment.db", *APPOINTMENT)) as file:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *scripts("appointment"))) as file:
         store = SqliteAppointments(file, now, LONG)
         await store.add(started := an_appointment())
         saved = await store.save(replace(started, price=Money("1.00")))
@@ -135,9 +137,9 @@ async def test_a_file_that_is_being_closed_does_not_answer(tmp_path: Path) -> No
 
 
 async def test_acknowledging_an_older_batch_late_does_not_take_the_group_back(tmp_path: Path) -> None:
-    place = SqliteFile(tmp_path / "events.group.db", PLACE)
+    place = SqliteFile(tmp_path / "events.group.db", *scripts("group"))
     subscription = SqliteSubscription(tmp_path / "events.db", place, now, asyncio.sleep)
-    async with opened(SqliteFile(tmp_path / "events.db", LOG)) as log, opened(subscription):
+    async with opened(SqliteFile(tmp_path / "events.db", *scripts("events"))) as log, opened(subscription):
         publisher = SqlitePublisher(log, now)
         await publisher.publish([a_message()])
         older = await subscription.receive()

@@ -15,10 +15,8 @@ from contracts.transports import TransportContract
 from support.builders import StandingMonotonic, a_message, now, opened
 from support.folders import copied
 
-from clinic.adapters.sqlite.file import SqliteFile
+from clinic.adapters.sqlite.file import SqliteFile, scripts
 from clinic.adapters.sqlite.transport import (
-    LOG,
-    PLACE,
     PRUNE_INTERVAL,
     PUBLISHER_TIMEOUT,
     SqlitePublisher,
@@ -32,7 +30,7 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @asynccontextmanager
 async def subscribed(where: Path, group: str = "group") -> AsyncIterator[SqliteSubscription]:
-    place = SqliteFile(where / f"events.{group}.db", PLACE)
+    place = SqliteFile(where / f"events.{group}.db", *scripts("group"))
     subscription = SqliteSubscription(where / "events.db", place, now, asyncio.sleep)
     async with opened(subscription):
         yield subscription
@@ -40,14 +38,14 @@ async def subscribed(where: Path, group: str = "group") -> AsyncIterator[SqliteS
 
 @asynccontextmanager
 async def publishing(where: Path) -> AsyncIterator[SqlitePublisher]:
-    async with opened(SqlitePublisher(SqliteFile(where / "events.db", LOG), now)) as publisher:
+    async with opened(SqlitePublisher(SqliteFile(where / "events.db", *scripts("events")), now)) as publisher:
         yield publisher
 
 
 @asynccontextmanager
 async def closed(where: Path, group: str) -> AsyncIterator[SqliteSubscription]:
     yield SqliteSubscription(
-        where / "events.db", SqliteFile(where / f"events.{group}.db", PLACE), now, asyncio.sleep
+        where / "events.db", SqliteFile(where / f"events.{group}.db", *scripts("group")), now, asyncio.sleep
     )
 
 
@@ -64,7 +62,9 @@ class TestSqliteTransport(TransportContract):
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[Ends]:
-        yield Ends(SqlitePublisher(SqliteFile(where / "events.db", LOG), now), partial(closed, where))
+        yield Ends(
+            SqlitePublisher(SqliteFile(where / "events.db", *scripts("events")), now), partial(closed, where)
+        )
 
 
 async def take(subscription: SqliteSubscription) -> Sequence[Delivery]:
@@ -116,7 +116,7 @@ async def test_a_log_that_nobody_publishes_to_for_long_is_a_failure(tmp_path: Pa
     elif before == "a file without tables":
         (tmp_path / "events.db").touch()
     clock = StandingMonotonic()
-    place = SqliteFile(tmp_path / "events.group.db", PLACE)
+    place = SqliteFile(tmp_path / "events.group.db", *scripts("group"))
     async with opened(SqliteSubscription(tmp_path / "events.db", place, now, asyncio.sleep, clock)) as group:
         waiting = asyncio.create_task(group.receive())
         await asyncio.sleep(0.05)
@@ -397,7 +397,7 @@ async def test_a_quiet_log_is_looked_at_less_and_less_often(tmp_path: Path) -> N
             ninety_nine.set()
         await asyncio.sleep(0)
 
-    place = SqliteFile(tmp_path / "events.group.db", PLACE)
+    place = SqliteFile(tmp_path / "events.group.db", *scripts("group"))
     async with publishing(tmp_path), opened(place):
         subscription = SqliteSubscription(tmp_path / "events.db", place, now, pause)
         waiting = asyncio.create_task(subscription.receive())

@@ -20,7 +20,7 @@ from clinic.domain.appointment.use_cases import (
     StartAppointment,
     TraceAppointment,
 )
-from clinic.domain.errors import Conflict, KeyReused, NotFound, Refused, Unavailable
+from clinic.domain.errors import Conflict, NotFound, Refused, Unavailable
 from clinic.domain.events import from_message, to_message
 from clinic.domain.messaging.messages import Message, PublicationStatus, PublishResult
 from clinic.domain.money import Money
@@ -92,8 +92,9 @@ async def test_a_start_repeated_with_its_key_is_the_first_at_the_first_price(clo
     assert await start(*people, "key") == first
     assert (await start(*people, "another")).price == Money("200.00")
     for others in ((people[0], uuid4()), (uuid4(), people[1])):
-        with pytest.raises(KeyReused):
+        with pytest.raises(Refused) as refused:
             await start(*others, "key")
+        assert refused.value.code == "key-reused"
     assert len(await store.page(AppointmentFilter(), 10)) == 2
 
 

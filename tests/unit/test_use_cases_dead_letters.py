@@ -37,8 +37,8 @@ from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.adapters.sqlite.charges import SqliteCharges
-from clinic.adapters.sqlite.dead_letters import FINANCIAL, SqliteDeadLetters
-from clinic.adapters.sqlite.file import SqliteFile
+from clinic.adapters.sqlite.dead_letters import SqliteDeadLetters
+from clinic.adapters.sqlite.file import SqliteFile, scripts
 from clinic.domain.errors import NotFound, Unavailable, Unreadable
 from clinic.domain.events import AppointmentFinished, from_message, to_message
 from clinic.domain.financial.dead_letters import (
@@ -143,7 +143,7 @@ async def financial(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIter
     if request.param == "memory":
         yield Accounting(MemoryCharges(), MemoryDeadLetters())
         return
-    async with opened(SqliteFile(tmp_path / "financial.db", *FINANCIAL)) as file:
+    async with opened(SqliteFile(tmp_path / "financial.db", *scripts("financial"))) as file:
         yield Accounting(SqliteCharges(file), SqliteDeadLetters(file))
 
 

@@ -6,6 +6,7 @@ See the Kafka protocol binding of CloudEvents 1.0.2.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Annotated, Any, Final
@@ -40,18 +41,18 @@ def time(milliseconds: int) -> datetime:
 
 
 def delivery(
-    key: bytes | None,
-    headers: tuple[tuple[str, bytes | None], ...],
-    value: bytes | None,
-    position: str,
-    published_at: datetime,
-    now: datetime,
+    key: object, headers: tuple[tuple[str, bytes | None], ...], value: object, origin: Origin
 ) -> Delivery:
-    """What arrived, from any producer."""
-    origin = Origin(position=position, published_at=published_at, received_at=now)
+    """What arrived, from any producer; key and value are stored as text by some."""
+    key, value = as_bytes(key), as_bytes(value)
     return Delivery(
         message=message(key, headers, value), origin=origin, key=key, headers=headers, value=value
     )
+
+
+def as_bytes(stored: object) -> bytes | None:
+    """Text as UTF-8, a number as its digits."""
+    return stored if stored is None or isinstance(stored, bytes) else str(stored).encode()
 
 
 def headers(message: Message) -> list[tuple[str, bytes]]:
@@ -137,8 +138,6 @@ def _text(value: object) -> str:
 
 
 def _time(text: str) -> datetime | None:
-    try:
-        time: datetime | None = msgspec.convert(cut(text), _Aware)
-    except msgspec.ValidationError:
-        time = None
-    return time
+    with suppress(msgspec.ValidationError):
+        return msgspec.convert(cut(text), _Aware)
+    return None

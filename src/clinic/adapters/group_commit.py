@@ -48,9 +48,14 @@ class GroupCommit(Generic[Operation, Outcome]):
         except Exception as error:  # noqa: BLE001 — whatever it is, every caller has to hear of it
             outcomes = [error] * len(group)  # type: ignore[list-item]
         for (_, future), outcome in zip(group, outcomes, strict=True):
-            if future.done():
-                continue
-            if isinstance(outcome, Exception):
-                future.set_exception(outcome)
-            else:
-                future.set_result(outcome)
+            answer(future, outcome)
+
+
+def answer(future: asyncio.Future[Outcome], outcome: Outcome | ClinicError) -> None:
+    """Give the caller that waits its outcome; it may have gone."""
+    if future.done():
+        return
+    if isinstance(outcome, Exception):
+        future.set_exception(outcome)
+    else:
+        future.set_result(outcome)

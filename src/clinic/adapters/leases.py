@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 
 from clinic.domain.messaging.messages import ClaimedMessage, Message
@@ -48,7 +49,5 @@ class Leases:
     async def _wait(self) -> None:
         # The sweep also finds what another process put there, such as an operator's command.
         sweep = min(self._until.values(), default=float("inf")) - self._monotonic()
-        try:
+        with suppress(TimeoutError):
             await asyncio.wait_for(self._saved.wait(), max(0.001, min(sweep, self._seconds)))
-        except TimeoutError:
-            return

@@ -3,7 +3,6 @@
 ClinicError
 ├── Refused        the clinic says no; asking again will not help    → 4xx, dead letter; carries a `code`
 │   ├── NotFound
-│   ├── KeyReused
 │   └── Unreadable
 ├── Misconfigured  a person has to change the set-up                 → the start ends with one line
 └── NotNow         the world says "not now"; asking again may help   → retry, redeliver
@@ -34,12 +33,6 @@ class NotFound(Refused):
     """There is no such thing."""
 
     code = "not-found"
-
-
-class KeyReused(Refused):
-    """The key of a request that may be repeated was used for another one."""
-
-    code = "key-reused"
 
 
 class Unreadable(Refused):

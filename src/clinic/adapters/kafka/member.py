@@ -16,9 +16,10 @@ from confluent_kafka import Message as Record
 from confluent_kafka.admin import TopicDescription  # type: ignore[attr-defined]
 
 from clinic.adapters import cloudevents
+from clinic.adapters.group_commit import answer
 from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, offset, position
 from clinic.domain.errors import ClinicError, Unavailable
-from clinic.domain.messaging.messages import Delivery
+from clinic.domain.messaging.messages import Delivery, Origin
 from clinic.domain.messaging.ports import Clock
 
 BATCH_SIZE: Final = 500
@@ -92,7 +93,7 @@ class Batch:
         acknowledgement, self._acknowledgement = self._acknowledgement, None
         if acknowledgement is not None:
             with suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(_answer, acknowledgement, failure)
+                self._loop.call_soon_threadsafe(answer, acknowledgement, failure)
 
     def drop(self) -> None:
         """In the thread: what is in it comes again, in another batch."""
@@ -248,9 +249,9 @@ def _is_no_longer_ours(error: object) -> bool:
 
 def delivery(record: Record, topic_id: str, now: datetime) -> Delivery:
     """What arrived, from any producer."""
-    key, value = _bytes(record.key()), _bytes(record.value())
     published_at = cloudevents.time(record.timestamp()[1])
-    return cloudevents.delivery(key, _headers(record), value, position(record, topic_id), published_at, now)
+    origin = Origin(position=position(record, topic_id), published_at=published_at, received_at=now)
+    return cloudevents.delivery(record.key(), _headers(record), record.value(), origin)
 
 
 def _headers(record: Record) -> tuple[tuple[str, bytes | None], ...]:
@@ -258,7 +259,7 @@ def _headers(record: Record) -> tuple[tuple[str, bytes | None], ...]:
         named: Any = record.headers() or ()
     except (SystemError, UnicodeDecodeError):  # a name that is not UTF-8: it becomes a dead letter
         named = ()
-    return tuple((name, _bytes(content)) for name, content in named)
+    return tuple((name, cloudevents.as_bytes(content)) for name, content in named)
 
 
 def _is_event(record: Record) -> bool:
@@ -269,16 +270,3 @@ def _is_event(record: Record) -> bool:
     if error.code() == KafkaError._PARTITION_EOF:
         return False
     raise KafkaException(error)
-
-
-def _answer(acknowledged: "asyncio.Future[None]", failure: ClinicError | None) -> None:
-    if acknowledged.done():
-        return
-    if failure:
-        acknowledged.set_exception(failure)
-    else:
-        acknowledged.set_result(None)
-
-
-def _bytes(content: str | bytes | None) -> bytes | None:
-    return content.encode() if isinstance(content, str) else content

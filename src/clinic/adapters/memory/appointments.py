@@ -37,10 +37,9 @@ class MemoryAppointments(appointment.Appointments, Outbox):
         return appointment
 
     async def get(self, appointment_id: UUID) -> Appointment:
-        try:
-            return self._stored[appointment_id]
-        except KeyError:
-            raise NotFound(f"there is no appointment {appointment_id}") from None
+        if appointment_id not in self._stored:
+            raise NotFound(f"there is no appointment {appointment_id}")
+        return self._stored[appointment_id]
 
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         stored = self._stored.get(appointment.id)

@@ -28,10 +28,9 @@ class MemoryCharges(financial.Charges):
         return added
 
     async def get(self, appointment_id: UUID) -> Charge:
-        try:
-            return self._stored[appointment_id]
-        except KeyError:
-            raise NotFound(f"appointment {appointment_id} has no charge yet") from None
+        if appointment_id not in self._stored:
+            raise NotFound(f"appointment {appointment_id} has no charge yet")
+        return self._stored[appointment_id]
 
     async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
         return await self._waiters.wait(appointment_id, timeout)

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
@@ -29,21 +29,16 @@ class MemoryDeadLetters(DeadLetters):
             self._stored[letter.position] = known.arrived_again(letter) if known else letter
 
     async def get(self, position: str) -> DeadLetter:
-        try:
-            letter = self._stored[position]
-        except KeyError:
-            raise NotFound(f"there is no dead letter at {position}") from None
-        return replace(letter, history=tuple(self._history.get(position, ())[-MAX_HISTORY:]))
+        if position not in self._stored:
+            raise NotFound(f"there is no dead letter at {position}")
+        return replace(self._stored[position], history=tuple(self._history.get(position, ())[-MAX_HISTORY:]))
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
+        wanted = {name: value for name, value in asdict(matching).items() if value is not None}
         found = [
             letter
             for letter in self._stored.values()
-            if matching.state in (None, letter.state)
-            and matching.group in (None, letter.group)
-            and matching.about in (None, letter.about)
-            and matching.message_id in (None, letter.message_id)
-            and letter.position > after
+            if letter.position > after and wanted.items() <= asdict(letter).items()
         ]
         return [letter.listed() for letter in sorted(found, key=lambda letter: letter.position)[:limit]]
 
@@ -66,9 +61,7 @@ def _group(name: str, letters: Sequence[DeadLetter]) -> LetterGroup:
     states = Counter(letter.state for letter in letters)
     return LetterGroup(
         group=name,
-        waiting=states["waiting"],
-        replayed=states["replayed"],
-        discarded=states["discarded"],
+        **{state: states[state] for state in ("waiting", "replayed", "discarded")},
         reason=min(letter.reason for letter in letters),
         first_seen=min(letter.first_seen for letter in letters),
         last_seen=max(letter.last_seen for letter in letters),

@@ -6,7 +6,7 @@ from datetime import datetime
 from secrets import token_hex
 
 from clinic.adapters import cloudevents
-from clinic.domain.messaging.messages import Delivery, Message, PublishResult
+from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
 from clinic.domain.messaging.ports import Clock, Publisher, Subscription
 
 BATCH_SIZE = 500
@@ -60,6 +60,6 @@ class MemorySubscription(Subscription):
 
     def _delivery(self, index: int) -> Delivery:
         published_at, message = self._log.entries[index]
-        key, headers = message.key.encode(), tuple(cloudevents.headers(message))
         position = f"{self._log.id}/{index}"
-        return cloudevents.delivery(key, headers, message.data, position, published_at, self._clock())
+        origin = Origin(position=position, published_at=published_at, received_at=self._clock())
+        return cloudevents.delivery(message.key, tuple(cloudevents.headers(message)), message.data, origin)

@@ -44,7 +44,6 @@ APPOINTMENTS: Final = CollectionSchema(
     IndexModel([("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED),
     IndexModel(BY_SAVE, partialFilterExpression=UNPUBLISHED),
 )
-
 KEYS: Final = CollectionSchema("idempotency_keys")
 """Each appointment that was added once, as it was added."""
 
@@ -99,9 +98,8 @@ class MongoAppointments(appointment.Appointments):
         self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
     ) -> Sequence[Appointment]:
         people = {"physician_id": matching.physician_id, "patient_id": matching.patient_id}
-        query = given(**ADDED, **people, _id=after and {"$lt": after})
-        if matching.started_before is not None:
-            query["start"] = {"$lt": matching.started_before}
+        start = given(**{"$lt": matching.started_before}) or None
+        query = given(**ADDED, **people, start=start, _id=after and {"$lt": after})
         if matching.finished is not None:
             query |= {"end": {"$ne": None}} if matching.finished else OPEN
         found = self._documents.find(query, {"outbox": False}).sort("_id", DESCENDING).limit(limit)

@@ -79,11 +79,8 @@ class MongoCharges(financial.Charges):
         return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
-        found = (
-            self._documents.find({} if after is None else {"_id": {"$lt": after}})
-            .sort("_id", DESCENDING)
-            .limit(limit)
-        )
+        query = given(_id=after and {"$lt": after})
+        found = self._documents.find(query).sort("_id", DESCENDING).limit(limit)
         return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
 
     async def count(self) -> int:

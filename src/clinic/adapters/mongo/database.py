@@ -158,24 +158,22 @@ class MongoDatabase(Resource):
 
     async def _check_sharding(self, collection: str) -> None:
         """Raises `Misconfigured` unless `_id` is the shard key: only then is it unique across shards."""
+        found = f"{self._name}.{collection}"
         with translate_errors():
             if (await self._opened.admin.command("hello")).get("msg") != "isdbgrid":
                 return
             try:
-                sharded = await self._opened.config.collections.find_one(
-                    {"_id": f"{self._name}.{collection}"}
-                )
+                sharded = await self._opened.config.collections.find_one({"_id": found})
             except OperationFailure as error:
                 if error.code != NOT_ALLOWED:
                     raise
                 raise Misconfigured(
-                    f"the shard key of {self._name}.{collection} cannot be checked: allow this user "
-                    f"to read config.collections"
+                    f"the shard key of {found} cannot be checked: allow this user to read config.collections"
                 ) from error
         if sharded and dict(sharded["key"]) != {"_id": "hashed"}:
             raise Misconfigured(
-                f"{self._name}.{collection} is sharded by {dict(sharded['key'])}: shard it anew, with "
-                f'sh.shardCollection("{self._name}.{collection}", {{_id: "hashed"}})'
+                f"{found} is sharded by {dict(sharded['key'])}: shard it anew, with "
+                f'sh.shardCollection("{found}", {{_id: "hashed"}})'
             )
 
     @property

@@ -27,31 +27,6 @@ from clinic.domain.messaging.messages import (
 from clinic.domain.messaging.ports import Clock, Monotonic, Outbox
 from clinic.domain.money import Money
 
-APPOINTMENTS = """
-CREATE TABLE appointments (
-    id BLOB PRIMARY KEY, physician_id BLOB NOT NULL, patient_id BLOB NOT NULL, cents INTEGER NOT NULL,
-    start INTEGER NOT NULL, "end" INTEGER, version INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX appointments_of_a_physician ON appointments (physician_id, id);
-CREATE INDEX appointments_of_a_patient ON appointments (patient_id, id);
-CREATE TABLE outbox (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, subject TEXT NOT NULL,
-    saved_at INTEGER NOT NULL, message BLOB NOT NULL
-);
-CREATE TABLE published (
-    id TEXT PRIMARY KEY, subject TEXT NOT NULL, saved_at INTEGER NOT NULL, published_at INTEGER NOT NULL,
-    position TEXT NOT NULL
-) WITHOUT ROWID;
-"""
-OPEN = 'CREATE INDEX appointments_open ON appointments (id) WHERE "end" IS NULL;'
-"""What is open is listed without reading what is finished."""
-KEYS = """
-CREATE TABLE idempotency_keys (key BLOB PRIMARY KEY, appointment BLOB NOT NULL) WITHOUT ROWID;
-"""
-"""The row of each appointment that was added once, as it was added."""
-APPOINTMENT = APPOINTMENTS, OPEN, KEYS
-"""The scripts of appointment.db."""
-
 Operation = Callable[[sqlite3.Connection], Appointment | ClinicError]
 
 _encoder = msgspec.msgpack.Encoder()

@@ -14,18 +14,6 @@ from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.messaging.messages import Origin
 from clinic.domain.money import Money
 
-CHARGES = """
-CREATE TABLE charges (
-    appointment_id BLOB PRIMARY KEY, physician_id BLOB NOT NULL, patient_id BLOB NOT NULL,
-    cents INTEGER NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, pricing TEXT NOT NULL,
-    hours TEXT NOT NULL, total_cents INTEGER NOT NULL, charged_at INTEGER NOT NULL, position TEXT NOT NULL,
-    published_at INTEGER NOT NULL, received_at INTEGER NOT NULL, attempts INTEGER NOT NULL
-) WITHOUT ROWID;
-CREATE INDEX charges_by_time ON charges (charged_at, appointment_id);
-CREATE INDEX charges_of_a_physician ON charges (physician_id, charged_at, appointment_id);
-CREATE INDEX charges_of_a_patient ON charges (patient_id, charged_at, appointment_id);
-"""
-
 
 class SqliteCharges(financial.Charges):
     """Charges, in financial.db."""

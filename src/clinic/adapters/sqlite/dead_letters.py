@@ -8,7 +8,6 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import asdict, replace
 
-from clinic.adapters.sqlite.charges import CHARGES
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, named_rows, stored
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
@@ -20,46 +19,6 @@ from clinic.domain.messaging.dead_letters import (
     HistoryEntry,
     LetterGroup,
 )
-
-DEAD_LETTERS: Final = """
-CREATE TABLE dead_letters (
-    position TEXT PRIMARY KEY, message_id TEXT NOT NULL, key BLOB, headers BLOB NOT NULL, value BLOB,
-    length INTEGER NOT NULL, sha256 TEXT NOT NULL, reason TEXT NOT NULL, attempts INTEGER NOT NULL,
-    first_seen INTEGER NOT NULL, last_seen INTEGER NOT NULL, about TEXT NOT NULL, type TEXT NOT NULL,
-    published_at INTEGER NOT NULL, "group" TEXT NOT NULL, state TEXT NOT NULL,
-    handled BLOB NOT NULL DEFAULT '[]'
-) WITHOUT ROWID;
-CREATE INDEX dead_letters_in_a_state ON dead_letters (state, position);
-CREATE INDEX dead_letters_in_a_state_of_a_group ON dead_letters (state, "group", position);
-CREATE INDEX dead_letters_about ON dead_letters (about, position);
-CREATE INDEX dead_letters_of_a_group
-    ON dead_letters ("group", position, state, first_seen, last_seen, reason);
-"""
-"""The index of the groups holds all that the list of groups shows: it reads no letter, however large."""
-
-HISTORY: Final = """
-CREATE TABLE dead_letter_history (
-    position TEXT NOT NULL, number INTEGER NOT NULL, event TEXT NOT NULL, by TEXT NOT NULL,
-    at INTEGER NOT NULL, note TEXT NOT NULL, PRIMARY KEY (position, number)
-) WITHOUT ROWID;
-CREATE INDEX dead_letter_history_by_time ON dead_letter_history (at, position, number);
-INSERT INTO dead_letter_history
-    SELECT position, entry.key,
-        coalesce(json_extract(entry.value, '$.event'), json_extract(entry.value, '$.what')),
-        json_extract(entry.value, '$.by'),
-        CAST(round((julianday(json_extract(entry.value, '$.at')) - 2440587.5) * 86400000) AS INTEGER),
-        json_extract(entry.value, '$.note')
-    FROM dead_letters, json_each(CAST(handled AS TEXT)) AS entry;
-ALTER TABLE dead_letters ADD COLUMN code TEXT NOT NULL DEFAULT '';
-ALTER TABLE dead_letters ADD COLUMN cut INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE dead_letters ADD COLUMN entries INTEGER NOT NULL DEFAULT 0;
-UPDATE dead_letters SET entries = json_array_length(CAST(handled AS TEXT));
-ALTER TABLE dead_letters DROP COLUMN handled;
-"""
-"""Each entry of a history becomes a row. The index by time is for a list of who did what, of all letters."""
-
-FINANCIAL: Final = "", CHARGES + DEAD_LETTERS, HISTORY
-"""The scripts of financial.db. Version 1 was never released; its script is a part of the second."""
 
 COLUMNS: Final = tuple(name for name in DeadLetter.__struct_fields__ if name != "history")
 NAMES: Final = ", ".join(f'"{name}"' for name in COLUMNS)
@@ -91,13 +50,8 @@ class SqliteDeadLetters(DeadLetters):
         return await self._file.read(partial(_get, position))
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        conditions = [
-            ("state = ?", matching.state),
-            ('"group" = ?', matching.group),
-            ("about = ?", matching.about),
-            ("message_id = ?", matching.message_id),
-            ("position > ?", after),
-        ]
+        equal = [(f'"{name}" = ?', value) for name, value in asdict(matching).items()]
+        conditions = [*equal, ("position > ?", after)]
         return await self._file.page("dead_letters", "position", conditions, limit, _letter, LISTED)
 
     async def groups(self) -> Sequence[LetterGroup]:

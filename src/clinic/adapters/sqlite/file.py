@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID
@@ -51,6 +52,12 @@ def moment(milliseconds: int) -> datetime:
         return _epoch + milliseconds * _millisecond
     except (OverflowError, TypeError) as error:
         raise Unavailable(f"{milliseconds!r} is stored as a moment") from error
+
+
+def scripts(schema: str) -> list[str]:
+    """The scripts of a schema, in order: each takes a file from one version to the next."""
+    folder = files("clinic.adapters.sqlite") / "schemas" / schema
+    return [(folder / f"{version}.sql").read_text() for version in range(1, len([*folder.iterdir()]) + 1)]
 
 
 class SqliteFile(Resource):
@@ -149,7 +156,7 @@ class SqliteFile(Resource):
     async def check(self) -> None:
         """Return when the file takes writes and answers reads. Raises `Unavailable`."""
         await self.write(self._write_version)
-        await self.read(schema_version)
+        await self.read(lambda connection: connection.execute("PRAGMA user_version").fetchone())
 
     def check_alive(self) -> None:
         """Raises `Unavailable` where the file is closed, or is no longer the one that was opened.
@@ -188,8 +195,7 @@ class SqliteFile(Resource):
         return identities(*(f"{self.path}{suffix}" for suffix in SUFFIXES), *lock)
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
-        found = schema_version(connection)
-        check_not_newer(self.path, found, self._version)
+        found = schema_version(connection, self.path, self._version)
         if found < self._version:
             raise Misconfigured(
                 f"{self.path} has schema {found}, and {self._version} is needed: start its service anew"
@@ -204,8 +210,7 @@ class SqliteFile(Resource):
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         connection.execute("PRAGMA journal_mode=WAL")
-        found = schema_version(connection)
-        check_not_newer(self.path, found, self._version)
+        found = schema_version(connection, self.path, self._version)
         if found < self._version:
             missing = ";".join(self._scripts[found:])
             connection.executescript(
@@ -279,17 +284,14 @@ def _identity(path: str) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def schema_version(connection: sqlite3.Connection) -> int:
-    """How many scripts have run; 0 for a file that is still empty."""
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def check_not_newer(path: Path, found: int, known: int) -> None:
-    """Raises `Misconfigured` where newer code has written the file."""
+def schema_version(connection: sqlite3.Connection, path: Path, known: int) -> int:
+    """How many scripts have run. Raises `Misconfigured` where newer code, which has more, wrote the file."""
+    found = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if found > known:
         raise Misconfigured(
             f"{path} was written by a newer version of this program (schema {found}): run that one"
         )
+    return found
 
 
 def _begin_writing(connection: sqlite3.Connection) -> None:

@@ -21,7 +21,7 @@ from clinic.adapters import cloudevents
 from clinic.adapters.sqlite import file as sqlite
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds
 from clinic.domain.errors import Unavailable
-from clinic.domain.messaging.messages import Delivery, Message, PublishResult
+from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishResult
 from clinic.domain.messaging.ports import Clock, Monotonic, Publisher, Resource, Sleep, Subscription
 
 BATCH_SIZE = 500
@@ -37,18 +37,6 @@ SERVED_INTERVAL, PUBLISHER_TIMEOUT = 1.0, 15.0
 """Seconds between two looks whether anybody publishes, and after which it is a failure if nobody does."""
 
 LOG_VERSION = 1
-LOG = """
-CREATE TABLE log (id TEXT NOT NULL);
-INSERT INTO log VALUES (lower(hex(randomblob(8))));
-CREATE TABLE events (
-    seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL, headers BLOB NOT NULL, value BLOB,
-    published_at INTEGER NOT NULL
-);
-"""
-PLACE = """
-CREATE TABLE place (only INTEGER PRIMARY KEY CHECK (only = 1), log TEXT NOT NULL, seq INTEGER NOT NULL);
-INSERT INTO place VALUES (1, '', 0);
-"""
 
 
 class SqlitePublisher(Publisher, Resource):
@@ -196,9 +184,7 @@ class _OpenLog:
         self._files = opened + self._found()[1:]
 
     def _check_schema(self) -> None:
-        found = sqlite.schema_version(self.connection)
-        sqlite.check_not_newer(self._path, found, LOG_VERSION)
-        if found < LOG_VERSION:
+        if sqlite.schema_version(self.connection, self._path, LOG_VERSION) < LOG_VERSION:
             raise FileNotFoundError(self._path)
 
     def is_replaced(self) -> bool:
@@ -315,8 +301,8 @@ def _group_offset(path: Path, log: str) -> int | None:
 def _delivery(position: str, row: Sequence[Any], now: datetime) -> Delivery:
     """What is in a row; what nobody of ours has written there becomes a dead letter, with its bytes."""
     published_at = cloudevents.time(row[4] if isinstance(row[4], int) else 0)
-    key, headers, value = _bytes(row[1]), _headers(_bytes(row[2])), _bytes(row[3])
-    return cloudevents.delivery(key, headers, value, position, published_at, now)
+    origin = Origin(position=position, published_at=published_at, received_at=now)
+    return cloudevents.delivery(row[1], _headers(cloudevents.as_bytes(row[2])), row[3], origin)
 
 
 def _headers(stored: bytes | None) -> tuple[tuple[str, bytes | None], ...]:
@@ -325,7 +311,3 @@ def _headers(stored: bytes | None) -> tuple[tuple[str, bytes | None], ...]:
         return tuple((name, content.encode()) for name, content in texts)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return (("headers", stored),)
-
-
-def _bytes(stored: object) -> bytes | None:
-    return stored if stored is None or isinstance(stored, bytes) else str(stored).encode()

@@ -1,6 +1,7 @@
 """What the appointment context does."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from typing import TypeVar
 from uuid import UUID
@@ -9,7 +10,7 @@ from msgspec.structs import replace
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter, Appointments
-from clinic.domain.errors import Conflict, KeyReused, NotFound, Refused
+from clinic.domain.errors import Conflict, NotFound, Refused
 from clinic.domain.events import AppointmentFinished, to_message
 from clinic.domain.messaging.messages import PublicationStatus
 from clinic.domain.messaging.ports import Clock, Outbox, Telemetry
@@ -24,17 +25,15 @@ MAX_TRIES = 5
 async def _until_saved(appointment_id: UUID, attempt: Callable[[UUID], Awaitable[T]]) -> T:
     """Load, decide and save again while somebody else saves first. Raises `Conflict` after `MAX_TRIES`."""
     for _ in range(MAX_TRIES):
-        try:
+        with suppress(Conflict):
             return await attempt(appointment_id)
-        except Conflict:
-            continue
     raise Conflict(f"appointment {appointment_id} is being changed by others: try again")
 
 
 class StartAppointment:
     """Start an appointment now, at the clinic's price per hour.
 
-    Starting it again with the same `key` returns it as it started, at any time. Raises `KeyReused` if the key
+    Starting it again with the same `key` returns it as it started, at any time. Raises `Refused` if the key
     started another one. Raises `Unavailable` when the outcome is unknown: with a key, repeating is safe.
     """
 
@@ -56,9 +55,8 @@ class StartAppointment:
             return await self._appointments.add(appointment)
         first = await self._appointments.add(appointment, once=sha256(key.encode()).digest())
         if replace(appointment, id=first.id, price=first.price, start=first.start) != first:
-            raise KeyReused(
-                "this key started another appointment: give each its own, and repeat it unchanged"
-            )
+            sentence = "this key started another appointment: give each its own, and repeat it unchanged"
+            raise Refused(sentence, code="key-reused")
         return first
 
 

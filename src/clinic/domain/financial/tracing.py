@@ -1,6 +1,8 @@
 """Where a charge is, as far as the financial context knows."""
 
 from collections.abc import Sequence
+from functools import partial
+from operator import attrgetter
 from uuid import UUID
 
 from clinic.domain.errors import NotFound
@@ -13,6 +15,7 @@ from clinic.domain.financial.related_letters import (
     of_another,
     related_letters,
 )
+from clinic.domain.financial.use_cases import existing_charge
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters
 from clinic.domain.tracing import Step, Trace
 
@@ -26,15 +29,12 @@ class TraceCharge:
     async def __call__(self, appointment_id: UUID) -> Trace:
         letters = await all_related(appointment_id, self._dead_letters)
         about = await related_letters(appointment_id, self._dead_letters)
+        charge = await existing_charge(appointment_id, self._charges)
+        if charge is None and not letters:
+            raise NotFound(f"nothing has arrived about appointment {appointment_id}")
         steps = [step for letter in letters for step in _of_letter(letter)]
-        try:
-            charge = await self._charges.get(appointment_id)
-        except NotFound:
-            if not letters:
-                raise
-            return _uncharged(_in_order(steps), about)
-        steps += _of_charge(charge)
-        return Trace(_in_order(steps), "nothing", f"charged {charge.total}")
+        steps = sorted(steps + (_of_charge(charge) if charge else []), key=attrgetter("at"))
+        return Trace(steps, "nothing", f"charged {charge.total}") if charge else _uncharged(steps, about)
 
 
 def _uncharged(steps: Sequence[Step], about: RelatedLetters) -> Trace:
@@ -43,10 +43,6 @@ def _uncharged(steps: Sequence[Step], about: RelatedLetters) -> Trace:
     return Trace(
         steps, None, of_another(about.unrelated) if about.unrelated else "no dead letter about it waits"
     )
-
-
-def _in_order(steps: Sequence[Step]) -> Sequence[Step]:
-    return sorted(steps, key=lambda step: step.at)
 
 
 def _of_charge(charge: Charge) -> list[Step]:
@@ -59,19 +55,12 @@ def _of_charge(charge: Charge) -> list[Step]:
 
 
 def _of_letter(letter: DeadLetter) -> list[Step]:
+    step = partial(Step, position=letter.position)
     return [
-        Step(event="published", at=letter.published_at, position=letter.position),
-        Step(
-            event="dead-lettered",
-            at=letter.first_seen,
-            attempts=letter.attempts,
-            position=letter.position,
-            note=letter.reason,
-        ),
+        step(event="published", at=letter.published_at),
+        step(event="dead-lettered", at=letter.first_seen, attempts=letter.attempts, note=letter.reason),
         *(
-            Step(
-                event=entry.event, at=entry.at, by=entry.by, position=letter.position, note=entry.note or None
-            )
+            step(event=entry.event, at=entry.at, by=entry.by, note=entry.note or None)
             for entry in letter.history
         ),
     ]

@@ -86,10 +86,8 @@ class Consumer(Generic[Event]):
         if refused:
             await self._dead_letter(refused)
         await self._subscription.acknowledge(batch)
-        for delivery in skipped:
-            self._telemetry(
-                "skipped", type=delivery.message.type[:MAX_NAME], position=delivery.origin.position
-            )
+        for other in skipped:
+            self._telemetry("skipped", type=other.message.type[:MAX_NAME], position=other.origin.position)
 
     async def _handle_readable(self, readable: Sequence[tuple[Delivery, Received[Event]]]) -> None:
         await self._handle([received for _, received in readable])

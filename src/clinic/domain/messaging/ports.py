@@ -16,14 +16,11 @@ from clinic.domain.messaging.messages import (
 Clock = Callable[[], datetime]
 """The time: aware, UTC, in whole milliseconds."""
 
-
 Sleep = Callable[[float], Awaitable[None]]
 """Waits that many seconds."""
 
-
 Monotonic = Callable[[], float]
 """Seconds since some moment of this process's own: it never goes back, and is for measuring only."""
-
 
 Jitter = Callable[[float, float], float]
 """Some number between the two, as `random.uniform` gives it."""

@@ -31,7 +31,6 @@ async def run_to_completion(work: Coroutine[object, object, T]) -> T:
             await asyncio.wait([task])
         except asyncio.CancelledError:
             task.cancel()
-            raise
         raise
 
 
@@ -73,6 +72,6 @@ class LastFailure:
         self._reason = ""
 
     def __str__(self) -> str:
-        if self._began and (seconds := self._monotonic() - self._began) > STALLED_AFTER:
+        if self._began is not None and (seconds := self._monotonic() - self._began) > STALLED_AFTER:
             return f"the attempt under way has not ended for {seconds:.0f} s"
         return self._reason

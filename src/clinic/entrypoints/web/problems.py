@@ -13,7 +13,7 @@ from litestar.exceptions import HTTPException
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
 
-from clinic.domain.errors import KeyReused, NotFound, NotNow, Refused, Unreadable
+from clinic.domain.errors import NotFound, NotNow, Refused, Unreadable
 from clinic.entrypoints.web.methods import with_head
 
 MEDIA_TYPE = "application/problem+json"
@@ -120,7 +120,7 @@ def _status(error: Exception) -> HTTPStatus:
             return HTTPStatus(error.status_code)
         case NotFound():
             return HTTPStatus.NOT_FOUND
-        case KeyReused():
+        case Refused(code="key-reused"):
             return HTTPStatus.UNPROCESSABLE_ENTITY
         case Refused():
             return HTTPStatus.BAD_REQUEST

@@ -1,0 +1,1 @@
+-- Was never released: the second script makes all of it.
