@@ -54,13 +54,14 @@ lint: .venv/dev ## format, lint, types, import rules, spelling, subjects of comm
 	$(BIN)/codespell
 	@.ci/subjects
 
+# The longest files first, in the order of their names: xdist would begin with those that have the most tests.
 .PHONY: test
-test: .venv/dev ## every test, two files at a time
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+test: .venv/dev ## every test, three files at a time
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-unit
 test-unit: .venv/dev ## the tests that need nothing
-	$(BIN)/pytest tests/unit
+	$(BIN)/pytest tests/unit --numprocesses 2
 
 .PHONY: coverage
 coverage: .venv/dev ## lines and branches of domain and adapters that the unit tests reach
@@ -70,6 +71,8 @@ coverage: .venv/dev ## lines and branches of domain and adapters that the unit t
 test-integration: .venv/dev ## the tests that start real processes
 	$(BIN)/pytest tests/integration
 
+given = $(if $($1),--$(shell echo $1 | tr A-Z a-z) '$($1)')
+
 .PHONY: prove
 prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= FAULTS= APPOINTMENTS= CLIENTS= PACE= LEASE= PATIENCE= DEFECT= BOUND= ONLY='kill *'
 	@PYTHONPATH=tests $(BIN)/python -m campaign $(foreach each,STACK SEED MINUTES FAULTS APPOINTMENTS ONLY CLIENTS PACE LEASE PATIENCE DEFECT BOUND,$(call given,$(each)))
@@ -78,7 +81,20 @@ prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= F
 fuzz: .venv/dev ## requests made from the OpenAPI documents, each answer held against them: REQUESTS= SEED=
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(foreach each,REQUESTS SEED,$(call given,$(each)))
 
-given = $(if $($1),--$(shell echo $1 | tr A-Z a-z) '$($1)')
+# The peers' environment is their own; ROUNDS and SECONDS make a short run. Nothing of it is in the gate.
+.PHONY: bench
+bench: .venv/dev benchmarks/peers/.venv/ready ## measure beside the peers: STACK=embedded|real|both ROUNDS= SECONDS= FOLDER=
+	@$(BENCH) $(foreach each,STACK ROUNDS SECONDS FOLDER,$(call given,$(each)))
+
+.PHONY: bench-page
+bench-page: .venv/dev ## write docs/performance.md from the last run
+	@$(BENCH) --page var/bench/run.json --folder docs
+
+.PHONY: bench-compare
+bench-compare: .venv/dev ## what a change cost, in one paired run: BASE=commit STACK= ROUNDS= SECONDS= ONLY=start,finish,rates,drain
+	@$(BENCH).compare $(foreach each,BASE STACK ROUNDS SECONDS ONLY,$(call given,$(each)))
+
+BENCH := PYTHONPATH=tests:. $(BIN)/python -m benchmarks
 
 .PHONY: format
 format: .venv/dev ## put every file into its format
@@ -89,6 +105,10 @@ format: .venv/dev ## put every file into its format
 lock: ## pin the newest dependencies (needs uv)
 	uv pip compile $(LOCK) pyproject.toml --group build -o requirements.txt
 	uv pip compile $(LOCK) pyproject.toml --group build --group dev -o requirements-dev.txt
+
+.PHONY: lock-peers
+lock-peers: ## pin the newest dependencies of the peers (needs uv)
+	uv pip compile $(LOCK) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt
 
 # Django is declared by the package that carries the files of Swagger UI and ReDoc, and not needed for files.
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
@@ -110,3 +130,9 @@ LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
 		{ echo "clinic needs Python 3.11 or newer; '$(PYTHON)' is not. Name one: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo "Making .venv failed: on Debian or Ubuntu, install python3-venv."; rm -rf .venv; exit 1; }
+
+benchmarks/peers/.venv/ready: benchmarks/peers/requirements.txt | .venv/bin/python
+	@echo "Installing what the peers need ..."
+	@$(PYTHON) -m venv benchmarks/peers/.venv
+	@benchmarks/peers/.venv/bin/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r $<
+	@touch $@

@@ -1,4 +1,3 @@
-# ruff: noqa: INP001 — a script's folder is no package
 """How long `clinic audit` takes over a long history, and how much memory it needs.
 
     .venv/bin/python benchmarks/audit.py [appointments]

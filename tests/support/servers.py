@@ -69,14 +69,25 @@ def kafka(**more: str) -> Iterator[str]:
     """A broker in KRaft mode, with more settings where they are given; its bootstrap address."""
     require_docker()
     port = free_port()
-    settings = {
+    container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
+    for name, value in (kafka_settings(f"127.0.0.1:{port}", f"0.0.0.0:{port}") | more).items():
+        container = container.with_env(name, value)
+    with container:
+        address = f"127.0.0.1:{port}"
+        until(lambda: has_broker(address), "Kafka")
+        yield address
+
+
+def kafka_settings(address: str, listener: str, controller: str = "127.0.0.1:9093") -> dict[str, str]:
+    """Of a single node that listens there, and that clients find under this address."""
+    return {
         "KAFKA_NODE_ID": "1",
         "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_LISTENERS": f"PLAINTEXT://0.0.0.0:{port},CONTROLLER://127.0.0.1:9093",
-        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://127.0.0.1:{port}",
+        "KAFKA_LISTENERS": f"PLAINTEXT://{listener},CONTROLLER://{controller}",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{address}",
         "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
         "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@127.0.0.1:9093",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@{controller}",
         "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
         "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
@@ -88,13 +99,6 @@ def kafka(**more: str) -> Iterator[str]:
         "KAFKA_GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS": "6000",
         "KAFKA_GROUP_CONSUMER_SESSION_TIMEOUT_MS": "6000",
     }
-    container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
-    for name, value in (settings | more).items():
-        container = container.with_env(name, value)
-    with container:
-        address = f"127.0.0.1:{port}"
-        until(lambda: has_broker(address), "Kafka")
-        yield address
 
 
 def answers(url: str) -> bool:
