@@ -233,8 +233,9 @@ async def test_every_list_of_dead_letters_comes_in_the_order_of_an_index(
                 await letters.page(DeadLetterFilter(state, group, about), PAGE, after)  # type: ignore[arg-type]
 
     assert dear(plans) == []
-    assert len(plans) >= len(shapes) == 24
-    alone = [each["docsExamined"] for each, shape in zip(plans, shapes, strict=True) if shape[2] is None]
+    pages = [each for each in plans if "sort" in each["command"]]  # the rest completes what was begun last
+    assert len(pages) == len(shapes) == 24
+    alone = [each["docsExamined"] for each, shape in zip(pages, shapes, strict=True) if shape[2] is None]
     assert max(alone) <= PAGE + 1
 
 

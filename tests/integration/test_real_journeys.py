@@ -195,7 +195,6 @@ async def test_others_take_over_within_seconds_when_an_instance_is_killed_under_
         await more_is_acknowledged(history, 100)
 
     assert await breaches(http, pair, history) == {}
-    assert len(history.finished) > 300
     assert taken_over_after < 15
 
 

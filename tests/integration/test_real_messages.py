@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4, uuid5
@@ -263,6 +264,9 @@ async def test_another_client_library_reads_our_event(
 
     start, end = (appointment[name].replace(" ", "T") + "Z" for name in ("start_date", "end_date"))
     assert record.key == appointment["id"].encode()
+    headers = dict(record.headers)
+    recorded = datetime.fromisoformat(headers["ce_recordedtime"].decode())
+    assert timedelta(0) <= recorded - datetime.fromisoformat(end) < timedelta(seconds=60)
     assert list(record.headers) == [
         ("ce_specversion", b"1.0"),
         ("ce_id", str(uuid5(UUID(appointment["id"]), FINISHED_V1)).encode()),
@@ -270,6 +274,7 @@ async def test_another_client_library_reads_our_event(
         ("ce_type", FINISHED_V1.encode()),
         ("ce_time", end.encode()),
         ("ce_subject", appointment["id"].encode()),
+        ("ce_recordedtime", headers["ce_recordedtime"]),
         ("content-type", b"application/json"),
     ]
     assert json.loads(record.value) == {

@@ -55,6 +55,11 @@ CAUGHT_BY = {
 BEYOND_HISTORIES = {"AdmitsASecondMember"}
 """Histories have one member a group."""
 HISTORIES = "test_any_history_of_calls_goes_as_a_simple_model_says"
+CAUGHT = r"AssertionError|assert |Failed: DID NOT RAISE|clinic\.domain\.errors\.(NotFound|Unavailable)"
+CAUGHT_ONCE = r"hypothesis\.errors\.Flaky"
+"""A failure that did not come again when its history was repeated, as may be on a busy machine: nothing else
+can differ, since what a machine chooses never depends on its subject.
+"""
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +89,10 @@ def test_each_broken_promise_is_caught_by_its_own_test(
 def test_each_broken_promise_is_caught_by_a_history_that_goes_another_way(
     failures: dict[str, str], adapter: str
 ) -> None:
-    assert_caught(failures[f"{adapter}.{HISTORIES}"])
+    assert_caught(failures[f"{adapter}.{HISTORIES}"], says=f"{CAUGHT}|{CAUGHT_ONCE}")
 
 
-def assert_caught(reason: str) -> None:
-    says = r"AssertionError|assert |Failed: DID NOT RAISE|clinic\.domain\.errors\.(NotFound|Unavailable)"
+def assert_caught(reason: str, says: str = CAUGHT) -> None:
     assert re.match(says, reason), reason
 
 
