@@ -13,6 +13,7 @@ import pymongo
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 from msgspec import Struct
 from support import servers
+from support.ports import free_ports
 
 PARTITIONS = 6
 
@@ -56,7 +57,7 @@ def running() -> Iterator[Servers]:
 
 @contextmanager
 def _mongo() -> Iterator[tuple[str, int, str]]:
-    port = servers.free_port()
+    (port,) = free_ports(1)
     command = f"mongod --bind_ip 127.0.0.1 --port {port} --replSet rs0 --wiredTigerCacheSizeGB 1"
     with _container(servers.MONGO_IMAGE, command.split()) as pid:
         url = f"mongodb://127.0.0.1:{port}/?directConnection=true"
@@ -72,7 +73,7 @@ def _mongo() -> Iterator[tuple[str, int, str]]:
 
 @contextmanager
 def _kafka() -> Iterator[tuple[str, int]]:
-    address, controller = f"127.0.0.1:{servers.free_port()}", f"127.0.0.1:{servers.free_port()}"
+    address, controller = (f"127.0.0.1:{port}" for port in free_ports(2))
     settings = servers.kafka_settings(address, address, controller)
     named = [part for name, value in settings.items() for part in ("--env", f"{name}={value}")]
     with _container(servers.KAFKA_IMAGE, (), *named) as pid:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from support.processes import free_ports
+from support.ports import free_ports
 
 from benchmarks import procfs
 from benchmarks.figures import Measurement

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 
 import httpx
 from support.deployments import readiness
-from support.processes import PROGRAM, Service, free_ports
+from support.ports import free_ports
+from support.processes import PROGRAM, Service
 
 from campaign.defects import DEFECTS
 from campaign.failpoints import Control

@@ -3,9 +3,7 @@ them killed.
 """
 
 import os
-import random
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +13,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from support.ledger import Json, due, read
+from support.ports import free_ports
 from support.servers import require_docker, until
 
 ROOT = Path(__file__).parents[2]
@@ -32,8 +31,8 @@ class Deployment:
 
     def __init__(self, folder: Path) -> None:
         text = (ROOT / "compose.yaml").read_text()
-        first = free_range(1 + 10)
-        for ours, free in {"8000": f"{first}", "8001-8010": f"{first + 1}-{first + 10}"}.items():
+        appointment, first, *_, last = free_ports(1 + 10)
+        for ours, free in {"8000": f"{appointment}", "8001-8010": f"{first}-{last}"}.items():
             assert text.count(f"127.0.0.1:{ours}:") == 1
             text = text.replace(f"127.0.0.1:{ours}:", f"127.0.0.1:{free}:")
         file = folder / "compose.yaml"
@@ -72,18 +71,6 @@ def succeeds(*command: str) -> bool:
         shutil.which(command[0]) is not None
         and subprocess.run(command, capture_output=True, check=False).returncode == 0
     )
-
-
-def free_range(size: int) -> int:
-    """The first of so many free ports in a row, below those that the system gives to clients."""
-    tried = random.sample(range(20_000, 32_000, size), 100)
-    return next(first for first in tried if all(is_free(port) for port in range(first, first + size)))
-
-
-def is_free(port: int) -> bool:
-    with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-        return True
-    return False
 
 
 @pytest.fixture

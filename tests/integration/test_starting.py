@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.processes import Pair, Process, Service, free_ports
+from support.ports import free_ports
+from support.processes import Pair, Process, Service
 
 
 @pytest.fixture

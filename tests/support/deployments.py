@@ -17,7 +17,8 @@ from testcontainers.core.docker_client import DockerClient
 from support import servers
 from support.clients import Client
 from support.ledger import History, Json, judge, kept, read, shown_charges
-from support.processes import PROGRAM, Pair, Process, Service, eventually, free_ports
+from support.ports import free_ports
+from support.processes import PROGRAM, Pair, Process, Service, eventually
 
 Outage = Literal["stopped", "frozen", "killed"]
 

@@ -5,7 +5,6 @@ test that fails.
 import asyncio
 import contextlib
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -16,6 +15,8 @@ from time import monotonic
 from typing import TypeVar
 
 import httpx
+
+from support.ports import free_ports
 
 T = TypeVar("T")
 
@@ -52,25 +53,6 @@ async def eventually(
         )
         await asyncio.sleep(every)
     return answer
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody uses, below those that the system gives to clients: none may take them while a
-    service is down.
-    """
-    ports = random.sample(range(20_000, 32_000), 50)
-    found = [port for port in ports if _is_free(port)][:count]
-    assert len(found) == count, "there are no free ports"
-    return found
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as trying:
-        try:
-            trying.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 class Process:

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from pymongo.errors import PyMongoError
 from testcontainers.core.container import DockerContainer
+
+from support.ports import free_ports
 
 MONGO_IMAGE = os.environ.get("CLINIC_TEST_MONGO_IMAGE", "mongo:5.0")
 KAFKA_IMAGE = os.environ.get("CLINIC_TEST_KAFKA_IMAGE", "apache/kafka:4.3.1")
@@ -44,7 +45,7 @@ def missing_docker() -> str | None:
 def mongo(*, replica_set: bool) -> Iterator[str]:
     """A server of one node; the address under which a client finds it."""
     require_docker()
-    port = free_port()
+    (port,) = free_ports(1)
     # The port is the same inside and outside, so that a replica set names itself by an address that holds in
     # both places.
     command = f"mongod --bind_ip_all --port {port} --setParameter enableTestCommands=1" + (
@@ -68,7 +69,7 @@ def mongo(*, replica_set: bool) -> Iterator[str]:
 def kafka(**more: str) -> Iterator[str]:
     """A broker in KRaft mode, with more settings where they are given; its bootstrap address."""
     require_docker()
-    port = free_port()
+    (port,) = free_ports(1)
     container = DockerContainer(KAFKA_IMAGE).with_bind_ports(port, port)
     for name, value in (kafka_settings(f"127.0.0.1:{port}", f"0.0.0.0:{port}") | more).items():
         container = container.with_env(name, value)
@@ -123,8 +124,3 @@ def until(holds: Callable[[], bool], what: str) -> None:
         if time.monotonic() > give_up:
             raise TimeoutError(f"{what} did not start within {START_WITHIN:.0f} s")
         time.sleep(0.1)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])

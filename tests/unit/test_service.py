@@ -12,6 +12,7 @@ import httpx
 import pytest
 from dependency_injector.providers import Object
 from support.apps import Clinic, Noticing, settings
+from support.ports import free_ports
 
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Monitored, Resource
@@ -218,8 +219,8 @@ def taken() -> Iterator[int]:
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    (port,) = free_ports(1)
+    return port
 
 
 def a_service(clinic: Clinic, port: int) -> Service:
