@@ -28,6 +28,7 @@ from clinic.domain.messaging.dead_letters import (
 from clinic.domain.messaging.messages import Delivery, Message, Origin, Received
 from clinic.domain.messaging.ports import Telemetry
 from clinic.domain.money import Money
+from clinic.entrypoints.telemetry import read
 
 T = TypeVar("T")
 
@@ -174,7 +175,7 @@ class Noticed(list[tuple[str, dict[str, object]]], Telemetry):
         self._news = asyncio.Event()
 
     def __call__(self, what: str, /, **details: object) -> None:
-        self.append((what, details))
+        self.append((what, read(details)))
         self._news.set()
 
     def named(self, what: str) -> list[dict[str, object]]:

@@ -29,3 +29,10 @@ def test_foreign_text_does_not_steer_the_terminal(written: Written) -> None:
     assert line.count("\n") == 1
     assert "gone" in line
     assert "appointment_id=ok" in line
+
+
+def test_a_detail_that_takes_time_is_made_only_where_a_line_is_written(written: Written) -> None:
+    configure_logging(Settings(log_level="warning"), written)
+    LoggingTelemetry("financial")("charged", total=lambda: pytest.fail("made for nobody"))
+    LoggingTelemetry("financial")("differs from its charge", total=lambda: "400.00")
+    assert "total=400.00" in written.getvalue()

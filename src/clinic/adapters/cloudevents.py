@@ -8,8 +8,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from itertools import islice
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
@@ -75,12 +74,12 @@ def extensions(attributes: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], 
 
     A name that CloudEvents does not allow, or a value that is empty or too long, is left out.
     """
-    allowed = (
+    allowed = [
         (name, value)
         for name, value in attributes
         if name not in CORE and 0 < len(value) <= MAX_EXTENSION and EXTENSION_NAME.fullmatch(name)
-    )
-    return tuple(islice(allowed, MAX_EXTENSIONS))
+    ]
+    return tuple(allowed[:MAX_EXTENSIONS])
 
 
 def message(key: bytes | None, headers: Headers, value: bytes | None) -> Message:
@@ -88,10 +87,15 @@ def message(key: bytes | None, headers: Headers, value: bytes | None) -> Message
 
     Of a header that is repeated the last one counts; one that is null counts as missing.
     """
-    named = {name.lower(): (content or b"").decode(errors="replace") for name, content in headers}
-    if named.get("content-type", "").partition(";")[0].strip().lower() == STRUCTURED:
+    attributes, content_type = {}, ""
+    for written, content in headers:
+        name, text = written.lower(), content.decode(errors="replace") if content else ""
+        if name.startswith("ce_"):
+            attributes[name[3:]] = text
+        elif name == "content-type":
+            content_type = text
+    if content_type.partition(";")[0].strip().lower() == STRUCTURED:
         return _structured(key, value)
-    attributes = {name.removeprefix("ce_"): text for name, text in named.items() if name.startswith("ce_")}
     return _message(key, attributes, value)
 
 
@@ -99,7 +103,7 @@ def _structured(key: bytes | None, value: bytes | None) -> Message:
     try:
         event = msgspec.json.decode(value or b"", type=dict[str, msgspec.Raw])
         attributes = {
-            name: msgspec.json.decode(raw)
+            name: _text(name, msgspec.json.decode(raw))
             for name, raw in event.items()
             if name not in ("data", "data_base64")
         }
@@ -113,28 +117,24 @@ def _structured(key: bytes | None, value: bytes | None) -> Message:
     return _message(key, attributes, data)
 
 
-def _message(key: bytes | None, attributes: Mapping[str, Any], data: bytes | None) -> Message:
-    def text(name: str) -> str:
-        found = attributes.get(name, "")
-        return found if isinstance(found, str) else ""
-
+def _message(key: bytes | None, attributes: Mapping[str, str], data: bytes | None) -> Message:
     return Message(
-        id=text("id"),
-        type=text("type"),
-        source=text("source"),
-        subject=text("subject"),
-        time=_time(text("time")),
+        id=attributes.get("id", ""),
+        type=attributes.get("type", ""),
+        source=attributes.get("source", ""),
+        subject=attributes.get("subject", ""),
+        time=_time(attributes.get("time", "")),
         key=(key or b"").decode(errors="replace"),
         data=data,
-        extensions=extensions((name, _text(value)) for name, value in attributes.items()),
+        extensions=extensions(attributes.items()),
     )
 
 
-def _text(value: object) -> str:
+def _text(name: str, value: object) -> str:
     """An attribute's value as a string, as CloudEvents writes it. Empty for what it does not allow."""
     if isinstance(value, str):
         return value
-    return str(value).lower() if isinstance(value, int) else ""
+    return str(value).lower() if isinstance(value, int) and name not in CORE else ""
 
 
 def _time(text: str) -> datetime | None:

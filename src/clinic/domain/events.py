@@ -70,6 +70,7 @@ _encoder = msgspec.json.Encoder()
 
 def to_message(event: AppointmentFinished) -> Message:
     """The event as a message: the same bytes whenever it is republished."""
+    subject = str(event.appointment_id)
     data = {
         "appointment_id": event.appointment_id,
         "physician_id": event.physician_id,
@@ -82,9 +83,9 @@ def to_message(event: AppointmentFinished) -> Message:
         id=str(event.id),
         type=FINISHED_V1,
         source=SOURCE,
-        subject=str(event.appointment_id),
+        subject=subject,
         time=event.end,
-        key=str(event.appointment_id),
+        key=subject,
         data=_encoder.encode(data),
     )
 

@@ -1,26 +1,39 @@
 """Each service, made from its container: one place that says what runs where."""
 
+import gc
+
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.web import appointment, financial
 
+YOUNG_OBJECTS = 10_000
+"""New objects between two collections: a batch has thousands, and few of them are in a cycle."""
+
 
 async def serve_appointment(settings: Settings) -> None:
     """Run the appointment service until it is asked to end."""
-    await serve(appointment_service(AppointmentContainer(settings=settings)))
+    await _serve(appointment_service(AppointmentContainer(settings=settings)))
 
 
 async def serve_financial(settings: Settings) -> None:
     """Run the financial service until it is asked to end."""
-    await serve(financial_service(FinancialContainer(settings=settings)))
+    await _serve(financial_service(FinancialContainer(settings=settings)))
 
 
 async def serve_both(settings: Settings) -> None:
     """Run both in this process until they are asked to end, or one ends by itself."""
     appointments = AppointmentContainer(settings=settings)
     charges = FinancialContainer(settings=settings, shared=appointments.shared)
-    await serve(appointment_service(appointments), financial_service(charges))
+    await _serve(appointment_service(appointments), financial_service(charges))
+
+
+async def _serve(*services: Service) -> None:
+    # What a service is made of stays until its end: no collection in the middle of requests has to look
+    # through it again.
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS)
+    await serve(*services)
 
 
 def appointment_service(container: AppointmentContainer) -> Service:

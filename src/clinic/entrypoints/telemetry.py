@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -108,6 +108,7 @@ def configure_logging(settings: Settings, writer: LogWriter = standard_error) ->
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _read_details,
             _cut_details,
             *shape,
         ],
@@ -115,6 +116,15 @@ def configure_logging(settings: Settings, writer: LogWriter = standard_error) ->
         logger_factory=lambda *_: _QueuedLogger(writer),
         cache_logger_on_first_use=False,
     )
+
+
+def _read_details(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return read(event)
+
+
+def read(details: Mapping[str, object]) -> dict[str, object]:
+    """Details as somebody reads them: what is a callable is made now."""
+    return {name: value() if callable(value) else value for name, value in details.items()}
 
 
 def _cut_details(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

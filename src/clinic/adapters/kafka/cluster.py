@@ -102,7 +102,7 @@ def offset(record: Record) -> tuple[int, int]:
 
 def position(record: Record, topic_id: str) -> str:
     """The topic's name, its id, partition and offset. A topic made anew has another id."""
-    return "/".join(map(str, (record.topic(), topic_id, *offset(record))))
+    return f"{record.topic()}/{topic_id}/{record.partition() or 0}/{record.offset() or 0}"
 
 
 class Topic:

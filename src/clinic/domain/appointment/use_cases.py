@@ -77,8 +77,9 @@ class FinishAppointment:
         finished, event = appointment.finish(self._clock())
         if event is None:
             return finished
-        saved = await self._appointments.save(finished, to_message(event))
-        self._telemetry("finished", event_id=str(event.id), appointment_id=str(appointment_id))
+        message = to_message(event)
+        saved = await self._appointments.save(finished, message)
+        self._telemetry("finished", event_id=message.id, appointment_id=message.subject)
         return saved
 
 

@@ -52,9 +52,9 @@ class ChargeAppointments:
     def _report(self, outcome: Charged, event: AppointmentFinished) -> None:
         self._telemetry(
             outcome.outcome,
-            event_id=str(event.id),
-            appointment_id=str(event.appointment_id),
-            total=str(outcome.total),
+            event_id=lambda: str(event.id),
+            appointment_id=lambda: str(event.appointment_id),
+            total=lambda: str(outcome.total),
         )
 
 

@@ -46,7 +46,10 @@ class Resource(Protocol):
 
 
 class Telemetry(Protocol):
-    """Records what happened, for people who watch: logs and counters. Never raises and never blocks."""
+    """Records what happened, for people who watch: logs and counters. Never raises and never blocks.
+
+    A detail that is a callable is called, without arguments, only where somebody reads it.
+    """
 
     @abstractmethod
     def __call__(self, event: str, /, **details: object) -> None: ...
