@@ -49,20 +49,20 @@ def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
     return judge
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1000)
 async def test_on_the_embedded_stack_every_acknowledged_finish_has_exactly_one_charge(
     tmp_path: Path, judged: Judged
 ) -> None:
-    options = replace(USUAL["embedded"], minutes=0, appointments=500, faults=60, bound=240)
+    options = replace(USUAL["embedded"], minutes=0, appointments=500, faults=60, bound=800)
 
     judged(await prove(options, Embedded(tmp_path, options), lambda _: None))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1000)
 async def test_on_the_real_stack_every_acknowledged_finish_has_exactly_one_charge(
     tmp_path: Path, judged: Judged, below: RealServers
 ) -> None:
-    options = replace(USUAL["real"], minutes=0, appointments=200, faults=30, bound=360, only=OF_A_MINUTE)
+    options = replace(USUAL["real"], minutes=0, appointments=200, faults=30, bound=800, only=OF_A_MINUTE)
 
     with on_real_servers(tmp_path, options, below) as stack:
         judged(await prove(options, stack, lambda _: None))

@@ -17,7 +17,7 @@ from campaign.report import check
 from campaign.run import Outcome, prove
 from clinic.adapters.kafka.publisher import MIN_LEASE
 
-SHORT = Options(seed=5, minutes=0, appointments=60, bound=60, pace=0.02, patience=1.5)
+SHORT = Options(seed=5, minutes=0, appointments=60, bound=200, pace=0.02, patience=1.5)
 
 Planted = Mapping[str, tuple[str, Mapping[str, Any]]]
 """For each defect, the breach that it must be found by, and the options that show it."""
@@ -83,7 +83,7 @@ def test_every_pattern_of_a_planted_defect_meets_a_fault(stack: Stack, defects: 
     assert unmatched(Options(stack=stack, only=wanted)) == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("defects", TOGETHER, ids=", ".join)
 async def test_on_the_embedded_stack_it_finds(
     defects: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -110,7 +110,7 @@ async def test_on_the_real_stack_it_finds(
     defect: str, tmp_path: Path, below: RealServers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected, chosen = REAL[defect]
-    options = replace(SHORT, stack="real", bound=120, patience=6.0, defect=defect, **chosen)
+    options = replace(SHORT, stack="real", bound=300, patience=6.0, defect=defect, **chosen)
 
     with on_real_servers(tmp_path, options, below) as stack:
         outcome = await prove(options, stack, lambda _: None)

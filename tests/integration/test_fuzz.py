@@ -10,13 +10,13 @@ EXAMPLES = 15
 """For each operation: some 20 seconds on two cores."""
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(700)
 async def test_every_answer_to_whatever_is_sent_is_described(
     tmp_path: Path, processes: list[Process]
 ) -> None:
     pair = a_pair(tmp_path)
     processes += pair.services
-    for fuzzed in await fuzz(pair, EXAMPLES, seed=1, within=200):
+    for fuzzed in await fuzz(pair, EXAMPLES, seed=1, within=600):
         assert fuzzed.is_good, fuzzed.report
         assert fuzzed.requests > 300, fuzzed.report
     audited = await audit(pair)

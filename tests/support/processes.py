@@ -21,7 +21,7 @@ from support.ports import free_ports
 T = TypeVar("T")
 
 PROGRAM = (sys.executable, "-m", "clinic")
-STARTS_WITHIN = 60.0
+STARTS_WITHIN = 120.0
 ENDS_WITHIN = 20.0
 """A service gives itself ten; the rest is for a machine that is busy with something else."""
 LOOK_EVERY = 0.01

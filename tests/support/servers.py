@@ -18,7 +18,7 @@ from support.ports import free_ports
 
 MONGO_IMAGE = os.environ.get("CLINIC_TEST_MONGO_IMAGE", "mongo:5.0")
 KAFKA_IMAGE = os.environ.get("CLINIC_TEST_KAFKA_IMAGE", "apache/kafka:4.3.1")
-START_WITHIN = 60.0
+START_WITHIN = 180.0
 
 
 def require_docker() -> None:
