@@ -344,7 +344,7 @@ async def test_operator_routes_are_documented_if_there_is_a_token_and_require_it
 
 async def test_without_a_token_nothing_of_dead_letters_is_described(clinic: Clinic) -> None:
     _, of_charges = await documents(clinic)
-    for word in ("dead", "operator", "security", "bearer"):
+    for word in ("dead-letters", "dead letters", "operator", "security", "bearer"):
         assert word not in str(of_charges.document).lower()
 
 
@@ -406,10 +406,12 @@ async def test_exactly_these_routes_are_described(clinic: Clinic) -> None:
         ("post", "/"),
         ("get", "/{appointment_id}"),
         ("post", "/{appointment_id}"),
+        ("get", "/{appointment_id}/trace"),
     }
     assert {(method, path) for method, path, _ in of_charges.operations()} == health | {
         ("get", "/"),
         ("get", "/{appointment_id}"),
+        ("get", "/{appointment_id}/trace"),
     }
 
 
@@ -424,13 +426,16 @@ async def test_exactly_the_parameters_of_the_contract_are_described(clinic: Clin
         for described in (of_appointments, of_charges)
     ]
     one = "/{appointment_id}"
+    traced = {("get", f"{one}/trace", "path", "appointment_id", True)}
     paging = {("get", "/", "query", name, False) for name in ("limit", "after", "physician_id", "patient_id")}
     assert found == [
         paging
+        | traced
         | {("get", "/", "query", "finished", False), ("get", "/", "query", "started_before", False)}
         | {("post", "/", "header", "Idempotency-Key", False)}
         | {("get", one, "path", "appointment_id", True), ("post", one, "path", "appointment_id", True)},
         paging
+        | traced
         | {("get", "/", "query", "charged_from", False), ("get", "/", "query", "charged_to", False)}
         | {("get", one, "path", "appointment_id", True), ("get", one, "header", "Prefer", False)},
     ]

@@ -30,10 +30,7 @@ class TracedStep(Step, frozen=True, kw_only=True):
 
 
 class Traced(Struct, frozen=True, kw_only=True):
-    """The answer of `clinic trace --json`.
-
-    `unreadable` names each context whose store cannot be read, and why.
-    """
+    """The answer of `clinic trace --json`: `unreadable` says why a context's store cannot be read."""
 
     appointment_id: UUID
     steps: list[TracedStep]
@@ -58,7 +55,7 @@ def joined(appointment_id: UUID, appointment: Answer, financial: Answer) -> Trac
     waits_for, explanation = _waiting(appointment, financial)
     return Traced(
         appointment_id=appointment_id,
-        steps=_with_waits(_put_together([step for answer in known for step in answer.steps])),
+        steps=with_waits(_put_together([step for answer in known for step in answer.steps])),
         waits_for=waits_for,
         explanation=explanation,
         unreadable={name: str(reason) for name, reason in unreadable.items()},
@@ -82,7 +79,8 @@ def _put_together(steps: Sequence[Step]) -> list[Step]:
     return together
 
 
-def _with_waits(steps: Sequence[Step]) -> list[TracedStep]:
+def with_waits(steps: Sequence[Step]) -> list[TracedStep]:
+    """Each step with the wait before it."""
     return [
         TracedStep(**asdict(step), waited_seconds=_wait(before, step) if before else None)
         for before, step in zip([None, *steps], steps, strict=False)

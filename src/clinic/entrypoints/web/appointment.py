@@ -6,7 +6,7 @@ from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
-from litestar import Litestar, Request, Response, get, post
+from litestar import Litestar, Request, Response, Router, get, post
 from litestar.datastructures import ResponseHeader
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
@@ -18,7 +18,9 @@ from clinic.domain.appointment.use_cases import (
     FindAppointment,
     FinishAppointment,
     ListAppointments,
+    RepublishFinished,
     StartAppointment,
+    TraceAppointment,
 )
 from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
@@ -27,8 +29,10 @@ from clinic.entrypoints.containers import AppointmentContainer
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.web import parameters
 from clinic.entrypoints.web.app import Health, application, health
+from clinic.entrypoints.web.authorization import SECURITY, only_with
 from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import FieldProblem, Invalid, documented, json_body
+from clinic.entrypoints.web.traces import TraceResponse, get_trace, trace_response
 
 NOT_NIL = {"extra": {"not": {"const": str(UUID(int=0))}}}
 """In the words of Litestar's schemas: `json_body` refuses the nil UUID, which names nobody."""
@@ -150,6 +154,39 @@ async def list_all(
     return AppointmentPage([_response(appointment) for appointment in appointments], more)
 
 
+@get_trace("Show how far an appointment and its event have come")
+async def trace(
+    appointment_id: FromPath[UUID], trace_appointment: NamedDependency[TraceAppointment]
+) -> TraceResponse:
+    """From its start to the publication of its event; the financial service knows the rest."""
+    return trace_response(appointment_id, await trace_appointment(appointment_id))
+
+
+@post(
+    "/{appointment_id:uuid}/republish/",
+    status_code=HTTPStatus.ACCEPTED,
+    tags=["operator"],
+    summary="Publish the event of a finished appointment again",
+    responses=documented(
+        HTTPStatus.BAD_REQUEST,
+        HTTPStatus.UNAUTHORIZED,
+        HTTPStatus.NOT_FOUND,
+        HTTPStatus.SERVICE_UNAVAILABLE,
+    ),
+)
+async def republish(
+    appointment_id: FromPath[UUID],
+    republish_finished: NamedDependency[RepublishFinished],
+    trace_appointment: NamedDependency[TraceAppointment],
+) -> TraceResponse:
+    """Safe at any time: what is charged stays as it is, and an event that still waits is left alone.
+
+    An appointment that is not finished has no event yet: 400.
+    """
+    await republish_finished(appointment_id)
+    return trace_response(appointment_id, await trace_appointment(appointment_id))
+
+
 def _response(appointment: Appointment) -> AppointmentResponse:
     return AppointmentResponse(
         id=appointment.id,
@@ -163,15 +200,18 @@ def _response(appointment: Appointment) -> AppointmentResponse:
 
 def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litestar:
     """The service that this container makes. Its lifespan opens the store and runs the relay."""
+    token = container.settings().operator_token
     return application(
         title="Appointments",
         description="Starts and finishes a clinic's appointments.",
-        routes=[start, finish, find, list_all],
+        routes=[start, finish, find, list_all, trace, *([_operated(token)] if token else [])],
         dependencies={
             "start_appointment": container.start_appointment,
             "finish_appointment": container.finish_appointment,
             "find_appointment": container.find_appointment,
             "list_appointments": container.list_appointments,
+            "trace_appointment": container.trace_appointment,
+            "republish_finished": container.republish_finished,
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
@@ -179,6 +219,10 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
             partial(_resources, container), lambda: container.relay().run()
         ),
     )
+
+
+def _operated(token: str) -> Router:
+    return Router("/", route_handlers=[republish], guards=[only_with(token)], security=SECURITY)
 
 
 def _resources(container: AppointmentContainer) -> Sequence[Resource]:

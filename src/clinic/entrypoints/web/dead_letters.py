@@ -1,19 +1,14 @@
 """Dead letters over HTTP, for clients with the operator's token. If none is set, there are no such paths."""
 
-import hmac
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar, get_args
 
 import msgspec
 from litestar import Router, get, post
-from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency, Provide
 from litestar.enums import RequestEncodingType
-from litestar.exceptions import NotAuthorizedException
-from litestar.handlers import BaseRouteHandler
 from litestar.params import BodyKwarg, FromPath, FromQuery, QueryParameter
-from litestar.types import Guard
 from msgspec import Meta, Struct
 
 from clinic.domain.financial.dead_letters import (
@@ -38,7 +33,7 @@ from clinic.entrypoints.dead_letter_schemas import (
     outcome_response,
 )
 from clinic.entrypoints.web import parameters
-from clinic.entrypoints.web.documentation import OPERATOR
+from clinic.entrypoints.web.authorization import SECURITY, only_with
 from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import FieldProblem, Invalid, documented, json_body
 
@@ -246,22 +241,10 @@ def router(token: str) -> Router:
         "/dead-letters",
         route_handlers=[list_letters, list_groups, find_letter, replay, discard],
         dependencies={"remaining": Provide(Remaining, sync_to_thread=False)},
-        guards=[_only_with(token)],
-        security=[{OPERATOR: []}],
+        guards=[only_with(token)],
+        security=SECURITY,
         tags=["dead letters"],
     )
-
-
-def _only_with(token: str) -> Guard:
-    expected = token.encode()
-
-    def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        scheme, given = connection.headers.get("authorization", "").partition(" ")[::2]
-        same = hmac.compare_digest(given.strip().encode("latin-1"), expected)
-        if scheme.lower() != "bearer" or not same:
-            raise NotAuthorizedException(headers={"WWW-Authenticate": "Bearer"})
-
-    return check
 
 
 def _state(text: str | None) -> LetterState | None:

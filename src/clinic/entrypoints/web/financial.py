@@ -16,6 +16,7 @@ from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.related_letters import is_own
+from clinic.domain.financial.tracing import TraceCharge
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
 from clinic.domain.messaging.ports import Resource
@@ -27,6 +28,7 @@ from clinic.entrypoints.web import dead_letters, parameters
 from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import documented, respond
+from clinic.entrypoints.web.traces import TraceResponse, get_trace, trace_response
 
 T = TypeVar("T")
 
@@ -156,17 +158,24 @@ def _details(charge: Charge) -> ChargeDetails:
     )
 
 
+@get_trace("Show what arrived about an appointment and what became of it")
+async def trace(appointment_id: FromPath[UUID], trace_charge: NamedDependency[TraceCharge]) -> TraceResponse:
+    """From the publication of its event to its charge, dead letters about it included."""
+    return trace_response(appointment_id, await trace_charge(appointment_id))
+
+
 def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
     """The service that this container makes. Its lifespan opens the store and runs the consumer."""
     token = container.settings().operator_token
     return application(
         title="Charges",
         description="Turns each finished appointment into exactly one charge.",
-        routes=[find, list_all, *([dead_letters.router(token)] if token else [])],
+        routes=[find, list_all, trace, *([dead_letters.router(token)] if token else [])],
         dependencies={
             "lifecycle": lambda: lifecycle,
             "find_charge": container.find_charge,
             "list_charges": container.list_charges,
+            "trace_charge": container.trace_charge,
             "list_dead_letters": container.list_dead_letters,
             "group_dead_letters": container.group_dead_letters,
             "find_dead_letter": container.find_dead_letter,
