@@ -28,7 +28,9 @@ class Session:
     """The running system. Its services are started one by one, as a scenario needs them."""
 
     def __init__(self, system: System, place: Place, number: int) -> None:
-        self.system, self.place, self.number = system, place, number
+        self.system = system
+        self.place = place
+        self.number = number
         self.stored: Stored = stored(system, place)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 

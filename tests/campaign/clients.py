@@ -40,7 +40,8 @@ class CampaignClient(Client):
         rng: random.Random,
         pace: float,
     ) -> None:
-        self._urls, self._pace = urls, pace
+        self._urls = urls
+        self._pace = pace
         super().__init__(http, urls[0][0], urls[1][0], history, rng)
 
     async def work(self, until: asyncio.Event, waiting_room: list[str]) -> None:

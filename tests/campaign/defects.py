@@ -29,7 +29,8 @@ class Broken:
     """Keeps every promise but one."""
 
     def __init__(self, adapter: Any, file: Any) -> None:
-        self._adapter, self._file = adapter, file
+        self._adapter = adapter
+        self._file = file
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)

@@ -25,7 +25,8 @@ class Embedded(Stack):
     """One process of each service, and SQLite's files in a folder."""
 
     def __init__(self, folder: Path, options: Options) -> None:
-        self.data, self.control = folder / "data", Control(folder / "points")
+        self.data = folder / "data"
+        self.control = Control(folder / "points")
         settings = {"CLINIC_DATA_DIR": str(self.data)}
         self.services = {
             context: services(folder, context, 1, settings, options)

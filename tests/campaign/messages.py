@@ -63,7 +63,9 @@ class ForeignMessages:
     """Has the services publish messages that are not theirs, between two of their own batches."""
 
     def __init__(self, control: Control, history: History, rng: random.Random) -> None:
-        self._control, self._history, self._rng = control, history, rng
+        self._control = control
+        self._history = history
+        self._rng = rng
         self._numbers = count(1)
         self._reasons: dict[str, str] = {}
         self.told_otherwise: set[str] = set()

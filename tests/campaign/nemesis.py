@@ -43,7 +43,8 @@ class Hit:
     """At whom, just now."""
 
     def __init__(self, by: str) -> None:
-        self.by, self.at = by, time.time()
+        self.by = by
+        self.at = time.time()
 
 
 Action = Callable[[Fault], Awaitable[Hit | None]]
@@ -62,7 +63,10 @@ class Nemesis:
         history: History,
         rng: random.Random,
     ) -> None:
-        self._control, self._supervisors, self._foreign, self._rng = control, supervisors, foreign, rng
+        self._control = control
+        self._supervisors = supervisors
+        self._foreign = foreign
+        self._rng = rng
         self._history = history
         self._actions = dict(actions) | {"tell": self._tell, "clock": self._step_clock}
         self._numbers = count(1)

@@ -148,7 +148,10 @@ def unmatched(options: Options) -> list[str]:
 def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
     """The faults of a lane, without end. Empty where none is wanted."""
     rng = random.Random(f"{options.seed} {name}")  # noqa: S311 — a seeded plan
-    numbers, order, rest, clocks = count(1), _first_round(wanted, rng), REST, defaultdict[str, float](float)
+    numbers = count(1)
+    order = _first_round(wanted, rng)
+    rest = REST
+    clocks = defaultdict[str, float](float)
     while order:
         for what, where in order:
             seconds = clocks[where] = _seconds(what, where, options.lease, rng, clocks[where])

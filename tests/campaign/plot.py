@@ -19,7 +19,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-INK, FAINT, CHARGED, LINE = "#1f2933", "#cbd2d9", "#2f6fab", "#0b3c66"
+INK = "#1f2933"
+FAINT = "#cbd2d9"
+CHARGED = "#2f6fab"
+LINE = "#0b3c66"
 LANES: Final = {
     "servers": "servers and cuts",
     "both": "both services",
@@ -123,7 +126,9 @@ def _medians(waits: Sequence[tuple[float, float]]) -> Sequence[tuple[float, floa
 def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) -> None:
     rows = [lane for lane in LANES if any(_lane(each) == lane for each in journal)]
     for each in journal:
-        row, colour, at = rows.index(_lane(each)), COLOURS[each.fault.what], each.began - began
+        row = rows.index(_lane(each))
+        colour = COLOURS[each.fault.what]
+        at = each.began - began
         if each.fault.what in LASTING:
             axes.barh(
                 row,

@@ -79,7 +79,9 @@ class Real(Stack):
     def __init__(
         self, folder: Path, options: Options, below: RealServers, proxies: Mapping[str, Proxy]
     ) -> None:
-        self._below, self._proxies, self._name = below, proxies, f"campaign-{uuid4().hex[:12]}"
+        self._below = below
+        self._proxies = proxies
+        self._name = f"campaign-{uuid4().hex[:12]}"
         self.control = Control(folder / "points")
         self.services = {
             context: services(folder, context, INSTANCES, self._settings(proxies[context].url), options)

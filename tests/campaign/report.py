@@ -40,7 +40,8 @@ def watching(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 class _Lines:
     def __init__(self, console: Console) -> None:
-        self._console, self._next = console, 0.0
+        self._console = console
+        self._next = 0.0
 
     def __call__(self, progress: Progress) -> None:
         if time.monotonic() >= self._next:

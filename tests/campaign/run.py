@@ -106,7 +106,10 @@ class Campaign:
     def __init__(
         self, options: Options, stack: Stack, http: httpx.AsyncClient, watch: Callable[[Progress], None]
     ) -> None:
-        self.options, self.stack, self._http, self._watch = options, stack, http, watch
+        self.options = options
+        self.stack = stack
+        self._http = http
+        self._watch = watch
         self.history = History()
         self.supervisors = {
             context: [

@@ -32,7 +32,9 @@ class Supervisor:
     def __init__(
         self, service: Service, rng: random.Random, fixed: Collection[str], is_doomed: Callable[[int], bool]
     ) -> None:
-        self.service, self._rng, self._is_doomed = service, rng, is_doomed
+        self.service = service
+        self._rng = rng
+        self._is_doomed = is_doomed
         self.up = asyncio.Event()
         self.recoveries: list[float] = []
         self.ends: list[int] = []

@@ -44,7 +44,8 @@ class WitnessOfClaims:
     """Sees what an outbox hands over."""
 
     def __init__(self, outbox: Any, witness: Witness) -> None:
-        self._outbox, self._witness = outbox, witness
+        self._outbox = outbox
+        self._witness = witness
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._outbox, name)
@@ -59,7 +60,8 @@ class WitnessOfPublications:
     """Sees what a publisher is given."""
 
     def __init__(self, publisher: Any, witness: Witness) -> None:
-        self._publisher, self._witness = publisher, witness
+        self._publisher = publisher
+        self._witness = witness
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._publisher, name)

@@ -63,7 +63,8 @@ class AppointmentsMachine(Machine):
         together: bool,
     ) -> None:
         super().__init__(suite, where)
-        self._opened, self._together = opened, together
+        self._opened = opened
+        self._together = together
         self._numbers = count(1)
         self._new()
 

@@ -289,7 +289,11 @@ CAUGHT = settings(MANY, max_examples=150, derandomize=True, database=None, phase
 
 
 class BrokenAppointments(AppointmentsContract):
-    survives, several, always_answers, patience, histories = False, False, True, 0.3, CAUGHT
+    survives = False
+    several = False
+    always_answers = True
+    patience = 0.3
+    histories = CAUGHT
     kind: ClassVar[type[MemoryAppointments]]
 
     @asynccontextmanager
@@ -298,7 +302,10 @@ class BrokenAppointments(AppointmentsContract):
 
 
 class BrokenTransport(TransportContract):
-    survives, always_answers, patience, histories = False, True, 0.3, CAUGHT
+    survives = False
+    always_answers = True
+    patience = 0.3
+    histories = CAUGHT
     publishes: ClassVar[Callable[..., Publisher]] = MemoryPublisher
     subscribes: ClassVar[Callable[..., Subscription]] = MemorySubscription
     logs: ClassVar[Callable[[], MemoryLog]] = MemoryLog
@@ -370,7 +377,9 @@ class TestConfusesTwoFacts(BrokenAppointments):
 
 
 class TestStartsOverAtEachPage(ChargesContract):
-    survives, patience, histories = False, 0.3, CAUGHT
+    survives = False
+    patience = 0.3
+    histories = CAUGHT
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
@@ -378,7 +387,9 @@ class TestStartsOverAtEachPage(ChargesContract):
 
 
 class TestOverwrites(ChargesContract):
-    survives, patience, histories = False, 0.3, CAUGHT
+    survives = False
+    patience = 0.3
+    histories = CAUGHT
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
@@ -386,7 +397,9 @@ class TestOverwrites(ChargesContract):
 
 
 class TestNeverWakes(ChargesContract):
-    survives, patience, histories = False, 0.3, CAUGHT
+    survives = False
+    patience = 0.3
+    histories = CAUGHT
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
@@ -394,7 +407,10 @@ class TestNeverWakes(ChargesContract):
 
 
 class BrokenDeadLetters(DeadLettersContract):
-    survives, always_answers, patience, histories = False, True, 0.3, CAUGHT
+    survives = False
+    always_answers = True
+    patience = 0.3
+    histories = CAUGHT
     kind: ClassVar[type[MemoryDeadLetters]]
 
     @asynccontextmanager

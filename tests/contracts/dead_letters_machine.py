@@ -45,7 +45,9 @@ entries = st.builds(
 
 @st.composite
 def letters(draw: st.DrawFn) -> DeadLetter:
-    position, group, seen = draw(positions), draw(groups), draw(times)
+    position = draw(positions)
+    group = draw(groups)
+    seen = draw(times)
     return a_letter(
         position=position,
         about=draw(abouts),

@@ -28,7 +28,9 @@ class Stack:
     """Both services on one kind of store, and how a person removes a charge there by hand."""
 
     def __init__(self, pair: Pair, processes: list[Process], remove: Remove) -> None:
-        self.pair, self._processes, self._remove = pair, processes, remove
+        self.pair = pair
+        self._processes = processes
+        self._remove = remove
         self._numbers = itertools.count(1)
 
     def remove_charge(self, appointment_id: str) -> None:

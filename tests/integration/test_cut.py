@@ -19,7 +19,9 @@ from support.proxy import Proxy, proxied
 
 Document = dict[str, Any]
 
-INSERT, UPSERT, PULL = b"\x02insert\x00", b"\x08upsert\x00\x01", b"$pull\x00"
+INSERT = b"\x02insert\x00"
+UPSERT = b"\x08upsert\x00\x01"
+PULL = b"$pull\x00"
 """How a new appointment or charge, a saved appointment, and a confirmation look on the way to MongoDB."""
 CUTS = {"mongo_standalone": 1, "mongo_replica_set": 2}
 """How often a write is cut until the driver gives up: it asks a replica set once more, which then knows what

@@ -244,7 +244,8 @@ class Made:
     """What the test's own admin does to the topic."""
 
     def __init__(self, its: KafkaConfig) -> None:
-        self._topic, self._admin = its.topic, AdminClient({"bootstrap.servers": its.servers})
+        self._topic = its.topic
+        self._admin = AdminClient({"bootstrap.servers": its.servers})
 
     def delete(self) -> None:
         self._admin.delete_topics([self._topic])[self._topic].result()

@@ -29,7 +29,9 @@ Document = dict[str, Any]
 LEASE = 1.0
 HISTORY = 500
 PAGE = 11
-BUSY_PHYSICIAN, LOYAL_PATIENT, QUIET_PATIENT = uuid4(), uuid4(), uuid4()
+BUSY_PHYSICIAN = uuid4()
+LOYAL_PATIENT = uuid4()
+QUIET_PATIENT = uuid4()
 
 
 def somebody(usual: UUID, number: int) -> UUID:

@@ -152,12 +152,10 @@ def skipped() -> list[Written]:
 def readable() -> list[Written]:
     """The news of ten appointments, that of one told three times."""
     thrice = binary()
-    one, other, small, large = (
-        finished_event(),
-        finished_event(),
-        finished_event(note="x" * (900 * KIB)),
-        finished_event(note="x" * (3 * MIB)),
-    )
+    one = finished_event()
+    other = finished_event()
+    small = finished_event(note="x" * (900 * KIB))
+    large = finished_event(note="x" * (3 * MIB))
     encoded = base64.b64encode(json.dumps(other).encode()).decode()
     late, early = finished_event(start="2020-12-01T16:00:00Z", end="2020-12-01T17:00:00Z"), finished_event()
     twice_said: Headers = [
@@ -187,7 +185,9 @@ async def test_unreadable_messages_are_dead_lettered_foreign_ones_skipped_others
     pair: Pair, topic: str, kafka: str, http: httpx.AsyncClient
 ) -> None:
     await pair.financial.started()
-    bad, other, good = unreadable(), skipped(), readable()
+    bad = unreadable()
+    other = skipped()
+    good = readable()
     mixed = [each for group in zip(good, [*bad.values(), *other, binary()], strict=True) for each in group]
     told = {
         each.finished_event["appointment_id"]: each.finished_event

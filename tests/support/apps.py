@@ -75,7 +75,8 @@ class Clinic:
         self.financial = FinancialContainer(settings=its, shared=self.appointment.shared)
         for container in (self.appointment, self.financial):
             container.clock.override(Object(self.clock))
-        self.appointment_telemetry, self.financial_telemetry = Noticing("appointment"), Noticing("financial")
+        self.appointment_telemetry = Noticing("appointment")
+        self.financial_telemetry = Noticing("financial")
         self.appointment.telemetry.override(Object(self.appointment_telemetry))
         self.financial.telemetry.override(Object(self.financial_telemetry))
         self.appointment_lifecycle = Lifecycle(self.appointment_telemetry)

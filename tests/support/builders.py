@@ -210,7 +210,10 @@ class Fault:
     """
 
     def __init__(self, step: str, when: Literal["before", "after"], error: Exception, times: int = 1) -> None:
-        self._step, self._when, self._error, self._left = step, when, error, times
+        self._step = step
+        self._when = when
+        self._error = error
+        self._left = times
 
     async def __call__(self, step: str, work: Callable[[], Awaitable[T]]) -> T:
         if not self._left or step != self._step:
@@ -229,7 +232,8 @@ class Hang(Fault):
 
     def __init__(self, step: str) -> None:
         super().__init__(step, "before", Died(), times=0)
-        self.reached, self.released = asyncio.Event(), asyncio.Event()
+        self.reached = asyncio.Event()
+        self.released = asyncio.Event()
 
     async def __call__(self, step: str, work: Callable[[], Awaitable[T]]) -> T:
         if step == self._step:

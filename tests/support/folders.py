@@ -31,7 +31,8 @@ class Folder:
     """What the services would have written, long ago."""
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.path, self._capsys = path, capsys
+        self.path = path
+        self._capsys = capsys
         self.run(_nothing)
 
     def run(self, work: Work) -> Any:

@@ -63,10 +63,13 @@ class Process:
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> None:
-        self.name, self.command, self.folder = name, list(command), folder
+        self.name = name
+        self.command = list(command)
+        self.folder = folder
         self.environment = {"PATH": os.environ["PATH"], **environment}
         self._running: subprocess.Popen[bytes] | None = None
-        self._out, self._err = folder / f"{name}.out", folder / f"{name}.err"
+        self._out = folder / f"{name}.out"
+        self._err = folder / f"{name}.err"
 
     @property
     def printed(self) -> str:
@@ -193,7 +196,8 @@ class Pair:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         appointment, financial = free_ports(2)
-        self.folder, self.data = folder, folder / "data"
+        self.folder = folder
+        self.data = folder / "data"
         self.environment = {
             "CLINIC_DATA_DIR": str(self.data),
             "CLINIC_APPOINTMENT_PORT": str(appointment),

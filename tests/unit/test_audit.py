@@ -62,11 +62,9 @@ class World:
 
     def __init__(self) -> None:
         self.clock = StandingClock(TWO_O_CLOCK)
-        self.appointments, self.charges, self.letters = (
-            MemoryAppointments(self.clock, LONG),
-            MemoryCharges(),
-            MemoryDeadLetters(),
-        )
+        self.appointments = MemoryAppointments(self.clock, LONG)
+        self.charges = MemoryCharges()
+        self.letters = MemoryDeadLetters()
 
     async def finish(self, **changes: Any) -> Appointment:
         """An appointment from one to two o'clock, whose news is published."""

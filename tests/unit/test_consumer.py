@@ -57,7 +57,9 @@ STEPS = ["receive", "handle", "add", "acknowledge"]
 
 class FragileSubscription(Subscription):
     def __init__(self, subscription: Subscription, fault: Fault, acknowledged: asyncio.Event) -> None:
-        self._subscription, self._fault, self._acknowledged = subscription, fault, acknowledged
+        self._subscription = subscription
+        self._fault = fault
+        self._acknowledged = acknowledged
 
     async def receive(self) -> Sequence[Delivery]:
         return await self._fault("receive", self._subscription.receive)
@@ -71,8 +73,12 @@ class World:
     """A log, charges and dead letters that outlive each consumer between them."""
 
     def __init__(self) -> None:
-        self.log, self.charges, self.letters = MemoryLog(), MemoryCharges(), MemoryDeadLetters()
-        self.telemetry, self.pause, self.clock = Noticed(), NoWait(), StandingClock(TWO_O_CLOCK)
+        self.log = MemoryLog()
+        self.charges = MemoryCharges()
+        self.letters = MemoryDeadLetters()
+        self.telemetry = Noticed()
+        self.pause = NoWait()
+        self.clock = StandingClock(TWO_O_CLOCK)
         self._acknowledged = asyncio.Event()
         self.charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, self.telemetry)
 
@@ -143,7 +149,9 @@ async def test_unreadable_and_refused_events_are_dead_lettered_and_the_rest_is_c
 
 @pytest.mark.parametrize("step", ["handle", "add", "acknowledge"])
 async def test_a_step_that_hangs_is_a_problem_until_it_ends(step: str) -> None:
-    world, hang, clock = World(), Hang(step), StandingMonotonic()
+    world = World()
+    hang = Hang(step)
+    clock = StandingMonotonic()
     await world.publish(a_message(), UNREADABLE)
     consumer = world.consumer(hang, clock)
     problems = [consumer.problem]
@@ -494,7 +502,9 @@ class Recovering(Subscription):
     """Fails, and then says that the log answers and has nothing."""
 
     def __init__(self) -> None:
-        self.answers, self.asked_again, self._asked = asyncio.Event(), asyncio.Event(), 0
+        self.answers = asyncio.Event()
+        self.asked_again = asyncio.Event()
+        self._asked = 0
 
     async def receive(self) -> Sequence[Delivery]:
         self._asked += 1

@@ -56,7 +56,8 @@ class Folder:
     """The data of a financial service; each call of the command is a process of its own, so to say."""
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self._path, self._capsys = path, capsys
+        self._path = path
+        self._capsys = capsys
         self.run(lambda letters, _: keep(letters, MENDED, BAD, DONE))
 
     def run(self, work: Callable[[SqliteDeadLetters, SqliteCharges], Awaitable[Any]]) -> Any:

@@ -35,7 +35,9 @@ class Disk:
     """Takes nothing while it is full, like a disk."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, full: bool) -> None:
-        self.full, self.tried, self.text = full, threading.Event(), b""
+        self.full = full
+        self.tried = threading.Event()
+        self.text = b""
         monkeypatch.setattr(os, "write", self.write)
 
     def write(self, _: int, line: bytes) -> int:

@@ -24,7 +24,9 @@ class Opened(Resource):
     """Something that is opened and closed; the diary says when."""
 
     def __init__(self, name: str, diary: list[str], refuses: Exception | None = None) -> None:
-        self._name, self._diary, self._refuses = name, diary, refuses
+        self._name = name
+        self._diary = diary
+        self._refuses = refuses
 
     async def open(self) -> None:
         self._diary.append(f"open {self._name}")

@@ -97,11 +97,9 @@ class TestSqliteCharges(ChargesContract):
 async def test_an_event_that_cannot_be_read_stays_is_named_and_the_rest_goes_on(
     tmp_path: Path, spoil: str
 ) -> None:
-    file, telemetry, log = (
-        SqliteFile(tmp_path / "appointment.db", *scripts("appointment")),
-        Noticed(),
-        MemoryLog(),
-    )
+    file = SqliteFile(tmp_path / "appointment.db", *scripts("appointment"))
+    telemetry = Noticed()
+    log = MemoryLog()
     async with opened(file):
         store = SqliteAppointments(file, now, 0.05)
         messages = [await saved(store) for _ in range(3)]

@@ -75,7 +75,10 @@ async def only_fact(store: MemoryAppointments) -> Message:
 
 
 async def test_an_appointment_starts_now_at_the_clinics_price(clock: StandingClock) -> None:
-    store, id_, physician, patient = MemoryAppointments(clock, 3), uuid4(), uuid4(), uuid4()
+    store = MemoryAppointments(clock, 3)
+    id_ = uuid4()
+    physician = uuid4()
+    patient = uuid4()
     started = await StartAppointment(store, clock, lambda: id_, Money("123.45"))(physician, patient)
     assert started == Appointment(
         id=id_, physician_id=physician, patient_id=patient, price=Money("123.45"), start=ONE_O_CLOCK

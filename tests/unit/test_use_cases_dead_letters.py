@@ -92,8 +92,11 @@ class Accounting:
     """Charges and dead letters, and those who work on them."""
 
     def __init__(self, charges: Charges, letters: DeadLetters) -> None:
-        self.charges, self.letters = charges, letters
-        self.clock, self.telemetry, self.log = StandingClock(TWO_O_CLOCK), Noticed(), MemoryLog()
+        self.charges = charges
+        self.letters = letters
+        self.clock = StandingClock(TWO_O_CLOCK)
+        self.telemetry = Noticed()
+        self.log = MemoryLog()
         pricing = POLICIES["hours-begun"]
         self.charge = ChargeAppointments(charges, pricing, self.clock, self.telemetry)
         self.preview = PreviewCharges(charges, pricing, self.clock)
@@ -289,7 +292,9 @@ async def test_a_dry_run_tells_the_same_and_writes_nothing(financial: Accounting
         a_letter(position="log/4"),
         a_letter_of(an_event(price=Money("9999999999999.99")), "log/5"),
     ])  # fmt: skip
-    before, charges, telemetry = await financial.kept(), await financial.charged(), list(financial.telemetry)
+    before = await financial.kept()
+    charges = await financial.charged()
+    telemetry = list(financial.telemetry)
     foreseen = await financial.replay(dry_run=True)
     assert await financial.discard(dry_run=True) == ["discarded: a test"] * 5
     assert (await financial.kept(), await financial.charged(), list(financial.telemetry)) == (
@@ -486,7 +491,8 @@ class Insisting(Subscription):
     """Every batch comes so many times: its acknowledgement is lost."""
 
     def __init__(self, subscription: Subscription, times: int) -> None:
-        self._subscription, self._left = subscription, times
+        self._subscription = subscription
+        self._left = times
         self.acknowledged = asyncio.Event()
 
     async def receive(self) -> Sequence[Delivery]:

@@ -51,7 +51,9 @@ class KafkaSubscription(Subscription, Resource):
         topic = await asyncio.to_thread(Topic, self._kafka, self._telemetry)
         topic_id = await asyncio.to_thread(topic.make)
         self._closing.clear()
-        self._loop, self._failure, self._alive_at = asyncio.get_running_loop(), None, monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._failure = None
+        self._alive_at = monotonic()
         work = partial(self._run, topic, topic_id)
         self._thread = Thread(target=work, name="kafka-subscription", daemon=True)
         self._thread.start()
