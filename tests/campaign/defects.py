@@ -195,7 +195,7 @@ class ForgetsDeadLetters(Broken):
 
 
 class FailsWithItsLog(Broken):
-    """Writes a line before it is told of an event, and lets its caller know when that fails."""
+    """Writes a line before it gets an event, and lets its caller know when that fails."""
 
     def __call__(self, event: str, /, **details: object) -> None:
         os.write(2, b"\n")

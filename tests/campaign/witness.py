@@ -36,8 +36,8 @@ class Witness:
         for each in batch:
             self._until.pop(each.id, None)
 
-    def _note(self, **what: Any) -> None:
-        os.write(self._notes, msgspec.json.encode({"at": monotonic(), "pid": os.getpid(), **what}) + b"\n")
+    def _note(self, **details: Any) -> None:
+        os.write(self._notes, msgspec.json.encode({"at": monotonic(), "pid": os.getpid(), **details}) + b"\n")
 
 
 class WitnessOfClaims:

@@ -111,7 +111,7 @@ class DeadLettersMachine(Machine):
             is_group_of(each, [letter for letter in self.kept.values() if letter.group == each.group])
 
     @step(position=positions, entry=entries)
-    async def settle(self, position: str, entry: HistoryEntry) -> None:
+    async def record(self, position: str, entry: HistoryEntry) -> None:
         letter = self.kept.get(position)
         try:
             await self.letters().record(letter or a_letter(position=position), entry)

@@ -21,7 +21,7 @@ from contracts.subject import FEW
 from msgspec.structs import asdict
 from support.builders import (
     ONE_O_CLOCK,
-    Noticed,
+    RecordedTelemetry,
     a_charge,
     a_history_entry,
     a_letter,
@@ -97,7 +97,7 @@ async def test_an_event_that_cannot_be_read_is_named_and_the_rest_goes_on(
     mongo_standalone: str, spoil: dict[str, Any]
 ) -> None:
     name = f"test-{uuid4().hex}"
-    telemetry = Noticed()
+    telemetry = RecordedTelemetry()
     log = MemoryLog()
     async with a_mongo_store(mongo_standalone, name, LONG) as store:
         messages = [await saved(store) for _ in range(3)]

@@ -119,9 +119,9 @@ class Client:
         if self._rng.random() < 0.2:  # some want to see what it costs
             await self.look_at_charge(appointment_id)
 
-    async def _ask(self, what: str, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
+    async def _ask(self, kind: str, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
         outcome, found = await self._outcome(method, url, **more)
-        self._history.outcomes[what, outcome] += 1
+        self._history.outcomes[kind, outcome] += 1
         return outcome, found
 
     async def _outcome(self, method: str, url: str, **more: Any) -> tuple[str, Json | None]:

@@ -248,7 +248,7 @@ def test_of_very_many_headers_the_first_are_shown_and_the_others_counted(folder:
 def test_foreign_text_is_never_obeyed_by_the_terminal(folder: Folder) -> None:
     evil = "\x1b]0;title\x07[bold]\r\n\u202e"
     headers = ((evil, evil.encode()),)
-    strange = a_letter(
+    foreign = a_letter(
         position="log/9",
         about=evil,
         type=evil,
@@ -257,7 +257,7 @@ def test_foreign_text_is_never_obeyed_by_the_terminal(folder: Folder) -> None:
         value=evil.encode(),
         key=evil.encode(),
     )
-    folder.run(lambda letters, _: letters.add([strange]))
+    folder.run(lambda letters, _: letters.add([foreign]))
     for printed in (
         folder.command("list"),
         folder.command("show", "log/9"),

@@ -16,8 +16,8 @@ from support.builders import (
     Died,
     Fault,
     Hang,
-    Noticed,
     NoWait,
+    RecordedTelemetry,
     StandingMonotonic,
     a_message,
     an_appointment,
@@ -75,8 +75,8 @@ class World:
     def __init__(self, lease: float = SHORT) -> None:
         self.store = MemoryAppointments(now, lease)
         self.log = MemoryLog()
-        self.telemetry = Noticed()
-        self.pause = NoWait()
+        self.telemetry = RecordedTelemetry()
+        self.sleep = NoWait()
 
     def relay(
         self,
@@ -88,7 +88,7 @@ class World:
     ) -> Relay:
         outbox = FragileOutbox(outbox or self.store, fault)
         publisher = publisher or FragilePublisher(self.log, fault)
-        return Relay(outbox, publisher, self.pause, self.telemetry, monotonic, uniform)
+        return Relay(outbox, publisher, self.sleep, self.telemetry, monotonic, uniform)
 
     @property
     def wait_for(self) -> list[str]:
@@ -156,10 +156,10 @@ async def test_bad_weather_at_any_step_is_waited_out(step: str, when: Literal["b
     assert await world.store.oldest() is None
     assert set(world.wait_for) == {message.id for message in messages}
     assert relay.problem is None
-    assert len(world.pause.waited) == 7
+    assert len(world.sleep.waited) == 7
 
 
-async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
+async def test_a_problem_is_named_until_something_succeeds() -> None:
     world = World(LONG)
     await saved(world.store)
     relay = world.relay(Fault("publish", "before", Unavailable("storm"), times=3))
@@ -209,8 +209,8 @@ async def test_it_never_gives_up_on_the_weather() -> None:
     await saved(world.store)
     async with running(world.relay(Fault("publish", "before", Unavailable("storm"), times=500)).run()):
         await world.telemetry.seen("published")
-    assert len(world.pause.waited) == 500
-    assert max(world.pause.waited) <= 5
+    assert len(world.sleep.waited) == 500
+    assert max(world.sleep.waited) <= 5
 
 
 async def test_one_that_cannot_be_published_stands_alone_and_the_rest_goes_on() -> None:
@@ -336,7 +336,7 @@ class Slow(Publisher):
 
 
 class Overslept(Outbox):
-    """Hands over facts that are held no longer, and then some that are."""
+    """Hands over events that are held no longer, and then some that are."""
 
     def __init__(self, stale: Sequence[ClaimedMessage], outbox: Outbox) -> None:
         self._stale = stale

@@ -30,7 +30,7 @@ from clinic.entrypoints.web.problems import documented, respond
 
 T = TypeVar("T")
 
-LETTERS_AT_ONCE, MAX_LETTERS = 20, 500
+PAGE_SIZE, MAX_LETTERS = 20, 500
 """Waiting dead letters that a health check reads at once, and all in all."""
 
 
@@ -199,7 +199,7 @@ async def _own_dead_letters(container: FinancialContainer) -> str | None:
     """Which finishes wait as dead letters, among the first `MAX_LETTERS` that wait."""
     own: list[DeadLetter] = []
     looked, after = 0, ""
-    while found := await container.list_dead_letters()(DeadLetterFilter("waiting"), LETTERS_AT_ONCE, after):
+    while found := await container.list_dead_letters()(DeadLetterFilter("waiting"), PAGE_SIZE, after):
         own += [letter for letter in found if is_own(letter)]
         looked, after = looked + len(found), found[-1].position
         if looked >= MAX_LETTERS:
