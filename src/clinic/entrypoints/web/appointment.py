@@ -1,6 +1,5 @@
 """The appointment service over HTTP."""
 
-from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -20,7 +19,6 @@ from clinic.domain.appointment.use_cases import (
     ListAppointments,
     StartAppointment,
 )
-from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import AppointmentContainer
@@ -175,15 +173,10 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
-        lifespan=lambda _: lifecycle.lifespan(
-            partial(_resources, container), lambda: container.relay().run()
-        ),
+        lifecycle=lifecycle,
+        resources=container.resources,
+        loop=lambda: container.relay().run(),
     )
-
-
-def _resources(container: AppointmentContainer) -> Sequence[Resource]:
-    container.finish_appointment()  # a port that cannot be made ends the start, not the first request
-    return container.resources()
 
 
 async def _ready(container: AppointmentContainer, lifecycle: Lifecycle) -> Health:

@@ -1,7 +1,7 @@
 """The financial service over HTTP."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -18,7 +18,6 @@ from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.related_letters import is_own
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
-from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import FinancialContainer
@@ -175,15 +174,10 @@ def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
-        lifespan=lambda _: lifecycle.lifespan(
-            partial(_resources, container), lambda: container.consumer().run()
-        ),
+        lifecycle=lifecycle,
+        resources=container.resources,
+        loop=lambda: container.consumer().run(),
     )
-
-
-def _resources(container: FinancialContainer) -> Sequence[Resource]:
-    container.find_charge()  # a port that cannot be made ends the start, not the first request
-    return container.resources()
 
 
 async def _ready(container: FinancialContainer, lifecycle: Lifecycle) -> Health:
