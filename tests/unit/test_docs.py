@@ -135,11 +135,8 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
 
 def shell(page: str) -> list[str]:
     """The commands in its blocks, without what explains them."""
-    lines = [
-        line
-        for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
-        for line in block.splitlines()
-    ]
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).splitlines()
     return [command for line in lines if (command := re.sub(r"(^|\s+)#.*", "", line))]
 
 
