@@ -41,12 +41,12 @@ def main() -> None:
         return
     asked.folder.mkdir(parents=True, exist_ok=True)
     stacks = list(STACKS) if asked.stack == "both" else [asked.stack]
-    chosen = [system for stack in stacks for system in STACKS[stack]]
+    selected = [system for stack in stacks for system in STACKS[stack]]
     plan = Plan(rounds=asked.rounds, seconds=asked.seconds)
     if asked.short:
         plan = replace(plan, swept=())
     console.print(f"load before: {machine.load()}")
-    run = _measured(plan, chosen)
+    run = _measured(plan, selected)
     kept = asked.folder / "run.json"
     kept.write_bytes(msgspec.json.format(msgspec.json.encode(run)))
     for stack, lines in page.tables(run).items():
@@ -54,8 +54,8 @@ def main() -> None:
     console.print(f"\nfigures: {kept}\npage: {page.write(run, asked.folder)}")
 
 
-def _measured(plan: Plan, chosen: Sequence[systems.System]) -> page.Run:
-    measurements, versions = measure(plan, chosen, told)
+def _measured(plan: Plan, selected: Sequence[systems.System]) -> page.Run:
+    measurements, versions = measure(plan, selected, show_measurement)
     return page.Run(
         at=datetime.now(UTC).strftime("%d %B %Y"),
         commit=_commit(),
@@ -68,7 +68,7 @@ def _measured(plan: Plan, chosen: Sequence[systems.System]) -> page.Run:
     )
 
 
-def told(found: Measurement) -> None:
+def show_measurement(found: Measurement) -> None:
     """One line a measurement, as it comes."""
     values = "  ".join(f"{name} {value:,.1f}" for name, value in found.values.items())
     mark = f"  disturbed: others took {found.others:.2f} of a core" if found.is_disturbed else ""

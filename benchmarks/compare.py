@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from msgspec.structs import replace
 
 from benchmarks import machine, page, systems
-from benchmarks.__main__ import console, told
+from benchmarks.__main__ import console, show_measurement
 from benchmarks.rounds import SCENARIOS, Plan, measure
 from benchmarks.table import aligned, table
 
@@ -26,7 +26,7 @@ def main() -> None:
     console.print(f"load before: {machine.load()}")
     with _checked_out(asked.base) as base:
         pair = [replace(clinic, name="base", source=base / "src"), replace(clinic, name="now")]
-        measurements, _ = measure(plan, pair, told)
+        measurements, _ = measure(plan, pair, show_measurement)
     lines = table(measurements, page.rows(asked.stack, plan.rates), ["base", "now"], [("now", "base")])
     console.print(f"\n{aligned(lines)}", markup=False)
 

@@ -29,7 +29,7 @@ class Plan(Struct, frozen=True, kw_only=True):
 
 
 def measure(
-    plan: Plan, systems: Sequence[System], told: Callable[[Measurement], None]
+    plan: Plan, systems: Sequence[System], show_measurement: Callable[[Measurement], None]
 ) -> tuple[list[Measurement], dict[str, str]]:
     """All rounds of these systems, and the versions of the servers."""
     found: list[Measurement] = []
@@ -44,11 +44,11 @@ def measure(
             for system in systems:
                 for measurement in _one(plan, system, running, number):
                     found.append(measurement)
-                    told(measurement)
+                    show_measurement(measurement)
         for system in systems:
             for measurement in _swept(plan, system, running):
                 found.append(measurement)
-                told(measurement)
+                show_measurement(measurement)
     return found, dict(running.versions) if running else {}
 
 

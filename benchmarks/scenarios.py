@@ -52,7 +52,9 @@ def start(session: Session, seconds: float) -> Measurement:
 
 def finish(session: Session, seconds: float) -> Measurement:
     """`POST /{id}/` over 64 connections. CPU time counts until the outbox is empty."""
-    port, prefix, folder = session.port("appointment"), session.system.prefix, session.place.folder
+    port = session.port("appointment")
+    prefix = session.system.prefix
+    folder = session.place.folder
     if prefix:  # nothing is stored: any id will do
         before = session.snapshot()
         driven = wrk.finish(port, seconds, folder, [str(uuid4()) for _ in range(1000)], prefix)

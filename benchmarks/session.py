@@ -19,8 +19,8 @@ from benchmarks.figures import Measurement
 from benchmarks.servers import Servers
 from benchmarks.systems import Place, Stored, System, stored
 
-STARTS_WITHIN: Final = 30.0
-ENDS_WITHIN: Final = 15.0
+STARTS_TIMEOUT: Final = 30.0
+ENDS_TIMEOUT: Final = 15.0
 SERVICES: Final = ("appointment", "financial")
 
 
@@ -28,7 +28,9 @@ class Session:
     """The running system. Its services are started one by one, as a scenario needs them."""
 
     def __init__(self, system: System, place: Place, number: int) -> None:
-        self.system, self.place, self.number = system, place, number
+        self.system = system
+        self.place = place
+        self.number = number
         self.stored: Stored = stored(system, place)
         self._running: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -49,7 +51,7 @@ class Session:
             )
         self._running[service] = process
         while not _is_ready(port):
-            if process.poll() is not None or time.perf_counter() - began > STARTS_WITHIN:
+            if process.poll() is not None or time.perf_counter() - began > STARTS_TIMEOUT:
                 raise RuntimeError(f"{self.system.name}: {service} did not start: {log.read_text()[-2000:]}")
             time.sleep(0.005)
         return time.perf_counter() - began
@@ -61,7 +63,7 @@ class Session:
                 process.send_signal(signal.SIGCONT)
                 process.terminate()
             try:
-                process.wait(ENDS_WITHIN)
+                process.wait(ENDS_TIMEOUT)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -123,12 +125,12 @@ def session(system: System, servers: Servers | None, number: int) -> Iterator[Se
         yield running
 
 
-def until(holds: Callable[[], bool], what: str, within: float = 60.0) -> None:
+def until(holds: Callable[[], bool], name: str, within: float = 60.0) -> None:
     """Return once it holds. Raises `TimeoutError`, saying what did not happen."""
     give_up = time.perf_counter() + within
     while not holds():
         if time.perf_counter() > give_up:
-            raise TimeoutError(f"not within {within:g} s: {what}")
+            raise TimeoutError(f"not within {within:g} s: {name}")
         time.sleep(0.02)
 
 

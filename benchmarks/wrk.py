@@ -75,16 +75,16 @@ def _drive(script: str, port: int, seconds: float, folder: Path) -> Driven:
     path = folder / "wrk.lua"
     path.write_text(script)
     command = [wrk, "-t1", f"-c{CONNECTIONS}", f"-d{seconds:.0f}s", "--timeout", "30s", "-s", str(path)]
-    told = subprocess.run(
+    printed = subprocess.run(
         [*command, f"http://127.0.0.1:{port}"], capture_output=True, text=True, check=True
     ).stdout
-    return read(told)
+    return read(printed)
 
 
-def read(told: str) -> Driven:
+def read(printed: str) -> Driven:
     """The line of `done`. Raises `RuntimeError` where a request failed."""
-    found: dict[str, Any] = json.loads(told.strip().splitlines()[-1])
+    found: dict[str, Any] = json.loads(printed.strip().splitlines()[-1])
     driven = Driven(**found)
     if driven.failed:
-        raise RuntimeError(f"{driven.failed} of {driven.requests} requests failed: {told}")
+        raise RuntimeError(f"{driven.failed} of {driven.requests} requests failed: {printed}")
     return driven

@@ -12,7 +12,7 @@ import pytest
 
 LAST_RESORT: Final = 120.0
 """Seconds after an asynchronous test's limit when pytest-timeout ends the process; another worker goes on."""
-CANCELLED_WITHIN: Final = 5.0
+CANCELLED_TIMEOUT: Final = 5.0
 SHOWN: Final = 20
 """Tasks at most that are shown."""
 
@@ -31,11 +31,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    usual = float(config.getini("timeout"))
+    default = float(config.getini("timeout"))
     for item in items:
         if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
             marker = item.get_closest_marker("timeout")
-            limit = float(marker.args[0]) if marker else usual
+            limit = float(marker.args[0]) if marker else default
             item.obj = _bounded(item.obj, limit)
             item.add_marker(pytest.mark.timeout(limit + LAST_RESORT), append=False)
 
@@ -50,7 +50,7 @@ def _bounded(test: Test, seconds: float) -> Test:
             return
         waiting = _waiting()
         running.cancel()
-        await asyncio.wait([running], timeout=CANCELLED_WITHIN)
+        await asyncio.wait([running], timeout=CANCELLED_TIMEOUT)
         pytest.fail(f"not over after {seconds:.0f} s; waiting:\n{waiting}", pytrace=False)
 
     return bounded

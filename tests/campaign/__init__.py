@@ -1,5 +1,5 @@
-"""The campaign: real services under load, faults from a seeded plan, then a ledger of what was told and what
-is kept.
+"""The campaign: real services under load, faults from a seeded plan, then a ledger of what was answered
+and what is kept.
 
 A failpoint is the side of a port's call. `launcher` puts wrappers around the ports through the containers;
 `plan` says

@@ -13,7 +13,7 @@ from support import servers
 from campaign import report
 from campaign.defects import DEFECTS
 from campaign.embedded import Embedded
-from campaign.plan import NO_FAULT, USUAL, Options, patterns, unmatched
+from campaign.plan import DEFAULTS, NO_FAULT, Options, patterns, unmatched
 from campaign.plot import draw
 from campaign.real import on_real_servers, real_servers
 from campaign.run import Outcome, prove
@@ -25,7 +25,7 @@ def main() -> int:
     chosen = vars(parser.parse_args())
     folder = Path(chosen.pop("folder"))
     options = replace(
-        USUAL[chosen["stack"]], **{name: value for name, value in chosen.items() if value is not None}
+        DEFAULTS[chosen["stack"]], **{name: value for name, value in chosen.items() if value is not None}
     )
     if unknown := unmatched(options):
         parser.error(
@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         "patience": "seconds without a new charge, at the end, after which what is missing counts as lost",
     }
     for name, text in helps.items():
-        usual = getattr(USUAL["embedded"], name)
-        parser.add_argument(f"--{name}", type=type(usual), help=text)
+        default = getattr(DEFAULTS["embedded"], name)
+        parser.add_argument(f"--{name}", type=type(default), help=text)
     parser.add_argument("--stack", choices=["embedded", "real"], default="embedded")
     parser.add_argument(
         "--defect", choices=["none", *DEFECTS], help="plant one: see tests/campaign/defects.py"

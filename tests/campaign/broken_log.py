@@ -12,7 +12,7 @@ from threading import Thread
 from typing import Final
 
 STANDARD_ERROR: Final = 2
-LOOK_EVERY: Final = 0.02
+LOOK_INTERVAL: Final = 0.02
 CHUNK: Final = 65_536
 
 Ends = tuple[int | None, int]
@@ -30,7 +30,7 @@ def break_log(how: str, mended: Path) -> None:
 
 def _mend(own: int, reading: int | None, mended: Path) -> None:
     while not mended.exists():
-        time.sleep(LOOK_EVERY)
+        time.sleep(LOOK_INTERVAL)
     os.dup2(own, STANDARD_ERROR)
     if reading is not None:
         os.write(own, _drained(reading).lstrip(b"\n"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from support.ledger import History, Kept, judge, sums
+from support.ledger import History, Kept, compare, sums
 
 from campaign.clients import BEHAVIOURS
 from campaign.evidence import Evidence
@@ -19,7 +19,7 @@ LEAST_SHARE = 0.5
 
 @dataclass
 class Found:
-    """All that there is to judge, once the services have been quiet and have ended."""
+    """All that there is to compare, once the services have been quiet and have ended."""
 
     history: History
     kept: Kept
@@ -29,8 +29,8 @@ class Found:
     foreign: Collection[ForeignMessage]
     dead_letters: Sequence[Letter]
     ends: Mapping[str, int | str]
-    told_otherwise: Collection[str] = ()
-    """The appointments of which the campaign itself told another price and end."""
+    contradicted: Collection[str] = ()
+    """The appointments of which the campaign itself published another price and end."""
     failure: str | None = None
     """What kept the campaign from its end: then the ledger is not to be had."""
     audit: Sequence[str] = ()
@@ -49,18 +49,18 @@ def breaches(found: Found) -> dict[str, Sequence[object]]:
         "published past a lease": found.evidence.late,
         "tracebacks": found.evidence.tracebacks,
         "ended by themselves": found.ended_by_themselves,
-        "charged otherwise": found.evidence.differing.difference(found.told_otherwise),
+        "charged otherwise": found.evidence.differing.difference(found.contradicted),
         "exit codes": [f"{name}: {code}" for name, code in found.ends.items() if code and not found.failure],
     }
-    return {what: sorted(witnesses, key=str) for what, witnesses in all_of_them.items() if witnesses}
+    return {breach: sorted(witnesses, key=str) for breach, witnesses in all_of_them.items() if witnesses}
 
 
 def _of_the_ledger(found: Found) -> dict[str, Collection[object]]:
     charged, due = sums(found.kept)
     unknown = {each["id"] for each in found.kept.appointments} - found.history.started.keys()
     return {
-        **judge(found.history, found.kept, found.shown).breaches,
-        "left on the way": [f"{what}: {count}" for what, count in found.left.items()],
+        **compare(found.history, found.kept, found.shown).breaches,
+        "left on the way": [f"{kind}: {count}" for kind, count in found.left.items()],
         "dead letters missing or wrong": [
             each for each in found.foreign if not each.is_kept(found.dead_letters)
         ],
@@ -79,7 +79,7 @@ def shortcomings(
     history: History, options: Options, wanted: Collection[Kind], journal: Sequence[Happened], seconds: float
 ) -> list[str]:
     """Why the run does not count."""
-    hits = Counter((each.fault.what, each.fault.where) for each in journal)
+    hits = Counter((each.fault.action, each.fault.where) for each in journal)
     missed = [" ".join(kind) for kind in wanted if not hits[kind]]
     reasons = [f"never happened: {', '.join(missed)}"] if missed else []
     asked_for: dict[str, tuple[float, float]] = {
@@ -88,9 +88,11 @@ def shortcomings(
         "appointments": (len(history.started), options.appointments),
     }
     reasons += [
-        f"only {there:.3g} of {least:g} {what}" for what, (there, least) in asked_for.items() if there < least
+        f"only {there:.3g} of {least:g} {amount}"
+        for amount, (there, least) in asked_for.items()
+        if there < least
     ]
-    reasons += [f"nobody {what}" for what in BEHAVIOURS if not history.behaviours[what]]
+    reasons += [f"nobody {behaviour}" for behaviour in BEHAVIOURS if not history.behaviours[behaviour]]
     if share(history) < LEAST_SHARE:
         reasons.append(f"only {share(history):.0%} of the requests were acknowledged")
     return reasons

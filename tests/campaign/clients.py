@@ -13,7 +13,7 @@ from support.ledger import History, Json
 
 LEAVES = 0.03
 """Of the requests that change something, how many are left before their answer is there."""
-AT_ONCE = 0.5
+BY_TWO = 0.5
 """Of the appointments, how many two people start, or finish, at the same moment."""
 BEHAVIOURS = (
     "left before the answer",
@@ -40,7 +40,8 @@ class CampaignClient(Client):
         rng: random.Random,
         pace: float,
     ) -> None:
-        self._urls, self._pace = urls, pace
+        self._urls = urls
+        self._pace = pace
         super().__init__(http, urls[0][0], urls[1][0], history, rng)
 
     async def work(self, until: asyncio.Event, waiting_room: list[str]) -> None:
@@ -59,14 +60,14 @@ class CampaignClient(Client):
                 await self._finish_in_some_way(appointment_id)
 
     async def _start(self, request: Json) -> str | None:
-        if "headers" not in request or self._rng.random() > AT_ONCE:
+        if "headers" not in request or self._rng.random() > BY_TWO:
             return await super()._start(request)
         both = await asyncio.gather(super()._start(request), super()._start(request))
         self._history.behaviours["started twice at once"] += all(both)
         return both[0] or both[1]
 
     async def _finish_in_some_way(self, appointment_id: str) -> None:
-        if self._rng.random() < AT_ONCE:
+        if self._rng.random() < BY_TWO:
             both = await asyncio.gather(self.finish(appointment_id), self.finish(appointment_id))
             self._history.behaviours["finished twice at once"] += all(both)
         await super()._finish_in_some_way(appointment_id)

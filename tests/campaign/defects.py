@@ -29,7 +29,8 @@ class Broken:
     """Keeps every promise but one."""
 
     def __init__(self, adapter: Any, file: Any) -> None:
-        self._adapter, self._file = adapter, file
+        self._adapter = adapter
+        self._file = file
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._adapter, name)
@@ -194,7 +195,7 @@ class ForgetsDeadLetters(Broken):
 
 
 class FailsWithItsLog(Broken):
-    """Writes a line before it is told of an event, and lets its caller know when that fails."""
+    """Writes a line before it gets an event, and lets its caller know when that fails."""
 
     def __call__(self, event: str, /, **details: object) -> None:
         os.write(2, b"\n")

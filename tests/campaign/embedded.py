@@ -12,20 +12,21 @@ from support.processes import eventually
 
 from campaign.failpoints import Control
 from campaign.messages import Letter
-from campaign.nemesis import UP_WITHIN, Action, Hit
+from campaign.nemesis import UP_TIMEOUT, Action, Hit
 from campaign.plan import Fault, Options
 from campaign.stacks import Stack, services
 from campaign.supervisor import Supervisor
 from clinic.adapters.sqlite.file import read_only
 
-DRAINED_WITHIN = 8.0
+DRAINED_TIMEOUT = 8.0
 
 
 class Embedded(Stack):
     """One process of each service, and SQLite's files in a folder."""
 
     def __init__(self, folder: Path, options: Options) -> None:
-        self.data, self.control = folder / "data", Control(folder / "points")
+        self.data = folder / "data"
+        self.control = Control(folder / "points")
         settings = {"CLINIC_DATA_DIR": str(self.data)}
         self.services = {
             context: services(folder, context, 1, settings, options)
@@ -67,10 +68,10 @@ class Embedded(Stack):
 
         async def replace(_fault: Fault) -> Hit | None:
             """By the README's rules: what the log holds is charged, and its service is stopped."""
-            await supervisor.back(within=UP_WITHIN)  # else nobody would ever be served between two of these
+            await supervisor.back(within=UP_TIMEOUT)  # else nobody would ever be served between two of these
             async with supervisor.kept_down():
                 with suppress(AssertionError):
-                    await eventually(self._is_drained, within=DRAINED_WITHIN, every=0.05)
+                    await eventually(self._is_drained, within=DRAINED_TIMEOUT, every=0.05)
                     self._remove_log()
                     return Hit("events.db")
             return None

@@ -34,7 +34,7 @@ class Evidence:
     charged_at: dict[str, float] = field(default_factory=dict)
     times_new: Counter[str] = field(default_factory=Counter)
     """How often each appointment's charge was recorded as new."""
-    noticed: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
     dropped: int = 0
     """Log lines that were lost, as far as the services said so."""
     differing: set[str] = field(default_factory=set)
@@ -81,21 +81,21 @@ def _note(line: bytes) -> list[dict[str, Any]]:
 def _read(evidence: Evidence, line: str) -> None:
     try:
         entry = msgspec.json.decode(line)
-        what = entry["event"]
+        event = entry["event"]
     except (msgspec.DecodeError, KeyError, TypeError):
         return  # a traceback, or a line that was cut off by a kill
-    evidence.noticed[what] += 1
-    evidence.dropped += entry["count"] if what == "log lines dropped" else 0
+    evidence.counts[event] += 1
+    evidence.dropped += entry["count"] if event == "log lines dropped" else 0
     if "exception" in entry:
-        evidence.tracebacks.append(f"{what}: {entry['exception'][-LONGEST:]}")
-    if what == "finished":
+        evidence.tracebacks.append(f"{event}: {entry['exception'][-LONGEST:]}")
+    if event == "finished":
         evidence.finished_at.setdefault(entry["appointment_id"], _seconds(entry))
-    elif what in OF_A_CHARGE:
+    elif event in OF_A_CHARGE:
         at, id_ = _seconds(entry), entry["appointment_id"]
-        if what == "charged":  # where that line was lost, the next may come long after the charge
+        if event == "charged":  # where that line was lost, the next may come long after the charge
             evidence.charged_at[id_] = min(at, evidence.charged_at.get(id_, at))
-        evidence.times_new[id_] += what == "charged"
-        evidence.differing |= {id_} if what == DIFFERS else set()
+        evidence.times_new[id_] += event == "charged"
+        evidence.differing |= {id_} if event == DIFFERS else set()
 
 
 def _unasked(tracebacks: Iterable[str], cancelled: int) -> list[str]:

@@ -65,7 +65,8 @@ class Failpoints:
     """A service's view: nothing but a look for a file, unless a failpoint is armed."""
 
     def __init__(self, folder: Path, service: str) -> None:
-        self.folder, self._service = folder, service
+        self.folder = folder
+        self._service = service
 
     async def reach(self, point: str, fill: Callable[[float], Awaitable[None]]) -> None:
         """Do what this failpoint is armed with. Only one caller of all processes does."""
@@ -116,7 +117,10 @@ class AtFailpoints:
         failpoints: Failpoints,
         fill: Callable[[float], Awaitable[None]],
     ) -> None:
-        self._adapter, self._calls, self._points, self._fill = adapter, calls, failpoints, fill
+        self._adapter = adapter
+        self._calls = calls
+        self._points = failpoints
+        self._fill = fill
 
     def __getattr__(self, name: str) -> Any:
         shipped = getattr(self._adapter, name)

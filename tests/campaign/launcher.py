@@ -56,7 +56,8 @@ class WithForeignMessages:
     """A publisher that also publishes what others have put into its folder."""
 
     def __init__(self, publisher: Any, folder: Path) -> None:
-        self._publisher, self._folder = publisher, folder
+        self._publisher = publisher
+        self._folder = folder
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._publisher, name)
@@ -80,7 +81,8 @@ class Hesitant:
     """
 
     def __init__(self, appointments: Any, rng: random.Random) -> None:
-        self._appointments, self._rng = appointments, rng
+        self._appointments = appointments
+        self._rng = rng
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._appointments, name)
@@ -130,7 +132,9 @@ async def fill(file: Any, seconds: float) -> None:
 
 def main() -> int:
     """Put the wrappers in, wait for the word, then run the command."""
-    folder, service, defect = Path(sys.argv[1]), sys.argv[2], DEFECTS.get(sys.argv[3])
+    folder = Path(sys.argv[1])
+    service = sys.argv[2]
+    defect = DEFECTS.get(sys.argv[3])
     failpoints, witness = Failpoints(folder, service), Witness(folder / "held" / service)
     for container, context in ((AppointmentContainer, "appointment"), (FinancialContainer, "financial")):
         container.clock.override(Object(partial(stepped, folder / f"clock.{context}")))

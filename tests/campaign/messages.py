@@ -63,14 +63,16 @@ class ForeignMessages:
     """Has the services publish messages that are not theirs, between two of their own batches."""
 
     def __init__(self, control: Control, history: History, rng: random.Random) -> None:
-        self._control, self._history, self._rng = control, history, rng
+        self._control = control
+        self._history = history
+        self._rng = rng
         self._numbers = count(1)
         self._reasons: dict[str, str] = {}
-        self.told_otherwise: set[str] = set()
+        self.contradicted: set[str] = set()
 
-    def send(self, what: str) -> str | None:
+    def send(self, kind: str) -> str | None:
         """The name of what was posted; None where there is nothing to republish as yet."""
-        messages = {"garbage": self._garbage, "again": self._again, "otherwise": self._otherwise}[what]()
+        messages = {"garbage": self._garbage, "again": self._again, "otherwise": self._otherwise}[kind]()
         if not messages:
             return None
         name = f"{next(self._numbers):06}"
@@ -132,13 +134,13 @@ class ForeignMessages:
         finished = list(self._history.finished.values())
         chosen = self._rng.sample(finished, min(5, len(finished))) + finished[-3:]
         self._rng.shuffle(chosen)
-        return [self._at_times_anew(to_message(_told(each))) for each in chosen]
+        return [self._at_times_anew(to_message(_event_of(each))) for each in chosen]
 
     def _otherwise(self) -> Sequence[Message]:
         """Appointments that have a charge, at another price and with another end."""
         seen = [self._history.finished[each] for each in self._history.seen if each in self._history.finished]
-        chosen = [_told(each) for each in self._rng.sample(seen, min(3, len(seen)))]
-        self.told_otherwise |= {str(each.appointment_id) for each in chosen}
+        chosen = [_event_of(each) for each in self._rng.sample(seen, min(3, len(seen)))]
+        self.contradicted |= {str(each.appointment_id) for each in chosen}
         return [
             self._at_times_anew(
                 to_message(replace(each, price=Money("1.23"), end=each.end + timedelta(hours=5)))
@@ -151,7 +153,7 @@ class ForeignMessages:
         return replace(event, id=str(uuid4())) if self._rng.random() < 0.5 else event
 
 
-def _told(appointment: Json) -> AppointmentFinished:
+def _event_of(appointment: Json) -> AppointmentFinished:
     """The event that the service publishes for it."""
     start, end = (datetime.fromisoformat(f"{appointment[name]}+00:00") for name in ("start_date", "end_date"))
     event = _event(

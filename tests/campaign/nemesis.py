@@ -1,4 +1,4 @@
-"""Carries out the plan: arms points, signals processes, takes servers away, and keeps a journal of what
+"""Carries out the plan: arms failpoints, signals processes, takes servers away, and keeps a journal of what
 really happened.
 """
 
@@ -21,10 +21,10 @@ from campaign.supervisor import DidNotComeBack, Supervisor
 
 AGAIN_WHILE_IT_RECOVERS = 0.2
 """Of the kills, how many are followed by the next fault at once."""
-UP_WITHIN = 120.0
-OVER_WITHIN = 60.0
+UP_TIMEOUT = 120.0
+OVER_TIMEOUT = 60.0
 """Seconds within which a service ends once the loop behind it is over, frozen meanwhile or not."""
-PEACE_WITHIN = 120.0
+PEACE_TIMEOUT = 120.0
 """Seconds after which somebody must have had an answer, whatever is down."""
 LAST_BATCH = 1.5
 """Seconds that the last batch gathers."""
@@ -43,7 +43,8 @@ class Hit:
     """At whom, just now."""
 
     def __init__(self, by: str) -> None:
-        self.by, self.at = by, time.time()
+        self.by = by
+        self.at = time.time()
 
 
 Action = Callable[[Fault], Awaitable[Hit | None]]
@@ -62,9 +63,12 @@ class Nemesis:
         history: History,
         rng: random.Random,
     ) -> None:
-        self._control, self._supervisors, self._foreign, self._rng = control, supervisors, foreign, rng
+        self._control = control
+        self._supervisors = supervisors
+        self._foreign = foreign
+        self._rng = rng
         self._history = history
-        self._actions = dict(actions) | {"tell": self._tell, "clock": self._step_clock}
+        self._actions = dict(actions) | {"send": self._send, "clock": self._step_clock}
         self._numbers = count(1)
         self.journal: list[Happened] = []
 
@@ -86,9 +90,9 @@ class Nemesis:
         while not await is_over():
             before = self._history.count("acknowledged")
             with suppress(AssertionError):
-                await eventually(is_over, within=PEACE_WITHIN)
+                await eventually(is_over, within=PEACE_TIMEOUT)
             if self._history.count("acknowledged") == before:
-                raise DidNotComeBack(f"no request was acknowledged within {PEACE_WITHIN:.0f} s")
+                raise DidNotComeBack(f"no request was acknowledged within {PEACE_TIMEOUT:.0f} s")
 
     async def gather_last_batches(self) -> None:
         """Keep each instance from charging for a moment, so that its last batch is a large one, and nothing
@@ -114,11 +118,11 @@ class Nemesis:
             return self._any_moment if fault.where.endswith(ANY_MOMENT) else self._at_point
         if fault.where == "both services":
             return self._both
-        return self._actions[fault.what]
+        return self._actions[fault.action]
 
     async def _at_point(self, fault: Fault) -> Hit | None:
         number = next(self._numbers)
-        self._control.arm(fault.where, Armed(number, fault.what, fault.seconds))  # type: ignore[arg-type]
+        self._control.arm(fault.where, Armed(number, fault.action, fault.seconds))  # type: ignore[arg-type]
         try:
             by = await self._hit(number, fault.where)
         finally:
@@ -128,7 +132,7 @@ class Nemesis:
         if by is None:
             return None
         hit = Hit(by)
-        if fault.what in BROKEN:
+        if fault.action in BROKEN:
             await self._work_on(fault, self._supervisor(by), number)
         else:
             await self._overcome(fault, self._supervisor(by))
@@ -139,16 +143,16 @@ class Nemesis:
         until = time.monotonic() + fault.seconds
         try:
             if not await self._passes(fault.where, supervisor):
-                raise DidNotComeBack(f"{supervisor.service.name} does nothing, as its log is {fault.what}")
+                raise DidNotComeBack(f"{supervisor.service.name} does nothing, as its log is {fault.action}")
             await asyncio.sleep(until - time.monotonic())
         finally:
             self._control.mend(number)
 
     async def _passes(self, point: str, supervisor: Supervisor) -> bool:
         """Whether this very service comes by again, and answers."""
-        give_up = time.monotonic() + UP_WITHIN
+        give_up = time.monotonic() + UP_TIMEOUT
         while time.monotonic() < give_up:
-            await supervisor.back(within=UP_WITHIN)
+            await supervisor.back(within=UP_TIMEOUT)
             number = next(self._numbers)
             self._control.arm(point, Armed(number, "delay"))
             by = await self._hit(number, point)
@@ -167,7 +171,7 @@ class Nemesis:
 
     async def _any_moment(self, fault: Fault) -> Hit:
         supervisor = self._rng.choice(self._supervisors[fault.lane])
-        await supervisor.back(within=UP_WITHIN)
+        await supervisor.back(within=UP_TIMEOUT)
         self._strike(fault, supervisor)
         hit = Hit(supervisor.service.name)
         await self._overcome(fault, supervisor)
@@ -182,28 +186,28 @@ class Nemesis:
         return hit
 
     def _strike(self, fault: Fault, supervisor: Supervisor) -> None:
-        if fault.what == "kill":
+        if fault.action == "kill":
             supervisor.kill()
         else:
             supervisor.freeze()
 
     async def _overcome(self, fault: Fault, supervisor: Supervisor) -> None:
         """The end of what does not pass by itself."""
-        if fault.what == "freeze":
+        if fault.action == "freeze":
             try:
                 await asyncio.sleep(fault.seconds)
             finally:
-                supervisor.go_on()
-        elif fault.what == "kill" and self._rng.random() > AGAIN_WHILE_IT_RECOVERS:
+                supervisor.resume()
+        elif fault.action == "kill" and self._rng.random() > AGAIN_WHILE_IT_RECOVERS:
             await asyncio.sleep(0.1)  # until its supervisor has seen it
-            await supervisor.back(within=UP_WITHIN)
-        elif fault.what in LOOP_ENDS:
-            await supervisor.over(within=OVER_WITHIN)
-            await supervisor.back(within=UP_WITHIN)
-        elif fault.what in ("delay", "fill"):
+            await supervisor.back(within=UP_TIMEOUT)
+        elif fault.action in LOOP_ENDS:
+            await supervisor.over(within=OVER_TIMEOUT)
+            await supervisor.back(within=UP_TIMEOUT)
+        elif fault.action in ("delay", "fill"):
             await asyncio.sleep(fault.seconds)
 
-    async def _tell(self, fault: Fault) -> Hit | None:
+    async def _send(self, fault: Fault) -> Hit | None:
         name = self._foreign.send(fault.where)
         if name is None:
             return None

@@ -86,7 +86,7 @@ class Options(Struct, frozen=True, kw_only=True):
     defect: str = "none"
 
 
-USUAL: Final[Mapping[Stack, Options]] = {
+DEFAULTS: Final[Mapping[Stack, Options]] = {
     "embedded": Options(),
     "real": Options(stack="real", lease=2.0, pace=0.4, patience=25.0),
 }
@@ -97,7 +97,7 @@ class Fault(Struct, frozen=True):
 
     number: int
     lane: str
-    what: str
+    action: str
     where: str
     seconds: float
     rest: int
@@ -105,7 +105,7 @@ class Fault(Struct, frozen=True):
 
     @property
     def name(self) -> str:
-        return f"{self.what} {self.where}"
+        return f"{self.action} {self.where}"
 
 
 def kinds(options: Options) -> dict[str, list[Kind]]:
@@ -115,9 +115,9 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
     embedded = options.stack == "embedded"
     found: dict[str, list[Kind]] = {}
     for context, calls in CALLS.items():
-        points = [each for each in FAILPOINTS[context] if not (embedded and each in BETWEEN_WRITES)]
+        failpoints = [each for each in FAILPOINTS[context] if not (embedded and each in BETWEEN_WRITES)]
         found[context] = [
-            *product(("kill", "error", "freeze", "delay"), points),
+            *product(("kill", "error", "freeze", "delay"), failpoints),
             *product(("kill", "freeze"), [f"{context} {ANY_MOMENT}"]),
         ]
         found[context] += [*LOOP_ENDS[context], *product(BROKEN, [LOGS_BREAK[context]])]
@@ -125,7 +125,7 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
             found[context].append(("refuse", "publish.before"))
         if embedded:
             found[context] += [("fill", point) for point in FILLED[context]]
-    found["messages"] = [("tell", what) for what in ("garbage", "again", "otherwise")]
+    found["messages"] = [("send", message) for message in ("garbage", "again", "otherwise")]
     found["system"] = [*product(("kill", "freeze"), ["both services"]), *product(["clock"], CALLS)]
     found["system"] += [("replace", "event log")] if embedded else [*product(["cut"], CUT)]
     found["servers"] = [] if embedded else [*product(("kill", "pause", "restart"), SERVERS)]
@@ -148,11 +148,14 @@ def unmatched(options: Options) -> list[str]:
 def lane(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fault]:
     """The faults of a lane, without end. Empty where none is wanted."""
     rng = random.Random(f"{options.seed} {name}")  # noqa: S311 — a seeded plan
-    numbers, order, rest, clocks = count(1), _first_round(wanted, rng), REST, defaultdict[str, float](float)
+    numbers = count(1)
+    order = _first_round(wanted, rng)
+    rest = REST
+    clocks = defaultdict[str, float](float)
     while order:
-        for what, where in order:
-            seconds = clocks[where] = _seconds(what, where, options.lease, rng, clocks[where])
-            yield Fault(next(numbers), name, what, where, round(seconds, 2), rng.randint(rest // 10, rest))
+        for action, where in order:
+            seconds = clocks[where] = _seconds(action, where, options.lease, rng, clocks[where])
+            yield Fault(next(numbers), name, action, where, round(seconds, 2), rng.randint(rest // 10, rest))
         order, rest = rng.sample(wanted, len(wanted)), REST_OF_SERVERS if name == "servers" else REST
 
 
@@ -162,8 +165,8 @@ def epilogue(name: str, wanted: Sequence[Kind], options: Options) -> Iterator[Fa
     """
     rng = random.Random(f"{options.seed} {name}, at the end")  # noqa: S311 — a seeded plan
     passing = [kind for kind in wanted if kind[0] in ("error", "refuse")]
-    for number, (what, where) in enumerate(rng.sample(passing, len(passing)), 1):
-        yield Fault(-number, name, what, where, 0, 2)
+    for number, (action, where) in enumerate(rng.sample(passing, len(passing)), 1):
+        yield Fault(-number, name, action, where, 0, 2)
 
 
 def _first_round(wanted: Sequence[Kind], rng: random.Random) -> list[Kind]:
@@ -175,11 +178,11 @@ def _is_wanted(kind: Kind, patterns: Sequence[str]) -> bool:
     return any(fnmatch(" ".join(kind), pattern) for pattern in patterns)
 
 
-def _seconds(what: str, where: str, lease: float, rng: random.Random, before: float) -> float:
-    if (what, where) == OUTLIVES_ITS_LEASE:
+def _seconds(action: str, where: str, lease: float, rng: random.Random, before: float) -> float:
+    if (action, where) == OUTLIVES_ITS_LEASE:
         return lease * 1.2
-    if what in ("freeze", "pause"):
+    if action in ("freeze", "pause"):
         return lease * rng.choice((0.1, 0.4, 1.2))  # shorter than a lease, and longer
-    if what == "clock":
+    if action == "clock":
         return rng.choice([step for step in CLOCKS if step != before])
     return lease * rng.uniform(0.1, 0.9)

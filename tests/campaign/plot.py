@@ -19,7 +19,10 @@ mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.ticker import FuncFormatter, MultipleLocator
 
-INK, FAINT, CHARGED, LINE = "#1f2933", "#cbd2d9", "#2f6fab", "#0b3c66"
+INK = "#1f2933"
+FAINT = "#cbd2d9"
+CHARGED = "#2f6fab"
+LINE = "#0b3c66"
 LANES: Final = {
     "servers": "servers and cuts",
     "both": "both services",
@@ -37,13 +40,13 @@ COLOURS: Final = {
     "cut": "#e08e0b",
     "delay": "#7f8c8d",
     "fill": "#16a085",
-    "tell": "#95a5a6",
+    "send": "#95a5a6",
     "clock": "#95a5a6",
     "replace": "#16a085",
     **dict.fromkeys(LOOP_ENDS, "#c0392b"),
     **dict.fromkeys(BROKEN, "#16a085"),
 }
-MOST_TICKS: Final = 15
+MAX_TICKS: Final = 15
 LASTING: Final = ("kill", "freeze", "pause", "restart", "fill", *LOOP_ENDS, *BROKEN)
 """Shown from when to when."""
 NAMES: Final = {
@@ -53,7 +56,7 @@ NAMES: Final = {
     "error": "error, cut, refused",
     "delay": "delayed",
     "fill": "disk full, log replaced or broken",
-    "tell": "foreign messages, clock",
+    "send": "foreign messages, clock",
 }
 
 
@@ -123,8 +126,10 @@ def _medians(waits: Sequence[tuple[float, float]]) -> Sequence[tuple[float, floa
 def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) -> None:
     rows = [lane for lane in LANES if any(_lane(each) == lane for each in journal)]
     for each in journal:
-        row, colour, at = rows.index(_lane(each)), COLOURS[each.fault.what], each.began - began
-        if each.fault.what in LASTING:
+        row = rows.index(_lane(each))
+        colour = COLOURS[each.fault.action]
+        at = each.began - began
+        if each.fault.action in LASTING:
             axes.barh(
                 row,
                 each.ended - each.began,
@@ -136,10 +141,10 @@ def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) 
                 linewidth=0,
             )
         axes.plot([at], [row], "|", color=colour, markersize=9, markeredgewidth=0.9)
-    happened = {COLOURS[each.fault.what] for each in journal}
-    names = {what: name for what, name in NAMES.items() if COLOURS[what] in happened}
-    for what, name in names.items():
-        axes.plot([], [], "|", color=COLOURS[what], markersize=9, markeredgewidth=2, label=name)
+    happened = {COLOURS[each.fault.action] for each in journal}
+    names = {action: name for action, name in NAMES.items() if COLOURS[action] in happened}
+    for action, name in names.items():
+        axes.plot([], [], "|", color=COLOURS[action], markersize=9, markeredgewidth=2, label=name)
     axes.set_yticks(range(len(rows)), [LANES[row] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.xaxis.set_major_locator(MultipleLocator(_between_ticks(ended - began)))
@@ -159,12 +164,12 @@ def _faults(axes: Any, journal: Sequence[Happened], began: float, ended: float) 
 
 
 def _between_ticks(seconds: float) -> float:
-    return next(each for each in (5, 10, 15, 30, 60, 120, 300, 600, 1e9) if seconds / each <= MOST_TICKS)
+    return next(each for each in (5, 10, 15, 30, 60, 120, 300, 600, 1e9) if seconds / each <= MAX_TICKS)
 
 
 def _lane(happened: Happened) -> str:
     fault = happened.fault
-    if fault.lane == "servers" or fault.what == "cut":
+    if fault.lane == "servers" or fault.action == "cut":
         return "servers"
     if fault.where == "both services":
         return "both"

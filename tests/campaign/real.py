@@ -35,7 +35,7 @@ QUICK: Final = {
     "KAFKA_BROKER_HEARTBEAT_INTERVAL_MS": "500",
 }
 """A broker that was killed is let in again sooner, too."""
-BACK_WITHIN = 60.0
+BACK_TIMEOUT = 60.0
 
 
 def _command(name: str, collection: str) -> bytes:
@@ -79,7 +79,9 @@ class Real(Stack):
     def __init__(
         self, folder: Path, options: Options, below: RealServers, proxies: Mapping[str, Proxy]
     ) -> None:
-        self._below, self._proxies, self._name = below, proxies, f"campaign-{uuid4().hex[:12]}"
+        self._below = below
+        self._proxies = proxies
+        self._name = f"campaign-{uuid4().hex[:12]}"
         self.control = Control(folder / "points")
         self.services = {
             context: services(folder, context, INSTANCES, self._settings(proxies[context].url), options)
@@ -124,15 +126,17 @@ class Real(Stack):
     async def _away(self, fault: Fault) -> Hit:
         server: Server = getattr(self._below, fault.where)
         hit = Hit(fault.where)
-        async with server.away(OUTAGES[fault.what]):
+        async with server.away(OUTAGES[fault.action]):
             await asyncio.sleep(fault.seconds)
-        await eventually(lambda: asyncio.to_thread(self._answers, fault.where), within=BACK_WITHIN, every=0.1)
+        await eventually(
+            lambda: asyncio.to_thread(self._answers, fault.where), within=BACK_TIMEOUT, every=0.1
+        )
         return hit
 
-    def _answers(self, what: str) -> bool:
+    def _answers(self, server: str) -> bool:
         return (
             servers.answers(self._below.mongo.address)
-            if what == "mongo"
+            if server == "mongo"
             else servers.has_broker(self._below.kafka.address)
         )
 

@@ -19,12 +19,12 @@ from support.ledger import sums
 from campaign.checker import share
 from campaign.clients import BEHAVIOURS
 from campaign.failpoints import FAILPOINTS
-from campaign.plan import NO_FAULT, USUAL, Kind, Options
+from campaign.plan import DEFAULTS, NO_FAULT, Kind, Options
 from campaign.run import Outcome, Progress
 
 SHOWN = 3
 """Witnesses of a breach that are printed; the file has all."""
-A_LINE_EVERY = 10.0
+LINE_INTERVAL = 10.0
 ACTIONS = ("kill", "error", "freeze", "delay", "refuse", "fill")
 
 
@@ -40,11 +40,12 @@ def watching(console: Console) -> Iterator[Callable[[Progress], None]]:
 
 class _Lines:
     def __init__(self, console: Console) -> None:
-        self._console, self._next = console, 0.0
+        self._console = console
+        self._next = 0.0
 
     def __call__(self, progress: Progress) -> None:
         if time.monotonic() >= self._next:
-            self._next = time.monotonic() + A_LINE_EVERY
+            self._next = time.monotonic() + LINE_INTERVAL
             self._console.print(_line(progress), highlight=False)
 
 
@@ -59,12 +60,13 @@ def _line(progress: Progress) -> str:
 
 
 def show(console: Console, outcome: Outcome) -> None:
-    """Both tables, and the verdict in one line."""
+    """Both tables, and what the checker found, in one line."""
     console.print(_faults(outcome), _ledger(outcome))
-    for what, witnesses in outcome.breaches.items():
+    for breach, witnesses in outcome.breaches.items():
         more = f" and {len(witnesses) - SHOWN} more" if len(witnesses) > SHOWN else ""
         console.print(
-            f"[red]{what}[/red]: {', '.join(str(each) for each in witnesses[:SHOWN])}{more}", highlight=False
+            f"[red]{breach}[/red]: {', '.join(str(each) for each in witnesses[:SHOWN])}{more}",
+            highlight=False,
         )
     for reason in outcome.shortcomings:
         console.print(f"[yellow]does not count[/yellow]: {reason}", highlight=False)
@@ -84,7 +86,7 @@ def check(outcome: Outcome) -> str:
 
 
 def _faults(outcome: Outcome) -> Table:
-    hits = Counter((each.fault.what, each.fault.where) for each in outcome.journal)
+    hits = Counter((each.fault.action, each.fault.where) for each in outcome.journal)
     table = Table(title="Hits of each failpoint", title_justify="left")
     table.add_column("point")
     for action in ACTIONS:
@@ -100,8 +102,8 @@ def _faults(outcome: Outcome) -> Table:
             if kind[0] not in ACTIONS or kind[1] not in {p for each in FAILPOINTS.values() for p in each}
         }
     )
-    for (what, where), times in sorted(elsewhere.items()):
-        table.add_row(f"{what} {where}", str(times))
+    for (action, where), times in sorted(elsewhere.items()):
+        table.add_row(f"{action} {where}", str(times))
     return table
 
 
@@ -117,7 +119,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
     charged, due = sums(found.kept)
     return {
         "faults": len(outcome.journal),
-        "appointments told started": len(history.started),
+        "appointments started": len(history.started),
         "finishes acknowledged": len(history.finished),
         "finishes of unknown outcome": len(history.perhaps_finished - history.finished.keys()),
         "appointments kept": len(found.kept.appointments),
@@ -125,21 +127,21 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "charged / due": f"{charged} / {due}",
         "requests acknowledged": f"{share(history):.1%} of {sum(history.outcomes.values())}",
         "published / already charged / differing": " / ".join(
-            str(found.evidence.noticed[what])
-            for what in ("published", "already charged", "differs from its charge")
+            str(found.evidence.counts[event])
+            for event in ("published", "already charged", "differs from its charge")
         ),
         "log lines dropped": found.evidence.dropped,
         "foreign messages / dead letters": f"{len(found.foreign)} / {len(found.dead_letters)}",
         "time to charge: median, slowest": f"{waits[len(waits) // 2]:.3f} s, {waits[-1]:.2f} s",
         "slowest recovery of a service": f"{max(recoveries):.2f} s",
-        **{f"people who {what}": history.behaviours[what] for what in BEHAVIOURS},
+        **{f"people who {behaviour}": history.behaviours[behaviour] for behaviour in BEHAVIOURS},
         **{
-            f"{what}": len(outcome.breaches.get(what, []))
-            for what in ("lost", "doubled", "wrong", "changed", "unfounded", "started twice")
+            f"{breach}": len(outcome.breaches.get(breach, []))
+            for breach in ("lost", "doubled", "wrong", "changed", "unfounded", "started twice")
         },
         **{
-            what: len(outcome.breaches.get(what, []))
-            for what in (
+            breach: len(outcome.breaches.get(breach, []))
+            for breach in (
                 "dead letters missing or wrong",
                 "charged as new more than once",
                 "charged otherwise",
@@ -158,20 +160,22 @@ def _ledger(outcome: Outcome) -> Table:
 
 
 def write(outcome: Outcome, folder: Path) -> Path:
-    """The options, what happened when, what was told, and what was found."""
+    """The options, what happened when, what was answered, and what was found."""
     history = outcome.found.history
     content: dict[str, Any] = {
         "options": outcome.options,
         "figures": figures(outcome),
-        "breaches": {what: [str(each) for each in witnesses] for what, witnesses in outcome.breaches.items()},
+        "breaches": {
+            breach: [str(each) for each in witnesses] for breach, witnesses in outcome.breaches.items()
+        },
         "shortcomings": outcome.shortcomings,
         "journal": outcome.journal,
-        "told": {
+        "answered": {
             "started": history.started,
             "finished": history.finished,
             "perhaps finished": sorted(history.perhaps_finished),
             "charges seen": {id_: str(total) for id_, total in history.seen.items()},
-            "outcomes": {" ".join(what): times for what, times in history.outcomes.items()},
+            "outcomes": {" ".join(kind): times for kind, times in history.outcomes.items()},
         },
     }
     path = folder / "history.json"
@@ -181,11 +185,11 @@ def write(outcome: Outcome, folder: Path) -> Path:
 
 def command(options: Options) -> str:
     """What to type to run it again."""
-    usual = USUAL[options.stack]
+    default = DEFAULTS[options.stack]
     differing = {
         name: value
         for name in options.__struct_fields__
-        if (value := getattr(options, name)) != getattr(usual, name)
+        if (value := getattr(options, name)) != getattr(default, name)
     }
     if "only" in differing:
         differing["only"] = ",".join(options.only) or NO_FAULT

@@ -1,4 +1,4 @@
-"""A campaign from its first start to its verdict."""
+"""A campaign from its first start to the checker's answer."""
 
 import asyncio
 import random
@@ -17,16 +17,16 @@ from campaign.evidence import gathered
 from campaign.messages import ForeignMessages, Letter
 from campaign.nemesis import Happened, Nemesis
 from campaign.plan import Kind, Options, epilogue, kinds, lane
-from campaign.stacks import TROUBLE, Stack, fixed
+from campaign.stacks import PROBLEMS, Stack, fixed
 from campaign.supervisor import DidNotComeBack, Supervisor
 
 AT_MOST = 3.0
 """How many times the planned minutes, and four minutes, a campaign waits for what it still wants."""
-TROUBLE_PASSES_WITHIN = 25.0
+PROBLEM_TIMEOUT = 25.0
 """Seconds: readiness forgets by itself what it has not heard of for some time."""
-LEFT_WITHIN = 120.0
+LEFT_TIMEOUT = 120.0
 """Seconds after which the last of those who ask has an answer, once all is up."""
-QUIET_WITHIN = 300.0
+QUIET_TIMEOUT = 300.0
 """Seconds after which nothing is on its way any more, however steadily it moves."""
 ASKED_ONE_BY_ONE = 2_000
 
@@ -44,7 +44,7 @@ class Progress:
 
     @property
     def happened(self) -> int:
-        return len({(each.fault.what, each.fault.where) for each in self.journal})
+        return len({(each.fault.action, each.fault.where) for each in self.journal})
 
 
 @dataclass
@@ -106,7 +106,10 @@ class Campaign:
     def __init__(
         self, options: Options, stack: Stack, http: httpx.AsyncClient, watch: Callable[[Progress], None]
     ) -> None:
-        self.options, self.stack, self._http, self._watch = options, stack, http, watch
+        self.options = options
+        self.stack = stack
+        self._http = http
+        self._watch = watch
         self.history = History()
         self.supervisors = {
             context: [
@@ -145,9 +148,9 @@ class Campaign:
         found, failure = Ledger(), None
         try:
             found = await self._found()
-        except Exception as error:  # noqa: BLE001 — whatever a service does, the campaign tells of it
+        except Exception as error:  # noqa: BLE001 — whatever a service does, the campaign reports it
             failure = f"{self._progress.stage}: {'; '.join(_said(error))}"
-        return await self._judged(found, failure)
+        return await self._checked(found, failure)
 
     async def _found(self) -> Ledger:
         async with _together(supervisor.run() for supervisor in self._all_supervisors):
@@ -170,7 +173,7 @@ class Campaign:
                 await self.stack.audited(),
             )
 
-    async def _judged(self, ledger: Ledger, failure: str | None) -> Outcome:
+    async def _checked(self, ledger: Ledger, failure: str | None) -> Outcome:
         began, ended = self._progress.began, self._ended or time.time()
         codes = await asyncio.gather(*(supervisor.ended() for supervisor in self._all_supervisors))
         ends = {
@@ -192,7 +195,7 @@ class Campaign:
             foreign,
             ledger.dead_letters,
             ends,
-            self._foreign.told_otherwise,
+            self._foreign.contradicted,
             failure,
             ledger.audit,
             self._by_itself,
@@ -240,10 +243,10 @@ class Campaign:
             await self._all_left(working)
 
     async def _all_left(self, working: Sequence[asyncio.Task[None]]) -> None:
-        _, still_there = await asyncio.wait(working, timeout=LEFT_WITHIN)
+        _, still_there = await asyncio.wait(working, timeout=LEFT_TIMEOUT)
         if still_there:
             raise DidNotComeBack(
-                f"{len(still_there)} people still wait for answers after {LEFT_WITHIN:.0f} s"
+                f"{len(still_there)} people still wait for answers after {LEFT_TIMEOUT:.0f} s"
             )
 
     async def _until_enough(self, lanes: Sequence[asyncio.Task[None]]) -> None:
@@ -271,7 +274,7 @@ class Campaign:
             self.stack.control.disarm(point.name)
         await asyncio.sleep(0.1)
         for supervisor in self._all_supervisors:
-            supervisor.go_on()
+            supervisor.resume()
             await supervisor.ready(within=60)
 
     async def _quiet(self) -> Mapping[str, Any]:
@@ -289,16 +292,16 @@ class Campaign:
             left = await self.stack.left(self._http)
             if not finished and not left:
                 return left
-            patience = TROUBLE_PASSES_WITHIN if self._only_trouble(finished, left) else self.options.patience
+            patience = PROBLEM_TIMEOUT if self._only_problems(finished, left) else self.options.patience
             if (
                 still.seconds(len(finished), left.get("unacknowledged", 0)) > patience
-                or time.monotonic() - began > QUIET_WITHIN
+                or time.monotonic() - began > QUIET_TIMEOUT
             ):
                 return left
             await asyncio.sleep(0.2)
 
-    def _only_trouble(self, uncharged: Sequence[str], left: Mapping[str, Any]) -> bool:
-        return not uncharged and set(left) == {TROUBLE}
+    def _only_problems(self, uncharged: Sequence[str], left: Mapping[str, Any]) -> bool:
+        return not uncharged and set(left) == {PROBLEMS}
 
     @property
     def _by_itself(self) -> list[str]:

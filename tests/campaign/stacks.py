@@ -21,8 +21,8 @@ from campaign.standby import Standby
 from campaign.supervisor import Supervisor
 from clinic.adapters.kafka.publisher import MIN_LEASE
 
-TROUBLE = "in trouble"
-AUDITED_WITHIN = 60.0
+PROBLEMS = "with problems"
+AUDITED_TIMEOUT = 60.0
 FIRST = {"CLINIC_HOURLY_PRICE": "133.33", "CLINIC_PRICING": "pro-rata"}
 """An odd price, by the second: amounts that are rounded."""
 TESTS = Path(__file__).parents[1]
@@ -52,13 +52,13 @@ class Stack(Protocol):
         environment = dict(item for service in both for item in service.environment.items())
         command = *PROGRAM, "audit", "--json", "--grace", "0"
         auditing = await asyncio.create_subprocess_exec(*command, env=environment, stdout=PIPE, stderr=STDOUT)
-        said, _ = await asyncio.wait_for(auditing.communicate(), AUDITED_WITHIN)
+        said, _ = await asyncio.wait_for(auditing.communicate(), AUDITED_TIMEOUT)
         return (
             [f"exit code {auditing.returncode}", *said.decode().splitlines()] if auditing.returncode else []
         )
 
     async def left(self, http: httpx.AsyncClient) -> dict[str, Any]:
-        """What is still on its way. Empty when all is told and done."""
+        """What is still on its way. Empty when all is done."""
         found: dict[str, Any] = {}
         for service in self.services["appointment"]:
             health = await readiness(http, service)
@@ -68,8 +68,10 @@ class Stack(Protocol):
             health = await readiness(http, service)
             parts = health["checks"].items()
             # Foreign messages under the id of our own event stay dead letters: nobody handles them here.
-            if trouble := {name: what for name, what in parts if what != "ok" and name != "dead_letters"}:
-                found[TROUBLE] = f"{service.name} {trouble}"
+            if problems := {
+                name: answer for name, answer in parts if answer != "ok" and name != "dead_letters"
+            }:
+                found[PROBLEMS] = f"{service.name} {problems}"
         if count := self.unacknowledged():
             found["unacknowledged"] = count
         return found

@@ -5,7 +5,7 @@ of a second.
 import contextlib
 import subprocess
 
-from support.processes import ENDS_WITHIN, Service
+from support.processes import ENDS_TIMEOUT, Service
 
 
 class Standby(Service):
@@ -28,7 +28,7 @@ class Standby(Service):
         super().clean_up()
         if self._next is not None:
             self._next.kill()
-            self._next.wait(ENDS_WITHIN)
+            self._next.wait(ENDS_TIMEOUT)
             with contextlib.suppress(OSError):
                 assert self._next.stdin
                 self._next.stdin.close()

@@ -8,9 +8,9 @@ from signal import SIGCONT, SIGKILL, SIGSTOP, Signals
 from time import monotonic
 
 import httpx
-from support.processes import ENDS_WITHIN, Service, eventually
+from support.processes import ENDS_TIMEOUT, Service, eventually
 
-LOOK_EVERY = 0.02
+LOOK_INTERVAL = 0.02
 CHANGES = {
     "CLINIC_HOURLY_PRICE": ("200.00", "133.33", "99.99", "0.01", "12345.67"),
     "CLINIC_PRICING": ("hours-begun", "whole-hours", "pro-rata", "pro-rata"),
@@ -32,7 +32,9 @@ class Supervisor:
     def __init__(
         self, service: Service, rng: random.Random, fixed: Collection[str], is_doomed: Callable[[int], bool]
     ) -> None:
-        self.service, self._rng, self._is_doomed = service, rng, is_doomed
+        self.service = service
+        self._rng = rng
+        self._is_doomed = is_doomed
         self.up = asyncio.Event()
         self.recoveries: list[float] = []
         self.ends: list[int] = []
@@ -46,7 +48,7 @@ class Supervisor:
             while True:
                 if self.service.exit_code is not None and not self._kept_down:
                     await self._start_again(http)
-                await asyncio.sleep(LOOK_EVERY)
+                await asyncio.sleep(LOOK_INTERVAL)
 
     async def _start_again(self, http: httpx.AsyncClient) -> None:
         ended, was_up = monotonic(), self.up.is_set()
@@ -70,7 +72,7 @@ class Supervisor:
                     self.recoveries.append(monotonic() - ended)
                     self.up.set()
                     return
-            await asyncio.sleep(LOOK_EVERY)
+            await asyncio.sleep(LOOK_INTERVAL)
 
     @asynccontextmanager
     async def kept_down(self) -> AsyncIterator[None]:
@@ -90,7 +92,7 @@ class Supervisor:
     def freeze(self) -> None:
         self._send(SIGSTOP)
 
-    def go_on(self) -> None:
+    def resume(self) -> None:
         self._send(SIGCONT)
 
     def _send(self, number: Signals) -> None:
@@ -114,7 +116,7 @@ class Supervisor:
             raise DidNotComeBack(
                 f"{self.service.name} still runs {within:.0f} s after the loop behind it ended"
             ) from None
-        await asyncio.sleep(2 * LOOK_EVERY)  # until `run` has seen it
+        await asyncio.sleep(2 * LOOK_INTERVAL)  # until `run` has seen it
 
     async def answers(self) -> bool:
         """Whether it says that it lives."""
@@ -133,7 +135,7 @@ class Supervisor:
                     await self.up.wait()
                     with suppress(AssertionError):  # it has just ended
                         return await self.service.ready(within=within)
-                    await asyncio.sleep(LOOK_EVERY)
+                    await asyncio.sleep(LOOK_INTERVAL)
 
     @contextmanager
     def _missed_after(self, seconds: float) -> Iterator[None]:
@@ -150,4 +152,4 @@ class Supervisor:
             return await self.service.stopped()
         except AssertionError:
             self.service.clean_up()
-            return f"did not end within {ENDS_WITHIN:.0f} s of being asked to"
+            return f"did not end within {ENDS_TIMEOUT:.0f} s of being asked to"

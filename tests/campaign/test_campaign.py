@@ -11,7 +11,7 @@ from rich.console import Console
 
 from campaign import report
 from campaign.embedded import Embedded
-from campaign.plan import USUAL
+from campaign.plan import DEFAULTS
 from campaign.real import RealServers, on_real_servers
 from campaign.run import Outcome, prove
 
@@ -24,7 +24,7 @@ OF_A_MINUTE = (
     "cut *",
     "pause *",
     "freeze hand-over.after",
-    "tell *",
+    "send *",
     "raise hand-over.after",
     "raise-base charge.after",
     "cancel confirm.before",
@@ -37,7 +37,7 @@ OF_A_MINUTE = (
 def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
     """Shows what came of a campaign, and fails where that was not enough."""
 
-    def judge(outcome: Outcome) -> None:
+    def compare(outcome: Outcome) -> None:
         with capsys.disabled():
             report.show(Console(width=WIDE), outcome)
         report.write(outcome, tmp_path)
@@ -46,14 +46,14 @@ def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
         )
         assert not outcome.shortcomings
 
-    return judge
+    return compare
 
 
 @pytest.mark.timeout(1000)
 async def test_on_the_embedded_stack_every_acknowledged_finish_has_exactly_one_charge(
     tmp_path: Path, judged: Judged
 ) -> None:
-    options = replace(USUAL["embedded"], minutes=0, appointments=500, faults=60, bound=800)
+    options = replace(DEFAULTS["embedded"], minutes=0, appointments=500, faults=60, bound=800)
 
     judged(await prove(options, Embedded(tmp_path, options), lambda _: None))
 
@@ -62,7 +62,7 @@ async def test_on_the_embedded_stack_every_acknowledged_finish_has_exactly_one_c
 async def test_on_the_real_stack_every_acknowledged_finish_has_exactly_one_charge(
     tmp_path: Path, judged: Judged, below: RealServers
 ) -> None:
-    options = replace(USUAL["real"], minutes=0, appointments=200, faults=30, bound=800, only=OF_A_MINUTE)
+    options = replace(DEFAULTS["real"], minutes=0, appointments=200, faults=30, bound=800, only=OF_A_MINUTE)
 
     with on_real_servers(tmp_path, options, below) as stack:
         judged(await prove(options, stack, lambda _: None))

@@ -1,4 +1,4 @@
-"""A run that tried too little does not count, and one that does not come back is told of."""
+"""A run that tried too little does not count, and one that does not come back is reported."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from support.ledger import History
 
 from campaign.checker import shortcomings
 from campaign.clients import BEHAVIOURS
-from campaign.plan import NO_FAULT, USUAL, Options, Stack, kinds, patterns, unmatched
+from campaign.plan import DEFAULTS, NO_FAULT, Options, Stack, kinds, patterns, unmatched
 from campaign.plot import COLOURS
 from campaign.report import command
 from campaign.run import Still
@@ -53,7 +53,7 @@ def test_a_pattern_that_no_fault_meets_is_named() -> None:
 
 
 def test_the_command_repeats_every_option_that_is_not_the_usual_one() -> None:
-    options = replace(USUAL["real"], seed=7, only=("kill *",), lease=0.5, defect="lease-ignored")
+    options = replace(DEFAULTS["real"], seed=7, only=("kill *",), lease=0.5, defect="lease-ignored")
 
     assert command(options) == "make prove STACK=real SEED=7 ONLY='kill *' LEASE=0.5 DEFECT=lease-ignored"
     assert command(Options(only=())) == f"make prove STACK=embedded SEED=1 ONLY={NO_FAULT}"
@@ -79,6 +79,6 @@ def test_only_a_new_minimum_is_a_movement() -> None:
 
 @pytest.mark.parametrize("stack", ["embedded", "real"])
 def test_every_fault_has_a_colour_in_the_picture(stack: Stack) -> None:
-    faults = {what for lane in kinds(Options(stack=stack)).values() for what, _ in lane}
+    faults = {action for lane in kinds(Options(stack=stack)).values() for action, _ in lane}
 
     assert faults - COLOURS.keys() == set()

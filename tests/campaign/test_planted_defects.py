@@ -45,13 +45,13 @@ EMBEDDED: Planted = {
     "place-without-the-logs-id": ("lost", {"only": ("replace event log",), "appointments": 30, "faults": 1}),
     "charge-not-idempotent": (
         "charged as new more than once",
-        {"only": ("tell again", "tell otherwise", "error charge.after"), "faults": 6},
+        {"only": ("send again", "send otherwise", "error charge.after"), "faults": 6},
     ),
     "known-charges-called-new": (
         "charged as new more than once",
-        {"only": ("tell again", "error acknowledge.before"), "faults": 6},
+        {"only": ("send again", "error acknowledge.before"), "faults": 6},
     ),
-    "dead-letters-forgotten": ("dead letters missing or wrong", {"only": ("tell garbage",), "faults": 2}),
+    "dead-letters-forgotten": ("dead letters missing or wrong", {"only": ("send garbage",), "faults": 2}),
     "log-kills-the-loop": ("ended by themselves", {"only": ("log-unwritable *",), "faults": 2}),
 }
 
@@ -66,10 +66,10 @@ REAL: Planted = {
 }
 
 
-AT_ONCE = 2
+BATCH_SIZE = 2
 SEEDS = (5, 6, 7)
 """A few seconds may pass without the one moment that shows a defect: then the next seed has to find it."""
-TOGETHER = [list(EMBEDDED)[first : first + AT_ONCE] for first in range(0, len(EMBEDDED), AT_ONCE)]
+TOGETHER = [list(EMBEDDED)[first : first + BATCH_SIZE] for first in range(0, len(EMBEDDED), BATCH_SIZE)]
 
 
 def test_every_defect_is_tried() -> None:
@@ -98,7 +98,7 @@ async def test_on_the_embedded_stack_it_finds(
     for seed in SEEDS:
         outcomes = await asyncio.gather(*(campaign(defect, seed) for defect in missed))
         for outcome in outcomes:
-            _tell(capsys, outcome)
+            _show(capsys, outcome)
         missed = [
             each.options.defect for each in outcomes if EMBEDDED[each.options.defect][0] not in each.breaches
         ]
@@ -115,12 +115,12 @@ async def test_on_the_real_stack_it_finds(
     with on_real_servers(tmp_path, options, below) as stack:
         outcome = await prove(options, stack, lambda _: None)
 
-    _tell(capsys, outcome)
+    _show(capsys, outcome)
     assert expected in outcome.breaches
 
 
-def _tell(capsys: pytest.CaptureFixture[str], outcome: Outcome) -> None:
-    found = ", ".join(f"{what}: {len(witnesses)}" for what, witnesses in outcome.breaches.items())
+def _show(capsys: pytest.CaptureFixture[str], outcome: Outcome) -> None:
+    found = ", ".join(f"{breach}: {len(witnesses)}" for breach, witnesses in outcome.breaches.items())
     with capsys.disabled():
         sys.stdout.write(
             f"\n{outcome.options.defect}: {check(outcome)} in {outcome.ended - outcome.began:.1f} "

@@ -36,15 +36,16 @@ class Witness:
         for each in batch:
             self._until.pop(each.id, None)
 
-    def _note(self, **what: Any) -> None:
-        os.write(self._notes, msgspec.json.encode({"at": monotonic(), "pid": os.getpid(), **what}) + b"\n")
+    def _note(self, **details: Any) -> None:
+        os.write(self._notes, msgspec.json.encode({"at": monotonic(), "pid": os.getpid(), **details}) + b"\n")
 
 
 class WitnessOfClaims:
     """Sees what an outbox hands over."""
 
     def __init__(self, outbox: Any, witness: Witness) -> None:
-        self._outbox, self._witness = outbox, witness
+        self._outbox = outbox
+        self._witness = witness
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._outbox, name)
@@ -59,7 +60,8 @@ class WitnessOfPublications:
     """Sees what a publisher is given."""
 
     def __init__(self, publisher: Any, witness: Witness) -> None:
-        self._publisher, self._witness = publisher, witness
+        self._publisher = publisher
+        self._witness = witness
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._publisher, name)

@@ -165,7 +165,9 @@ class AppointmentsContract(OutboxContract):
         assert await store.oldest() is None
 
     async def test_concurrent_callers_each_get_their_own_outcome(self, store: Store) -> None:
-        fresh, stale, unknown = an_appointment(), an_appointment(), an_appointment()
+        fresh = an_appointment()
+        stale = an_appointment()
+        unknown = an_appointment()
         await store.add(stale)
         await store.save(stale)
         await store.add(fresh)

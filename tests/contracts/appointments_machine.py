@@ -1,4 +1,4 @@
-"""Any history of appointments and their outbox, beside a model: a dict, the facts that are unpublished, and
+"""Any history of appointments and their outbox, beside a model: a dict, the events that are unpublished, and
 who holds them.
 """
 
@@ -34,7 +34,7 @@ SHORT = 0.03
 
 class Tried(NamedTuple):
     """An appointment that is to be saved, how far its version is from the one that is kept, and the number of
-    its facts.
+    its events.
     """
 
     id: UUID
@@ -63,7 +63,8 @@ class AppointmentsMachine(Machine):
         together: bool,
     ) -> None:
         super().__init__(suite, where)
-        self._opened, self._together = opened, together
+        self._opened = opened
+        self._together = together
         self._numbers = count(1)
         self._new()
 
@@ -132,7 +133,7 @@ class AppointmentsMachine(Machine):
 
     async def _save(self, attempts: Sequence[Tried]) -> None:
         states = [self._state(each.id, each.ahead) for each in attempts]
-        events = [[self._fact(each.id) for _ in range(each.events)] for each in attempts]
+        events = [[self._event(each.id) for _ in range(each.events)] for each in attempts]
         since = now()
         saves = (self.store().save(state, *about) for state, about in zip(states, events, strict=True))
         outcomes = await asyncio.gather(*saves, return_exceptions=True)
@@ -157,16 +158,16 @@ class AppointmentsMachine(Machine):
 
     @step(which=st.integers(0, 3))
     async def republish_finished(self, which: int) -> None:
-        """News that was published is saved once more, as a repair does."""
-        published = [event for event, where in self.outbox.told.values() if where]
+        """An event that was published is saved once more, as a repair does."""
+        published = [event for event, where in self.outbox.known.values() if where]
         if not published:
             return
         event, since = published[which % len(published)], now()
         state = self._state(UUID(event.subject), 0)
         self._settle(state, [Save(state, [event], await self.store().save(state, event))], since)
-        telling = await self.store().status(event)
-        assert telling is not None
-        assert telling.published_at is None
+        status = await self.store().status(event)
+        assert status is not None
+        assert status.published_at is None
 
     @step(limit=st.integers(1, 5))
     async def claim(self, limit: int) -> None:
@@ -174,14 +175,14 @@ class AppointmentsMachine(Machine):
         waiting = asyncio.create_task(self.store().claim(limit))
         await asyncio.sleep(0)
         if not (self.outbox.free or (self.outbox.unpublished and self.lease == SHORT)):
-            await self._tell()
+            await self._save_new()
         self._take(await waiting, limit)
 
-    async def _tell(self) -> Message:
-        """News of a new appointment, which nobody holds."""
+    async def _save_new(self) -> Message:
+        """The event of a new appointment, which nobody holds."""
         new = an_appointment(id=UUID(int=next(self._numbers) << 64), physician_id=UUID(int=3))
         await self._add(new)
-        since, event = now(), self._fact(new.id)
+        since, event = now(), self._event(new.id)
         self._settle(new, [Save(new, [event], await self.store().save(new, event))], since)
         return event
 
@@ -198,7 +199,7 @@ class AppointmentsMachine(Machine):
     @step(which=st.sets(st.integers(0, 3), min_size=1), unknown=st.none() | ids)
     async def confirm(self, which: set[int], unknown: UUID | None) -> None:
         events = [event for number, event in enumerate(self.outbox.held) if number in which]
-        await self._confirm([*events, *([self._fact(unknown)] if unknown else [])])
+        await self._confirm([*events, *([self._event(unknown)] if unknown else [])])
 
     async def _confirm(self, events: Sequence[Message]) -> None:
         self.outbox.forget(events)  # whatever may come again from now on
@@ -206,11 +207,11 @@ class AppointmentsMachine(Machine):
 
     @step(id_=ids)
     async def status(self, id_: UUID) -> None:
-        for event, where in self.outbox.told.values():
-            telling = await self.store().status(event)
-            assert telling is not None
-            assert (telling.position, telling.published_at is None) == (where, where is None)
-        assert await self.store().status(self._fact(id_)) is None
+        for event, where in self.outbox.known.values():
+            status = await self.store().status(event)
+            assert status is not None
+            assert (status.position, status.published_at is None) == (where, where is None)
+        assert await self.store().status(self._event(id_)) is None
 
     @invariant()
     def knows_the_oldest(self) -> None:
@@ -266,7 +267,7 @@ class AppointmentsMachine(Machine):
     async def _hand_over_the_next(self) -> None:
         waiting = asyncio.create_task(self.store().claim(5))
         await asyncio.sleep(0)
-        event = await self._tell()
+        event = await self._save_new()
         self._take(await waiting, 5)
         while event not in self.outbox.held:
             self._take(await self.store().claim(5), 5)
@@ -289,8 +290,8 @@ class AppointmentsMachine(Machine):
             state, version=state.version + ahead, end=TWO_O_CLOCK + timedelta(seconds=next(self._numbers))
         )
 
-    def _fact(self, id_: UUID) -> Message:
-        return a_message(id=f"fact-{next(self._numbers)}", subject=str(id_), key=str(id_))
+    def _event(self, id_: UUID) -> Message:
+        return a_message(id=f"event-{next(self._numbers)}", subject=str(id_), key=str(id_))
 
 
 def is_wanted(each: Appointment, wanted: AppointmentFilter) -> bool:

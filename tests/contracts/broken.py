@@ -38,7 +38,7 @@ from contracts.subject import MANY, Ends, Store
 from contracts.transports import TransportContract
 
 
-class LosesAFact(MemoryAppointments):
+class LosesAnEvent(MemoryAppointments):
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         return await super().save(appointment, *events[:-1])
 
@@ -63,7 +63,7 @@ class MisdatesASave(MemoryAppointments):
         return [replace(each, saved_at=now() + SOON) for each in await super().claim(limit)]
 
 
-class KeepsFactsOfAConflict(MemoryAppointments):
+class KeepsEventsOfAConflict(MemoryAppointments):
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         self._outbox.update({event.id: (now(), event) for event in events})
         return await super().save(appointment, *events)
@@ -74,7 +74,7 @@ class LetsTheLastWriterWin(MemoryAppointments):
         return await super().save(await self.get(appointment.id), *events)
 
 
-class HandsOneFactToTwo(MemoryAppointments):
+class HandsOneEventToTwo(MemoryAppointments):
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         claimed = await super().claim(limit)
         self._leases.release(each.message.id for each in claimed)
@@ -107,17 +107,17 @@ class SleepsThroughASave(MemoryAppointments):
             self._leases._saved.clear()  # noqa: SLF001 — broken on purpose
 
 
-class ForgetsWhatItTold(MemoryAppointments):
+class ForgetsWhatItPublished(MemoryAppointments):
     async def status(self, event: Message) -> PublicationStatus | None:
         return await super().status(event) if event.id in self._outbox else None
 
 
-class RestsOnTheFirstTelling(MemoryAppointments):
+class RestsOnTheFirstSave(MemoryAppointments):
     async def status(self, event: Message) -> PublicationStatus | None:
         return self._published.get(event.id) or await super().status(event)
 
 
-class ConfusesTwoFacts(MemoryAppointments):
+class ConfusesTwoEvents(MemoryAppointments):
     async def status(self, event: Message) -> PublicationStatus | None:
         known = [message for _, message in self._outbox.values()]
         return await super().status(next((each for each in known if each.subject == event.subject), event))
@@ -289,7 +289,11 @@ CAUGHT = settings(MANY, max_examples=150, derandomize=True, database=None, phase
 
 
 class BrokenAppointments(AppointmentsContract):
-    survives, several, always_answers, patience, histories = False, False, True, 0.3, CAUGHT
+    survives = False
+    several = False
+    always_answers = True
+    patience = 0.3
+    histories = CAUGHT
     kind: ClassVar[type[MemoryAppointments]]
 
     @asynccontextmanager
@@ -298,7 +302,10 @@ class BrokenAppointments(AppointmentsContract):
 
 
 class BrokenTransport(TransportContract):
-    survives, always_answers, patience, histories = False, True, 0.3, CAUGHT
+    survives = False
+    always_answers = True
+    patience = 0.3
+    histories = CAUGHT
     publishes: ClassVar[Callable[..., Publisher]] = MemoryPublisher
     subscribes: ClassVar[Callable[..., Subscription]] = MemorySubscription
     logs: ClassVar[Callable[[], MemoryLog]] = MemoryLog
@@ -309,8 +316,8 @@ class BrokenTransport(TransportContract):
         yield Ends(type(self).publishes(log, now), lambda group: nullcontext(subscribes(log, group, now)))
 
 
-class TestLosesAFact(BrokenAppointments):
-    kind = LosesAFact
+class TestLosesAnEvent(BrokenAppointments):
+    kind = LosesAnEvent
 
 
 class TestAddsTwice(BrokenAppointments):
@@ -329,16 +336,16 @@ class TestMisdatesASave(BrokenAppointments):
     kind = MisdatesASave
 
 
-class TestKeepsFactsOfAConflict(BrokenAppointments):
-    kind = KeepsFactsOfAConflict
+class TestKeepsEventsOfAConflict(BrokenAppointments):
+    kind = KeepsEventsOfAConflict
 
 
 class TestLetsTheLastWriterWin(BrokenAppointments):
     kind = LetsTheLastWriterWin
 
 
-class TestHandsOneFactToTwo(BrokenAppointments):
-    kind = HandsOneFactToTwo
+class TestHandsOneEventToTwo(BrokenAppointments):
+    kind = HandsOneEventToTwo
 
 
 class TestForgetsTheWholeOutbox(BrokenAppointments):
@@ -357,20 +364,22 @@ class TestSleepsThroughASave(BrokenAppointments):
     kind = SleepsThroughASave
 
 
-class TestForgetsWhatItTold(BrokenAppointments):
-    kind = ForgetsWhatItTold
+class TestForgetsWhatItPublished(BrokenAppointments):
+    kind = ForgetsWhatItPublished
 
 
-class TestRestsOnTheFirstTelling(BrokenAppointments):
-    kind = RestsOnTheFirstTelling
+class TestRestsOnTheFirstSave(BrokenAppointments):
+    kind = RestsOnTheFirstSave
 
 
-class TestConfusesTwoFacts(BrokenAppointments):
-    kind = ConfusesTwoFacts
+class TestConfusesTwoEvents(BrokenAppointments):
+    kind = ConfusesTwoEvents
 
 
 class TestStartsOverAtEachPage(ChargesContract):
-    survives, patience, histories = False, 0.3, CAUGHT
+    survives = False
+    patience = 0.3
+    histories = CAUGHT
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
@@ -378,7 +387,9 @@ class TestStartsOverAtEachPage(ChargesContract):
 
 
 class TestOverwrites(ChargesContract):
-    survives, patience, histories = False, 0.3, CAUGHT
+    survives = False
+    patience = 0.3
+    histories = CAUGHT
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
@@ -386,7 +397,9 @@ class TestOverwrites(ChargesContract):
 
 
 class TestNeverWakes(ChargesContract):
-    survives, patience, histories = False, 0.3, CAUGHT
+    survives = False
+    patience = 0.3
+    histories = CAUGHT
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
@@ -394,7 +407,10 @@ class TestNeverWakes(ChargesContract):
 
 
 class BrokenDeadLetters(DeadLettersContract):
-    survives, always_answers, patience, histories = False, True, 0.3, CAUGHT
+    survives = False
+    always_answers = True
+    patience = 0.3
+    histories = CAUGHT
     kind: ClassVar[type[MemoryDeadLetters]]
 
     @asynccontextmanager

@@ -45,7 +45,9 @@ entries = st.builds(
 
 @st.composite
 def letters(draw: st.DrawFn) -> DeadLetter:
-    position, group, seen = draw(positions), draw(groups), draw(times)
+    position = draw(positions)
+    group = draw(groups)
+    seen = draw(times)
     return a_letter(
         position=position,
         about=draw(abouts),
@@ -109,7 +111,7 @@ class DeadLettersMachine(Machine):
             is_group_of(each, [letter for letter in self.kept.values() if letter.group == each.group])
 
     @step(position=positions, entry=entries)
-    async def settle(self, position: str, entry: HistoryEntry) -> None:
+    async def record(self, position: str, entry: HistoryEntry) -> None:
         letter = self.kept.get(position)
         try:
             await self.letters().record(letter or a_letter(position=position), entry)

@@ -56,7 +56,8 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self, suite: Contract, where: Path) -> None:
         super().__init__()
-        self.suite, self.where = suite, where.with_name(f"{where.name}-{uuid4().hex[:8]}")
+        self.suite = suite
+        self.where = where.with_name(f"{where.name}-{uuid4().hex[:8]}")
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
         self._is_open = self._went_wrong = False
 
@@ -97,7 +98,8 @@ class Openable(Generic[Subject]):
     """A subject that can die and be opened again."""
 
     def __init__(self, opened: Callable[[], AbstractAsyncContextManager[Subject]]) -> None:
-        self._opened, self._stack = opened, AsyncExitStack()
+        self._opened = opened
+        self._stack = AsyncExitStack()
         self._subject: Subject | None = None
 
     async def open(self) -> None:

@@ -13,9 +13,9 @@ def position(event: Message) -> str:
 
 
 class OutboxModel:
-    """The unpublished facts in the order of their saves, and until when somebody holds them.
+    """The unpublished events in the order of their saves, and until when somebody holds them.
 
-    Where facts are held `together`, those of one appointment have one lease: while one is held, the others
+    Where events are held `together`, those of one appointment have one lease: while one is held, the others
     may wait with
     it, and once one is confirmed the others may come again.
     """
@@ -23,7 +23,7 @@ class OutboxModel:
     def __init__(self, *, together: bool) -> None:
         self._together = together
         self.unpublished: dict[str, Message] = {}
-        self.told: dict[str, tuple[Message, str | None]] = {}
+        self.known: dict[str, tuple[Message, str | None]] = {}
         """Each event that was ever saved, and where it was published."""
         self._saved: dict[str, tuple[datetime, datetime]] = {}
         self._first_saved: dict[str, datetime] = {}
@@ -48,7 +48,7 @@ class OutboxModel:
 
     def keep(self, events: Sequence[Message], since: datetime, till: datetime) -> None:
         self.unpublished |= {event.id: event for event in events}
-        self.told |= {event.id: (event, None) for event in events}
+        self.known |= {event.id: (event, None) for event in events}
         self._saved |= {event.id: (since, till) for event in events}
         self._first_saved = {event.id: since for event in events} | self._first_saved
         self._may_repeat.difference_update(
@@ -89,15 +89,15 @@ class OutboxModel:
                 self._may_repeat.add(
                     event.id
                 )  # another relay may hold it by now, and confirming does not take it away
-            if event.id in self.told:
-                self.told[event.id] = event, position(event)
+            if event.id in self.known:
+                self.known[event.id] = event, position(event)
             if self._together:
                 self._set_free.update(
                     each.id for each in self.unpublished.values() if each.subject == event.subject
                 )
 
     def let_go(self) -> None:
-        """Who held facts is dead."""
+        """Who held events is dead."""
         self._held.clear()
 
     def is_oldest(self, saved_at: datetime | None) -> bool:

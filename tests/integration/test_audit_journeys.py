@@ -28,7 +28,9 @@ class Stack:
     """Both services on one kind of store, and how a person removes a charge there by hand."""
 
     def __init__(self, pair: Pair, processes: list[Process], remove: Remove) -> None:
-        self.pair, self._processes, self._remove = pair, processes, remove
+        self.pair = pair
+        self._processes = processes
+        self._remove = remove
         self._numbers = itertools.count(1)
 
     def remove_charge(self, appointment_id: str) -> None:
@@ -79,9 +81,9 @@ async def test_a_charge_that_was_removed_by_hand_is_found_and_restored_beside_th
     stack: Stack, http: httpx.AsyncClient
 ) -> None:
     await stack.pair.started()
-    told = {each["id"]: each for each in await finish_many(http, stack.pair, 20)}
-    await charged(http, stack.pair, set(told))
-    removed = random.Random(3).choice(sorted(told))  # noqa: S311 — a seeded plan
+    acknowledged = {each["id"]: each for each in await finish_many(http, stack.pair, 20)}
+    await charged(http, stack.pair, set(acknowledged))
+    removed = random.Random(3).choice(sorted(acknowledged))  # noqa: S311 — a seeded plan
 
     stack.remove_charge(removed)
 
@@ -94,10 +96,10 @@ async def test_a_charge_that_was_removed_by_hand_is_found_and_restored_beside_th
     assert (found["kind"], found["appointment_id"], found["expected"]) == (
         "missing",
         removed,
-        due(told[removed]),
+        due(acknowledged[removed]),
     )
     code, (mended,), summary = await stack.audit("--grace", "0", "--repair", "--wait", "30")
-    assert (code, mended["outcome"], mended["charged"]) == (0, "charged", due(told[removed]))
+    assert (code, mended["outcome"], mended["charged"]) == (0, "charged", due(acknowledged[removed]))
     assert (summary["missing"], summary["remaining"]) == (1, 0)
     assert await stack.audit("--grace", "0") == (
         0,
@@ -125,9 +127,9 @@ async def test_a_repair_beside_a_busy_clinic_mends_what_was_removed_and_nothing_
     stack: Stack, http: httpx.AsyncClient
 ) -> None:
     await stack.pair.started()
-    told = {each["id"]: each for each in await finish_many(http, stack.pair, 30)}
-    await charged(http, stack.pair, set(told))
-    removed = sorted(told)[::3]
+    acknowledged = {each["id"]: each for each in await finish_many(http, stack.pair, 30)}
+    await charged(http, stack.pair, set(acknowledged))
+    removed = sorted(acknowledged)[::3]
 
     async with busy(http, [stack.pair.services] * 8, History()):
         for each in removed:
@@ -141,7 +143,7 @@ async def test_a_repair_beside_a_busy_clinic_mends_what_was_removed_and_nothing_
 
     assert (code, {each["appointment_id"]: each["charged"] for each in mended}) == (
         0,
-        {each: due(told[each]) for each in removed},
+        {each: due(acknowledged[each]) for each in removed},
     )
 
 
@@ -158,9 +160,9 @@ async def test_without_the_financial_service_the_trace_and_a_repair_say_what_is_
 
     await eventually(is_published)
     await eventually(lambda: _is_missing(stack))
-    code, (told,), summary = await stack.audit("--grace", "0", "--repair", "--wait", "3")
-    assert (code, told["outcome"], summary["remaining"]) == (3, "republished", 1)
-    assert "not charged yet" in told["outcome_explanation"]
+    code, (repaired,), summary = await stack.audit("--grace", "0", "--repair", "--wait", "3")
+    assert (code, repaired["outcome"], summary["remaining"]) == (3, "republished", 1)
+    assert "not charged yet" in repaired["outcome_explanation"]
 
     await stack.pair.financial.started()
     await charged(http, stack.pair, {waiting})

@@ -19,7 +19,7 @@ from support.servers import require_docker, until
 ROOT = Path(__file__).parents[2]
 SERVICES = ("appointment", "financial")
 """What is started by name, with what it depends on: Kafdrop only looks on."""
-BUILT_WITHIN, DONE_WITHIN = 900, 300
+BUILT_TIMEOUT, DONE_TIMEOUT = 900, 300
 SHOWN = 50
 """Lines of each log, from its end."""
 
@@ -48,14 +48,14 @@ class Deployment:
             f"clinic-{uuid4().hex}",
         ]
 
-    def compose(self, *arguments: str, within: int = DONE_WITHIN) -> str:
+    def compose(self, *arguments: str, within: int = DONE_TIMEOUT) -> str:
         return run(*self._compose, *arguments, within=within)
 
     def containers(self, service: str) -> list[str]:
         return self.compose("ps", "--quiet", service).split()
 
 
-def run(*command: str, within: int = DONE_WITHIN) -> str:
+def run(*command: str, within: int = DONE_TIMEOUT) -> str:
     """What it wrote to standard output. Where it fails, what it complained of is shown."""
     # Without buildx there is only the classic builder.
     builder = {} if succeeds("docker", "buildx", "version") else {"DOCKER_BUILDKIT": "0"}
@@ -120,7 +120,7 @@ def assert_charged(url: str, appointment: Json) -> None:
 def test_the_whole_system_survives_a_killed_container_scales_and_keeps_its_data(
     deployment: Deployment,
 ) -> None:
-    deployment.compose("up", "--build", "--detach", *SERVICES, within=BUILT_WITHIN)
+    deployment.compose("up", "--build", "--detach", *SERVICES, within=BUILT_TIMEOUT)
     (appointment,), (financial,) = (deployment.containers(service) for service in SERVICES)
     appointments, charges = ready(appointment, 8000), ready(financial, 8001)
     first = finished(appointments)

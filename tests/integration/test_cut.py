@@ -19,7 +19,9 @@ from support.proxy import Proxy, proxied
 
 Document = dict[str, Any]
 
-INSERT, UPSERT, PULL = b"\x02insert\x00", b"\x08upsert\x00\x01", b"$pull\x00"
+INSERT = b"\x02insert\x00"
+UPSERT = b"\x08upsert\x00\x01"
+PULL = b"$pull\x00"
 """How a new appointment or charge, a saved appointment, and a confirmation look on the way to MongoDB."""
 CUTS = {"mongo_standalone": 1, "mongo_replica_set": 2}
 """How often a write is cut until the driver gives up: it asks a replica set once more, which then knows what
@@ -74,13 +76,13 @@ async def test_a_finish_whose_answer_was_lost_is_503_and_then_the_first_end_and_
     assert (unknown.status_code, unknown.headers["content-type"]) == (503, "application/problem+json")
     assert int(unknown.headers["retry-after"]) >= 1
     assert proxy.swallowed == cuts
-    (kept_all_the_same,) = documents.find()
-    told = [read((await http.post(path)).raise_for_status()) for _ in range(2)]
-    assert told[0] == told[1]
-    assert told[0]["end_date"].startswith(kept_all_the_same["end"].strftime("%Y-%m-%d %H:%M:%S"))
+    (kept_nevertheless,) = documents.find()
+    acknowledged = [read((await http.post(path)).raise_for_status()) for _ in range(2)]
+    assert acknowledged[0] == acknowledged[1]
+    assert acknowledged[0]["end_date"].startswith(kept_nevertheless["end"].strftime("%Y-%m-%d %H:%M:%S"))
     await charged(http, pair, {appointment_id})
     (charge,) = (await kept(http, pair.appointment.url, pair.financial.url)).charges
-    assert charge["total_price"] == due(told[0])
+    assert charge["total_price"] == due(acknowledged[0])
     assert await telemetry(http, pair.appointment, "published") == 1
 
 
@@ -117,7 +119,7 @@ async def test_a_charge_whose_answer_was_lost_is_there_once(
         await pair.financial.started()
 
         to_charges.cut_after(INSERT, cuts)
-        told = read((await http.post(f"{pair.appointment.url}/{appointment_id}/")).raise_for_status())
+        acknowledged = read((await http.post(f"{pair.appointment.url}/{appointment_id}/")).raise_for_status())
         await charged(http, pair, {appointment_id})
 
         async def is_told_again() -> bool:
@@ -125,7 +127,7 @@ async def test_a_charge_whose_answer_was_lost_is_there_once(
 
         await eventually(is_told_again)
         (charge,) = (await kept(http, pair.appointment.url, pair.financial.url)).charges
-        assert charge["total_price"] == due(told)
+        assert charge["total_price"] == due(acknowledged)
         assert to_charges.swallowed == cuts
 
 

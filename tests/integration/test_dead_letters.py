@@ -110,8 +110,8 @@ async def test_two_replays_while_the_messages_arrive_again_charge_each_appointme
     await pair.financial.ready()
 
     async def all_have_arrived() -> bool:
-        told = [await telemetry(http, pair.financial, what) for what in ("charged", "already charged")]
-        return sum(told) >= COUNT
+        counts = [await telemetry(http, pair.financial, event) for event in ("charged", "already charged")]
+        return sum(counts) >= COUNT
 
     await eventually(all_have_arrived, within=60)
     charges = (await kept(http, pair.financial.url, pair.financial.url)).charges
@@ -127,7 +127,7 @@ async def test_two_replays_while_the_messages_arrive_again_charge_each_appointme
 async def _are_replayed_once(
     http: httpx.AsyncClient, pair: Pair, positions: list[str], outcomes: list[Json]
 ) -> None:
-    """Each letter was noted by one of them; the other never found it waiting, or was told who was quicker."""
+    """Each letter was noted by one of them; the other never found it waiting, or heard who was quicker."""
     noted = Counter(
         each["position"] for each in outcomes if each["outcome"] in {"charged", "already charged"}
     )

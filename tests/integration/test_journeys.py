@@ -36,16 +36,16 @@ async def test_200_finishes_while_the_financial_service_is_down_become_200_charg
     pair: Pair, http: httpx.AsyncClient
 ) -> None:
     await pair.appointment.started()
-    told = [
+    acknowledged = [
         each for _ in range(10) for each in await asyncio.gather(*(finished(http, pair) for _ in range(20)))
     ]
 
     await pair.financial.started()
-    await asyncio.gather(*(charge(http, pair, each["id"]) for each in told))
+    await asyncio.gather(*(charge(http, pair, each["id"]) for each in acknowledged))
 
     found = await kept(http, pair.appointment.url, pair.financial.url)
     assert {each["appointment_id"]: each["total_price"] for each in found.charges} == {
-        each["id"]: due(each) for each in told
+        each["id"]: due(each) for each in acknowledged
     }
     assert len(found.charges) == 200
 
@@ -79,11 +79,13 @@ async def test_data_survive_a_restart_of_both(pair: Pair, http: httpx.AsyncClien
 async def test_a_service_that_froze_goes_on_where_it_was(pair: Pair, http: httpx.AsyncClient) -> None:
     await pair.started()
     pair.financial.send(signal.SIGSTOP)
-    told = [await finished(http, pair) for _ in range(5)]
+    acknowledged = [await finished(http, pair) for _ in range(5)]
 
     pair.financial.send(signal.SIGCONT)
 
-    assert [await charge(http, pair, each["id"]) for each in told] == [due(each) for each in told]
+    assert [await charge(http, pair, each["id"]) for each in acknowledged] == [
+        due(each) for each in acknowledged
+    ]
 
 
 async def test_finishing_fifty_times_at_once_is_one_end_and_one_charge(
@@ -94,9 +96,9 @@ async def test_finishing_fifty_times_at_once_is_one_end_and_one_charge(
 
     answers = await asyncio.gather(*(http.post(path) for _ in range(50)))
 
-    told = [read(answer.raise_for_status()) for answer in answers]
-    assert all(each == told[0] for each in told)
-    assert await charge(http, pair, told[0]["id"]) == due(told[0])
+    acknowledged = [read(answer.raise_for_status()) for answer in answers]
+    assert all(each == acknowledged[0] for each in acknowledged)
+    assert await charge(http, pair, acknowledged[0]["id"]) == due(acknowledged[0])
     assert (await _published(http, pair)) == 1
 
 
@@ -129,8 +131,10 @@ async def test_clients_that_leave_in_the_middle_of_a_request_harm_nobody(
         for _ in range(5):
             service.hear_half(sent)
 
-    told = [await finished(http, pair) for _ in range(5)]
-    assert [await charge(http, pair, each["id"]) for each in told] == [due(each) for each in told]
+    acknowledged = [await finished(http, pair) for _ in range(5)]
+    assert [await charge(http, pair, each["id"]) for each in acknowledged] == [
+        due(each) for each in acknowledged
+    ]
     again = read(await http.post(f"{pair.appointment.url}/{appointment_id}/"))
     assert await charge(http, pair, appointment_id) == due(again)
 

@@ -17,7 +17,7 @@ from contracts.subject import FEW, Ends
 from contracts.transports import TransportContract
 from hypothesis import settings
 from msgspec.structs import replace
-from support.builders import Noticed, a_message, now, opened
+from support.builders import RecordedTelemetry, a_message, now, opened
 from support.deployments import own_kafka
 
 from clinic.adapters.kafka import cluster, member
@@ -63,7 +63,7 @@ class TestKafkaTransport(TransportContract):
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[Ends]:
-        publisher = KafkaPublisher(self.topic(where, "none"), LEASE, Noticed())
+        publisher = KafkaPublisher(self.topic(where, "none"), LEASE, RecordedTelemetry())
         await publisher.open()
         try:
             yield Ends(publisher, functools.partial(self.subscribed, where))
@@ -72,7 +72,7 @@ class TestKafkaTransport(TransportContract):
 
     @asynccontextmanager
     async def subscribed(self, where: Path, group: str) -> AsyncIterator[KafkaSubscription]:
-        subscription = KafkaSubscription(self.topic(where, f"{where.name}-{group}"), now, Noticed())
+        subscription = KafkaSubscription(self.topic(where, f"{where.name}-{group}"), now, RecordedTelemetry())
         await subscription.open()
         try:
             yield subscription
@@ -81,8 +81,8 @@ class TestKafkaTransport(TransportContract):
 
     @asynccontextmanager
     async def unanswering(self, where: Path) -> AsyncIterator[Ends]:
-        publisher = KafkaPublisher(self.topic(where, "none"), LEASE, Noticed())
-        subscription = KafkaSubscription(self.topic(where, "none"), now, Noticed())
+        publisher = KafkaPublisher(self.topic(where, "none"), LEASE, RecordedTelemetry())
+        subscription = KafkaSubscription(self.topic(where, "none"), now, RecordedTelemetry())
 
         @asynccontextmanager
         async def subscribe(_: str) -> AsyncIterator[KafkaSubscription]:
@@ -109,9 +109,9 @@ def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("unguarded")
 async def test_a_member_that_was_fenced_gets_a_new_client_and_goes_on(its: KafkaConfig) -> None:
     its = replace(its, options={"group.instance.id": "one and the same"})
-    fenced, other = (KafkaSubscription(its, now, Noticed()) for _ in range(2))
+    fenced, other = (KafkaSubscription(its, now, RecordedTelemetry()) for _ in range(2))
     async with (
-        opened(KafkaPublisher(replace(its, options={}), LEASE, Noticed())) as publisher,
+        opened(KafkaPublisher(replace(its, options={}), LEASE, RecordedTelemetry())) as publisher,
         opened(fenced),
     ):
         await publisher.publish([a_message()])
@@ -130,7 +130,7 @@ async def test_a_member_that_was_fenced_gets_a_new_client_and_goes_on(its: Kafka
 @pytest.mark.usefixtures("unguarded")
 async def test_a_client_that_fails_with_a_bare_kafka_error_is_reported_and_replaced(its: KafkaConfig) -> None:
     subscription = KafkaSubscription(
-        replace(its, options={"partition.assignment.strategy": "range"}), now, Noticed()
+        replace(its, options={"partition.assignment.strategy": "range"}), now, RecordedTelemetry()
     )
     async with opened(subscription):
         for _ in range(2):
@@ -161,8 +161,8 @@ async def test_a_bare_kafka_error_in_the_commits_thread_is_answered(
 
     monkeypatch.setattr(member, "Consumer", FailsToCommit)
     async with (
-        opened(KafkaPublisher(its, LEASE, Noticed())) as publisher,
-        opened(KafkaSubscription(its, now, Noticed())) as subscription,
+        opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher,
+        opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription,
     ):
         await publisher.publish([message := a_message()])
         (delivery,) = batch = await _received_in_the_end(subscription)
@@ -185,7 +185,7 @@ async def test_a_bare_kafka_error_in_the_publishers_thread_is_told_and_ends_noth
             return super().poll(*arguments)
 
     monkeypatch.setattr("clinic.adapters.kafka.publisher.Producer", FailsToPoll)
-    async with opened(KafkaPublisher(its, 3.0, Noticed())) as publisher:
+    async with opened(KafkaPublisher(its, 3.0, RecordedTelemetry())) as publisher:
         fails.set()
         await asyncio.to_thread(failed.wait)
         with pytest.raises(Unavailable, match="a bare one"):
@@ -210,8 +210,8 @@ async def test_a_client_that_hangs_is_noticed_and_goes_on_when_it_answers(
 
     monkeypatch.setattr(member, "Consumer", Hangs)
     async with (
-        opened(KafkaPublisher(its, LEASE, Noticed())) as publisher,
-        opened(KafkaSubscription(its, now, Noticed())) as subscription,
+        opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher,
+        opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription,
     ):
         try:
             subscription.check_alive()
@@ -230,7 +230,7 @@ async def test_a_client_that_hangs_is_noticed_and_goes_on_when_it_answers(
 
 @pytest.mark.usefixtures("unguarded")
 async def test_a_subscription_that_has_ended_says_so_at_each_call(its: KafkaConfig) -> None:
-    subscription = KafkaSubscription(replace(its, protocol="none"), now, Noticed())
+    subscription = KafkaSubscription(replace(its, protocol="none"), now, RecordedTelemetry())
     async with opened(subscription):
         for _ in range(2):
             with pytest.raises(Misconfigured):
@@ -244,7 +244,8 @@ class Made:
     """What the test's own admin does to the topic."""
 
     def __init__(self, its: KafkaConfig) -> None:
-        self._topic, self._admin = its.topic, AdminClient({"bootstrap.servers": its.servers})
+        self._topic = its.topic
+        self._admin = AdminClient({"bootstrap.servers": its.servers})
 
     def delete(self) -> None:
         self._admin.delete_topics([self._topic])[self._topic].result()
@@ -282,8 +283,8 @@ async def test_a_topic_made_anew_while_the_service_runs_is_read_from_its_first_e
 ) -> None:
     first, second = ([a_message() for _ in range(count)] for count in (31, 60))
     async with (
-        opened(KafkaSubscription(its, now, Noticed())) as subscription,
-        opened(KafkaPublisher(its, LEASE, Noticed())) as publisher,
+        opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription,
+        opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher,
     ):
         await publisher.publish(first)
         before = await _take_all(subscription, first)
@@ -298,20 +299,20 @@ async def test_a_topic_made_anew_while_the_service_runs_is_read_from_its_first_e
 
 async def test_offsets_of_an_earlier_topic_of_that_name_count_for_nothing(its: KafkaConfig) -> None:
     messages = [a_message() for _ in range(5)]
-    async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
+    async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher:
         await publisher.publish(messages)
         _commit(its, 3, "of another topic")
-        async with opened(KafkaSubscription(its, now, Noticed())) as subscription:
+        async with opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
             found = await _take_all(subscription, messages)
     assert [each.message for each in found] == messages
 
 
 async def test_offsets_without_a_topics_id_are_believed(its: KafkaConfig) -> None:
     messages = [a_message() for _ in range(5)]
-    async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
+    async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher:
         await publisher.publish(messages)
         _commit(its, 3, None)
-        async with opened(KafkaSubscription(its, now, Noticed())) as subscription:
+        async with opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
             found = await _take_all(subscription, messages[3:])
     assert [each.message for each in found] == messages[3:]
 
@@ -325,7 +326,7 @@ def _commit(its: KafkaConfig, offset: int, metadata: str | None) -> None:
 
 async def test_a_deleted_topic_is_made_again_as_at_the_start(its: KafkaConfig) -> None:
     lease = 3.0
-    async with opened(KafkaPublisher(its, lease, Noticed())) as publisher:
+    async with opened(KafkaPublisher(its, lease, RecordedTelemetry())) as publisher:
         await publisher.publish([a_message()])
         made = Made(its)
         await asyncio.to_thread(made.delete)
@@ -336,7 +337,7 @@ async def test_a_deleted_topic_is_made_again_as_at_the_start(its: KafkaConfig) -
 
 
 async def test_a_weaker_topic_made_anew_by_another_is_warned_of(its: KafkaConfig) -> None:
-    noticed = Noticed()
+    noticed = RecordedTelemetry()
     async with opened(KafkaPublisher(its, LEASE, noticed)) as publisher:
         await publisher.publish([a_message()])
         assert not noticed.named("topic is weaker than asked for")
@@ -349,11 +350,11 @@ async def test_a_weaker_topic_made_anew_by_another_is_warned_of(its: KafkaConfig
 @pytest.mark.parametrize("lease", [0.1, 0.5, MIN_LEASE - 0.01])
 async def test_a_lease_too_short_to_publish_is_refused_at_the_start(its: KafkaConfig, lease: float) -> None:
     with pytest.raises(Misconfigured, match=rf"CLINIC_LEASE=.* at least {MIN_LEASE}"):
-        await KafkaPublisher(its, lease, Noticed()).open()
+        await KafkaPublisher(its, lease, RecordedTelemetry()).open()
 
 
 async def test_the_shortest_lease_publishes_at_the_first_try(its: KafkaConfig) -> None:
-    async with opened(KafkaPublisher(its, MIN_LEASE, Noticed())) as publisher:
+    async with opened(KafkaPublisher(its, MIN_LEASE, RecordedTelemetry())) as publisher:
         await publisher.publish([a_message()])
 
 
@@ -372,7 +373,7 @@ async def test_a_time_beyond_all_dates_is_the_last_one(its: KafkaConfig) -> None
     foreign.produce(its.topic, value=b"?", timestamp=2**62)
     foreign.flush(20)
 
-    async with opened(KafkaSubscription(its, now, Noticed())) as subscription:
+    async with opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
         (delivery,) = await subscription.receive()
 
     assert delivery.origin.published_at.year == 9999
@@ -383,8 +384,8 @@ async def test_acknowledging_to_a_stopped_broker_is_unavailable_and_closing_does
 ) -> None:
     with own_kafka() as broker:
         its = replace(its, servers=broker.address)
-        subscription = KafkaSubscription(its, now, Noticed())
-        async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
+        subscription = KafkaSubscription(its, now, RecordedTelemetry())
+        async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher:
             await subscription.open()
             await publisher.publish([a_message()])
             batch = await subscription.receive()
@@ -399,7 +400,10 @@ async def test_acknowledging_to_a_stopped_broker_is_unavailable_and_closing_does
 async def test_a_silent_broker_is_reported_though_nothing_is_to_be_received(its: KafkaConfig) -> None:
     with own_kafka() as broker:
         its = replace(its, servers=broker.address)
-        async with opened(KafkaSubscription(its, now, Noticed())) as subscription, broker.away("stopped"):
+        async with (
+            opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription,
+            broker.away("stopped"),
+        ):
             async with asyncio.timeout(40):
                 with pytest.raises(Unavailable, match="Kafka does not answer"):
                     await subscription.receive()
@@ -409,9 +413,9 @@ async def test_a_silent_broker_is_reported_though_nothing_is_to_be_received(its:
 async def test_options_that_would_break_a_promise_are_refused_by_name(its: KafkaConfig, kind: Any) -> None:
     broken = replace(its, options={"acks": "1", "auto.offset.reset": "latest"})
     subject = (
-        KafkaPublisher(broken, LEASE, Noticed())
+        KafkaPublisher(broken, LEASE, RecordedTelemetry())
         if kind is KafkaPublisher
-        else KafkaSubscription(broken, now, Noticed())
+        else KafkaSubscription(broken, now, RecordedTelemetry())
     )
     with pytest.raises(Misconfigured, match=r"acks|auto\.offset\.reset"):
         async with opened(subject):
@@ -420,15 +424,15 @@ async def test_options_that_would_break_a_promise_are_refused_by_name(its: Kafka
 
 async def test_a_value_that_the_client_does_not_take_is_named_and_not_repeated(its: KafkaConfig) -> None:
     with pytest.raises(Misconfigured, match=r"does not take debug") as refused:
-        await KafkaPublisher(replace(its, options={"debug": "hunter2"}), LEASE, Noticed()).open()
+        await KafkaPublisher(replace(its, options={"debug": "hunter2"}), LEASE, RecordedTelemetry()).open()
     assert "hunter2" not in str(refused.value)
 
 
 async def test_a_rebalance_while_a_batch_is_held_neither_loses_a_message_nor_stalls(its: KafkaConfig) -> None:
     its = replace(its, partitions=4)
-    first, second = (KafkaSubscription(its, now, Noticed()) for _ in range(2))
+    first, second = (KafkaSubscription(its, now, RecordedTelemetry()) for _ in range(2))
     messages = [a_message() for _ in range(40)]
-    async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher, opened(first):
+    async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher, opened(first):
         await publisher.publish(messages)
         held = await first.receive()
         async with opened(second):
@@ -454,5 +458,5 @@ async def _first_to_receive(*members: KafkaSubscription) -> tuple[Sequence[Deliv
 
 
 async def test_nothing_is_published_at_once(its: KafkaConfig) -> None:
-    async with opened(KafkaPublisher(its, LEASE, Noticed())) as publisher:
+    async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher:
         assert await publisher.publish([]) == []

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
-from support.ledger import History, Json, Kept, due, judge
+from support.ledger import History, Json, Kept, compare, due
 
 ONE, TWO = "one", "two"
 
@@ -24,7 +24,7 @@ def charge(appointment_id: str, **different: object) -> Json:
     )
 
 
-def told() -> History:
+def a_history() -> History:
     history = History()
     for each in (ONE, TWO):
         history.started[each] = appointment(each, end_date=None)
@@ -37,52 +37,59 @@ def found(appointments: list[Json], *charges: Json) -> Kept:
     return Kept(appointments, list(charges))
 
 
-AS_TOLD = [appointment(ONE), appointment(TWO, end_date=None)]
+AS_ACKNOWLEDGED = [appointment(ONE), appointment(TWO, end_date=None)]
 
 
 def test_it_finds_nothing_where_answers_and_stores_agree() -> None:
-    assert not judge(told(), found(AS_TOLD, charge(ONE)), {ONE: Decimal("400.00"), TWO: None}).breaches
+    assert not compare(
+        a_history(), found(AS_ACKNOWLEDGED, charge(ONE)), {ONE: Decimal("400.00"), TWO: None}
+    ).breaches
 
 
 @pytest.mark.parametrize("is_done", [True, False])
 def test_a_finish_whose_answer_was_lost_may_be_done_or_not(is_done: bool) -> None:
-    history = told()
+    history = a_history()
     history.perhaps_finished.add(TWO)
     kept = (
         found([appointment(ONE), appointment(TWO)], charge(ONE), charge(TWO))
         if is_done
-        else found(AS_TOLD, charge(ONE))
+        else found(AS_ACKNOWLEDGED, charge(ONE))
     )
 
-    assert not judge(history, kept, {}).breaches
+    assert not compare(history, kept, {}).breaches
 
 
 @pytest.mark.parametrize(
     ("kept", "breaches"),
     [
-        (found(AS_TOLD), {"lost": {ONE}, "changed": {ONE}}),
-        (found(AS_TOLD, charge(ONE), charge(ONE)), {"doubled": {ONE}}),
-        (found(AS_TOLD, charge(ONE, total_price=Decimal("200.00"))), {"wrong": {ONE}, "changed": {ONE}}),
-        (found(AS_TOLD, charge(ONE, end_date="2020-12-01 13:59:59")), {"wrong": {ONE}}),
-        (found(AS_TOLD, charge(ONE), charge(TWO)), {"unfounded": {TWO}}),
+        (found(AS_ACKNOWLEDGED), {"lost": {ONE}, "changed": {ONE}}),
+        (found(AS_ACKNOWLEDGED, charge(ONE), charge(ONE)), {"doubled": {ONE}}),
+        (
+            found(AS_ACKNOWLEDGED, charge(ONE, total_price=Decimal("200.00"))),
+            {"wrong": {ONE}, "changed": {ONE}},
+        ),
+        (found(AS_ACKNOWLEDGED, charge(ONE, end_date="2020-12-01 13:59:59")), {"wrong": {ONE}}),
+        (found(AS_ACKNOWLEDGED, charge(ONE), charge(TWO)), {"unfounded": {TWO}}),
         (found([appointment(ONE), appointment(TWO)], charge(ONE), charge(TWO)), {"unfounded": {TWO}}),
         (found([appointment(ONE)], charge(ONE)), {"lost": {TWO}}),
         (
-            found([*AS_TOLD, appointment(TWO, id="three", end_date=None)], charge(ONE)),
+            found([*AS_ACKNOWLEDGED, appointment(TWO, id="three", end_date=None)], charge(ONE)),
             {"started twice": {TWO, "three"}},
         ),
         (
-            found([*AS_TOLD[1:], appointment(ONE, start_date="2020-12-01 13:00:01")], charge(ONE)),
+            found([*AS_ACKNOWLEDGED[1:], appointment(ONE, start_date="2020-12-01 13:00:01")], charge(ONE)),
             {"changed": {ONE}, "wrong": {ONE}},
         ),
     ],
 )
 def test_it_names_each_breach(kept: Kept, breaches: dict[str, set[str]]) -> None:
-    assert judge(told(), kept, {}).breaches == breaches
+    assert compare(a_history(), kept, {}).breaches == breaches
 
 
 def test_a_total_that_is_shown_otherwise_than_listed_is_wrong() -> None:
-    assert judge(told(), found(AS_TOLD, charge(ONE)), {ONE: Decimal("200.00")}).breaches == {"wrong": {ONE}}
+    assert compare(a_history(), found(AS_ACKNOWLEDGED, charge(ONE)), {ONE: Decimal("200.00")}).breaches == {
+        "wrong": {ONE}
+    }
 
 
 @pytest.mark.parametrize(
@@ -96,10 +103,10 @@ def test_a_total_that_is_shown_otherwise_than_listed_is_wrong() -> None:
 def test_what_changes_while_it_is_watched_is_a_breach_though_it_changes_back(
     change: Callable[[History], None],
 ) -> None:
-    history = told()
+    history = a_history()
     change(history)
 
-    assert judge(history, found(AS_TOLD, charge(ONE)), {}).breaches == {"changed": {ONE}}
+    assert compare(history, found(AS_ACKNOWLEDGED, charge(ONE)), {}).breaches == {"changed": {ONE}}
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,14 @@ Document = dict[str, Any]
 LEASE = 1.0
 HISTORY = 500
 PAGE = 11
-BUSY_PHYSICIAN, LOYAL_PATIENT, QUIET_PATIENT = uuid4(), uuid4(), uuid4()
+BUSY_PHYSICIAN = uuid4()
+LOYAL_PATIENT = uuid4()
+QUIET_PATIENT = uuid4()
 
 
-def somebody(usual: UUID, number: int) -> UUID:
+def somebody(default: UUID, number: int) -> UUID:
     """Half of the history is of one person."""
-    return usual if number % 2 else uuid4()
+    return default if number % 2 else uuid4()
 
 
 class Profiler:
@@ -100,7 +102,7 @@ async def added(store: MongoStore, count: int) -> list[Appointment]:
 
 
 async def finished(store: MongoStore, some: list[Appointment]) -> None:
-    """Each with a fact that nobody has published yet."""
+    """Each with an event that nobody has published yet."""
     await asyncio.gather(
         *(
             store.save(replace(each, end=TWO_O_CLOCK), a_message(subject=str(each.id), key=str(each.id)))
@@ -276,10 +278,10 @@ async def test_the_charges_of_an_audit_come_in_the_order_of_their_ids(
 async def test_the_status_of_an_event_is_found_by_its_appointments_id(
     appointments: MongoStore, profiler: Profiler
 ) -> None:
-    (told,) = await appointments.page(appointment.AppointmentFilter(finished=True), 1)
+    (listed,) = await appointments.page(appointment.AppointmentFilter(finished=True), 1)
 
     with profiler.watching("appointments") as plans:
-        await appointments.status(a_message(subject=str(told.id)))
+        await appointments.status(a_message(subject=str(listed.id)))
 
     assert dear(plans) == []
     assert max(each["docsExamined"] for each in plans) == 1

@@ -21,7 +21,7 @@ from contracts.subject import FEW
 from msgspec.structs import asdict
 from support.builders import (
     ONE_O_CLOCK,
-    Noticed,
+    RecordedTelemetry,
     a_charge,
     a_history_entry,
     a_letter,
@@ -96,7 +96,9 @@ async def test_a_list_shows_a_state_whose_write_a_crash_has_cut_off(mongo_standa
 async def test_an_event_that_cannot_be_read_is_named_and_the_rest_goes_on(
     mongo_standalone: str, spoil: dict[str, Any]
 ) -> None:
-    name, telemetry, log = f"test-{uuid4().hex}", Noticed(), MemoryLog()
+    name = f"test-{uuid4().hex}"
+    telemetry = RecordedTelemetry()
+    log = MemoryLog()
     async with a_mongo_store(mongo_standalone, name, LONG) as store:
         messages = [await saved(store) for _ in range(3)]
     with pymongo.MongoClient[dict[str, Any]](mongo_standalone, uuidRepresentation="standard") as client:

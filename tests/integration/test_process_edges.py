@@ -166,7 +166,7 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize("provider", ["appointments", "relay", "publisher", "resources", "telemetry"])
-async def test_a_provider_that_cannot_be_made_tells_its_cause_in_one_line(
+async def test_a_provider_that_cannot_be_made_names_its_cause_in_one_line(
     provider: str, pair: Pair, processes: list[Process]
 ) -> None:
     command = (sys.executable, "-c", BROKEN, provider, "run", "appointment")

@@ -15,7 +15,7 @@ from support.processes import Pair, Service, eventually
 
 from clinic.adapters.charge_waiters import MAX_WAITERS
 
-ANSWERS_WITHIN = 20.0
+ANSWERS_TIMEOUT = 20.0
 PROBE = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
 PATIENT = b"GET /%b/ HTTP/1.1\r\nHost: x\r\nPrefer: wait=30\r\n\r\n"
 
@@ -258,20 +258,20 @@ async def test_clients_that_leave_while_they_wait_leave_their_places_free(clinic
             client = clients.enter_context(connection(clinic.financial))
             client.sendall(PATIENT % str(uuid4()).encode())
             answered.register(client, EVENT_READ)
-        ((refused, _), *_) = answered.select(ANSWERS_WITHIN)  # whoever finds every place taken
+        ((refused, _), *_) = answered.select(ANSWERS_TIMEOUT)  # whoever finds every place taken
         assert cast("socket.socket", refused.fileobj).recv(12) == b"HTTP/1.1 503"
-    await eventually(lambda: can_wait(clinic.financial), within=ANSWERS_WITHIN)  # the waits last 30 s
+    await eventually(lambda: can_wait(clinic.financial), within=ANSWERS_TIMEOUT)  # the waits last 30 s
 
 
 async def can_wait(service: Service) -> bool:
-    async with httpx.AsyncClient(base_url=service.url, timeout=ANSWERS_WITHIN, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=service.url, timeout=ANSWERS_TIMEOUT, trust_env=False) as client:
         answer = await client.get(f"/{uuid4()}/", headers={"Prefer": "wait=1"})
         return answer.status_code == HTTPStatus.NOT_FOUND
 
 
 def connection(service: Service) -> socket.socket:
     host, port = service.url.removeprefix("http://").split(":")
-    return socket.create_connection((host, int(port)), ANSWERS_WITHIN)
+    return socket.create_connection((host, int(port)), ANSWERS_TIMEOUT)
 
 
 def answers(service: Service, sent: bytes) -> list[Answer]:

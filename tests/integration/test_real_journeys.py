@@ -30,8 +30,8 @@ from support.processes import Pair, Process, eventually
 
 PATIENCE = 1.0
 """CLINIC_MONGO_TIMEOUT, in seconds."""
-ANSWERED_WITHIN = 3 * PATIENCE
-BACK_WITHIN = 40
+ANSWERED_TIMEOUT = 3 * PATIENCE
+BACK_TIMEOUT = 40
 OUTAGES = get_args(Outage)
 
 
@@ -61,15 +61,15 @@ async def test_1000_finishes_while_the_financial_service_is_down_become_1000_cha
 ) -> None:
     pair = on_real_servers(tmp_path, processes, mongo_replica_set, kafka)
     await pair.appointment.started()
-    told = await finish_many(http, pair, 1000)
+    acknowledged = await finish_many(http, pair, 1000)
 
     await pair.financial.started()
-    await charged(http, pair, {each["id"] for each in told})
+    await charged(http, pair, {each["id"] for each in acknowledged})
 
     found = await kept(http, pair.appointment.url, pair.financial.url)
     assert len(found.charges) == 1000
     assert {each["appointment_id"]: each["total_price"] for each in found.charges} == {
-        each["id"]: due(each) for each in told
+        each["id"]: due(each) for each in acknowledged
     }
 
 
@@ -99,11 +99,11 @@ async def test_finishes_are_acknowledged_without_the_broker_and_charged_when_it_
         meanwhile = await finish_many(http, pair, 100)
         await eventually(is_degraded)
         meanwhile += await finish_many(http, pair, 100)
-    told = [before, *meanwhile]
-    await charged(http, pair, {each["id"] for each in told}, within=BACK_WITHIN)
+    acknowledged = [before, *meanwhile]
+    await charged(http, pair, {each["id"] for each in acknowledged}, within=BACK_TIMEOUT)
 
     found = await kept(http, pair.appointment.url, pair.financial.url)
-    assert len(found.charges) == len(told)
+    assert len(found.charges) == len(acknowledged)
     await pair.appointment.ready()
     assert {service.exit_code for service in pair.services} == {None}
 
@@ -136,7 +136,7 @@ async def test_a_service_without_its_database_says_so_in_time_and_resumes_by_its
             for method, url in requests:
                 asked = monotonic()
                 answer = await http.request(method, url)
-                assert monotonic() - asked < ANSWERED_WITHIN, f"{method} {url}"
+                assert monotonic() - asked < ANSWERED_TIMEOUT, f"{method} {url}"
                 assert (answer.status_code, answer.headers["content-type"]) == (
                     503,
                     "application/problem+json",
@@ -145,7 +145,7 @@ async def test_a_service_without_its_database_says_so_in_time_and_resumes_by_its
                 assert answer.json()["status"] == 503
             for service in pair.services:
                 assert (await readiness(http, service))["status"] == "unready"
-        await more_is_acknowledged(history, 50, within=BACK_WITHIN)
+        await more_is_acknowledged(history, 50, within=BACK_TIMEOUT)
 
     history.started[unfinished] = read(await http.get(f"{pair.appointment.url}/{unfinished}/")) | {
         "end_date": None
@@ -187,8 +187,8 @@ async def test_others_take_over_within_seconds_when_an_instance_is_killed_under_
         await more_is_acknowledged(history, 100)
         for victim in victims:
             victim.kill()
-        died, told = monotonic(), set(history.finished)
-        await charged(http, pair, told, within=15)
+        died, acknowledged = monotonic(), set(history.finished)
+        await charged(http, pair, acknowledged, within=15)
         taken_over_after = monotonic() - died
         for victim in victims:
             await victim.started()
@@ -222,7 +222,7 @@ async def test_an_outage_of_the_database_longer_than_the_poll_interval_expels_no
     (member,) = members(pair)
 
     async with mongo_of_ours.away("stopped"):
-        told, began = await finish_many(http, pair, 20), monotonic()
+        acknowledged, began = await finish_many(http, pair, 20), monotonic()
 
         async def is_held_for_longer() -> bool:
             assert members(pair) == {member}
@@ -230,8 +230,9 @@ async def test_an_outage_of_the_database_longer_than_the_poll_interval_expels_no
 
         await eventually(is_held_for_longer, every=0.2)
         assert (await readiness(http, pair.financial))["checks"]["consumer"] != "ok"
-    await pair.financial.ready(within=BACK_WITHIN)  # until then a list may be answered with 503, as it should
-    await charged(http, pair, {each["id"] for each in told}, within=BACK_WITHIN)
+    # Until then a list may be answered with 503, as it should.
+    await pair.financial.ready(within=BACK_TIMEOUT)
+    await charged(http, pair, {each["id"] for each in acknowledged}, within=BACK_TIMEOUT)
 
     assert members(pair) == {member}
     assert len((await kept(http, pair.appointment.url, pair.financial.url)).charges) == 21

@@ -1,5 +1,5 @@
-"""What strangers write to the topic, and what they read from it. They know CloudEvents 1.0, and nothing of
-this code.
+"""What foreign producers write to the topic, and what they read from it. They know CloudEvents 1.0, and
+nothing of this code.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ Headers = list[tuple[str, bytes | None]]
 
 def finished_event(**changes: Any) -> Json:
     """An appointment is over."""
-    usual = {
+    default = {
         "appointment_id": str(uuid4()),
         "physician_id": str(uuid4()),
         "patient_id": str(uuid4()),
@@ -42,12 +42,12 @@ def finished_event(**changes: Any) -> Json:
         "start": "2020-12-01T13:00:00Z",
         "end": "2020-12-01T15:30:00Z",
     }
-    return usual | changes
+    return default | changes
 
 
 @dataclass
 class Written:
-    """What a stranger writes: the news in it, if it holds any that can be read, and where it went."""
+    """What a foreign producer writes: the event in it, if one can be read, and where it went."""
 
     value: bytes | None
     headers: Headers = field(default_factory=list)
@@ -65,7 +65,7 @@ def attributes(type_: str | None = FINISHED_V1) -> Headers:
     return [
         ("ce_specversion", b"1.0"),
         ("ce_id", str(uuid4()).encode()),
-        ("ce_source", b"a/stranger"),
+        ("ce_source", b"another/producer"),
         ("ce_type", type_bytes),
     ]
 
@@ -76,7 +76,13 @@ def binary(told: Json | None = None, headers: Headers | None = None) -> Written:
 
 
 def structured(told: Json, data: Mapping[str, Any]) -> Written:
-    event = {"specversion": "1.0", "id": str(uuid4()), "source": "a/stranger", "type": FINISHED_V1, **data}
+    event = {
+        "specversion": "1.0",
+        "id": str(uuid4()),
+        "source": "another/producer",
+        "type": FINISHED_V1,
+        **data,
+    }
     headers: Headers = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
     return Written(json.dumps(event).encode(), headers, told["appointment_id"].encode(), told)
 
@@ -150,14 +156,12 @@ def skipped() -> list[Written]:
 
 
 def readable() -> list[Written]:
-    """The news of ten appointments, that of one told three times."""
+    """The events of ten appointments, that of one published three times."""
     thrice = binary()
-    one, other, small, large = (
-        finished_event(),
-        finished_event(),
-        finished_event(note="x" * (900 * KIB)),
-        finished_event(note="x" * (3 * MIB)),
-    )
+    one = finished_event()
+    other = finished_event()
+    small = finished_event(note="x" * (900 * KIB))
+    large = finished_event(note="x" * (3 * MIB))
     encoded = base64.b64encode(json.dumps(other).encode()).decode()
     late, early = finished_event(start="2020-12-01T16:00:00Z", end="2020-12-01T17:00:00Z"), finished_event()
     twice_said: Headers = [
@@ -187,7 +191,9 @@ async def test_unreadable_messages_are_dead_lettered_foreign_ones_skipped_others
     pair: Pair, topic: str, kafka: str, http: httpx.AsyncClient
 ) -> None:
     await pair.financial.started()
-    bad, other, good = unreadable(), skipped(), readable()
+    bad = unreadable()
+    other = skipped()
+    good = readable()
     mixed = [each for group in zip(good, [*bad.values(), *other, binary()], strict=True) for each in group]
     told = {
         each.finished_event["appointment_id"]: each.finished_event
@@ -247,7 +253,7 @@ def _due(told: Json) -> Any:
 @pytest.fixture
 def by_hand(kafka: str) -> dict[str, Any]:
     """How a client of another make, that shares no code with ours, finds the broker."""
-    return {"bootstrap_servers": kafka, "client_id": "a stranger"}
+    return {"bootstrap_servers": kafka, "client_id": "another producer"}
 
 
 async def test_another_client_library_reads_our_event(

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 from msgspec.structs import replace
 from support.apps import settings
-from support.builders import Noticed
+from support.builders import RecordedTelemetry
 from support.proxy import proxied
 
 from clinic.adapters.kafka.cluster import KafkaConfig
@@ -43,8 +43,8 @@ def make(its: KafkaConfig, topic: NewTopic) -> None:
     admin.create_topics([topic])[its.topic].result()
 
 
-async def opened_and_closed(its: KafkaConfig) -> Noticed:
-    noticed = Noticed()
+async def opened_and_closed(its: KafkaConfig) -> RecordedTelemetry:
+    noticed = RecordedTelemetry()
     publisher = KafkaPublisher(its, LEASE, noticed)
     await publisher.open()
     await publisher.close()

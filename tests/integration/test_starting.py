@@ -1,6 +1,7 @@
 """A start that cannot succeed: one readable line, and the exit code 1."""
 
 import re
+import shutil
 import socket
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 from support.ports import free_ports
 from support.processes import Pair, Process, Service
+
+import clinic
 
 
 @pytest.fixture
@@ -176,3 +179,25 @@ async def test_an_unknown_word_is_answered_with_the_usage(command: Callable[...,
     assert await process.ended() == 2
     assert re.match(r"usage: clinic .*", process.complained)
     assert "Traceback" not in process.complained
+
+
+OPTIONAL = ("adapters/kafka", "adapters/memory", "adapters/mongo")
+"""Folders that are imported only where a setting chooses them. A room that can stay closed belongs here."""
+
+
+async def test_without_each_folder_that_is_not_chosen_both_services_start(
+    command: Callable[..., Service], tmp_path: Path
+) -> None:
+    """All are removed at once: what needed one of them would fail, and one start is enough."""
+    ours = tmp_path / "clinic"  # found before the installed one, since the command runs in this folder
+    shutil.copytree(Path(clinic.__file__).parent, ours)
+    (ours / "__init__.py").write_text("open('imported', 'w').close()\n")
+    for folder in OPTIONAL:
+        shutil.rmtree(ours / folder)
+    service = command("run")
+    service.start()
+
+    await service.ready()
+
+    assert (tmp_path / "imported").exists()
+    assert await service.stopped() == 0

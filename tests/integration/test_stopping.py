@@ -15,7 +15,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from support.clients import Client
-from support.ledger import History, judge, kept, shown_charges
+from support.ledger import History, compare, kept, shown_charges
 from support.processes import IN_A_TERMINAL, PROGRAM, Pair, Process, Service, eventually
 
 
@@ -55,7 +55,7 @@ async def test_what_was_answered_under_load_is_true_after_the_end(
 
     await eventually(all_charged)
     found = await kept(http, *urls)
-    assert not judge(
+    assert not compare(
         history, found, await shown_charges(http, pair.financial.url, list(history.started))
     ).breaches
     assert "Traceback" not in pair.appointment.complained + pair.financial.complained

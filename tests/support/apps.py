@@ -46,22 +46,22 @@ def settings(technology: Technology, folder: Path, **changes: Any) -> Settings:
     return Settings(store=technology, transport=technology, data_dir=folder, **changes)
 
 
-class Noticing(LoggingTelemetry):
-    """Logs and counts; a test can wait for a notice to come."""
+class WatchedTelemetry(LoggingTelemetry):
+    """Logs and counts; a test can wait for an event to come."""
 
     def __init__(self, service: str) -> None:
         super().__init__(service)
         self._seen: list[str] = []
         self._news = asyncio.Event()
 
-    def __call__(self, what: str, /, **details: object) -> None:
-        super().__call__(what, **details)
-        self._seen.append(what)
+    def __call__(self, event: str, /, **details: object) -> None:
+        super().__call__(event, **details)
+        self._seen.append(event)
         self._news.set()
 
-    async def seen(self, what: str, times: int = 1) -> None:
-        """Return once it was noticed so often."""
-        while self._seen.count(what) < times:
+    async def seen(self, event: str, times: int = 1) -> None:
+        """Return once it was recorded that often."""
+        while self._seen.count(event) < times:
             self._news.clear()
             await self._news.wait()
 
@@ -75,7 +75,8 @@ class Clinic:
         self.financial = FinancialContainer(settings=its, shared=self.appointment.shared)
         for container in (self.appointment, self.financial):
             container.clock.override(Object(self.clock))
-        self.appointment_telemetry, self.financial_telemetry = Noticing("appointment"), Noticing("financial")
+        self.appointment_telemetry = WatchedTelemetry("appointment")
+        self.financial_telemetry = WatchedTelemetry("financial")
         self.appointment.telemetry.override(Object(self.appointment_telemetry))
         self.financial.telemetry.override(Object(self.financial_telemetry))
         self.appointment_lifecycle = Lifecycle(self.appointment_telemetry)

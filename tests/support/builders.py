@@ -1,4 +1,4 @@
-"""Defaults that a test does not care about, and small stand-ins for the world: a clock, a pause, notices, a
+"""Defaults that a test does not care about, and small stand-ins for the world: a clock, a sleep, telemetry, a
 fault.
 """
 
@@ -44,15 +44,15 @@ def now() -> datetime:
 
 def an_appointment(**changes: Any) -> Appointment:
     """One that has started at one o'clock."""
-    usual = Appointment(
+    default = Appointment(
         id=uuid4(), physician_id=uuid4(), patient_id=uuid4(), price=Money("200.00"), start=ONE_O_CLOCK
     )
-    return replace(usual, **changes)
+    return replace(default, **changes)
 
 
 def an_event(**changes: Any) -> AppointmentFinished:
     """An appointment lasted from one to two o'clock."""
-    usual = AppointmentFinished(
+    default = AppointmentFinished(
         appointment_id=uuid4(),
         physician_id=uuid4(),
         patient_id=uuid4(),
@@ -60,7 +60,7 @@ def an_event(**changes: Any) -> AppointmentFinished:
         start=ONE_O_CLOCK,
         end=TWO_O_CLOCK,
     )
-    return replace(usual, **changes)
+    return replace(default, **changes)
 
 
 EXTENSIONS: Final = (("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),)
@@ -93,7 +93,7 @@ def a_charge(**changes: Any) -> Charge:
 
 def a_letter(**changes: Any) -> DeadLetter:
     """Something unreadable, seen once."""
-    usual = DeadLetter(
+    default = DeadLetter(
         position="log/1",
         about="an appointment",
         type="something",
@@ -111,7 +111,7 @@ def a_letter(**changes: Any) -> DeadLetter:
         first_seen=ONE_O_CLOCK,
         last_seen=ONE_O_CLOCK,
     )
-    return replace(usual, entries=len(changes.get("history", ())), **changes)
+    return replace(default, entries=len(changes.get("history", ())), **changes)
 
 
 async def keep(letters: DeadLetters, *several: DeadLetter) -> None:
@@ -167,30 +167,30 @@ class StandingMonotonic:
         return self.seconds
 
 
-class Noticed(list[tuple[str, dict[str, object]]], Telemetry):
-    """Every notice, in order; a test can wait for one to come."""
+class RecordedTelemetry(list[tuple[str, dict[str, object]]], Telemetry):
+    """Every event, in order; a test can wait for one to come."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
 
-    def __call__(self, what: str, /, **details: object) -> None:
-        self.append((what, read(details)))
-        self._news.set()
+    def __call__(self, event: str, /, **details: object) -> None:
+        self.append((event, read(details)))
+        self._changed.set()
 
-    def named(self, what: str) -> list[dict[str, object]]:
-        """The details of each notice of that name."""
-        return [details for each, details in self if each == what]
+    def named(self, event: str) -> list[dict[str, object]]:
+        """The details of each event of that name."""
+        return [details for name, details in self if name == event]
 
-    async def seen(self, what: str, times: int = 1) -> None:
-        """Return when it was noticed so often."""
-        while len(self.named(what)) < times:
-            self._news.clear()
-            await self._news.wait()
+    async def seen(self, event: str, times: int = 1) -> None:
+        """Return when it was recorded that often."""
+        while len(self.named(event)) < times:
+            self._changed.clear()
+            await self._changed.wait()
 
 
 class NoWait:
-    """A pause that keeps in mind how long it should have been, and is over at once."""
+    """A sleep that records how long it should have been, and is over at once."""
 
     def __init__(self) -> None:
         self.waited: list[float] = []
@@ -210,7 +210,10 @@ class Fault:
     """
 
     def __init__(self, step: str, when: Literal["before", "after"], error: Exception, times: int = 1) -> None:
-        self._step, self._when, self._error, self._left = step, when, error, times
+        self._step = step
+        self._when = when
+        self._error = error
+        self._left = times
 
     async def __call__(self, step: str, work: Callable[[], Awaitable[T]]) -> T:
         if not self._left or step != self._step:
@@ -229,7 +232,8 @@ class Hang(Fault):
 
     def __init__(self, step: str) -> None:
         super().__init__(step, "before", Died(), times=0)
-        self.reached, self.released = asyncio.Event(), asyncio.Event()
+        self.reached = asyncio.Event()
+        self.released = asyncio.Event()
 
     async def __call__(self, step: str, work: Callable[[], Awaitable[T]]) -> T:
         if step == self._step:

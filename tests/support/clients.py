@@ -13,7 +13,9 @@ import msgspec
 
 from support.ledger import History, Json, read
 
-ACKNOWLEDGED, REFUSED, UNKNOWN = "acknowledged", "refused", "unknown"
+ACKNOWLEDGED = "acknowledged"
+REFUSED = "refused"
+UNKNOWN = "unknown"
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout)
 GONE_AT_ONCE = (AttributeError,)
 """What anyio raises where the other end dies while a connection is made: it asks for the peer of a socket
@@ -46,8 +48,11 @@ class Client:
         history: History,
         rng: random.Random,
     ) -> None:
-        self._http, self._appointment_url, self._financial_url = http, appointment_url, financial_url
-        self._history, self._rng = history, rng
+        self._http = http
+        self._appointment_url = appointment_url
+        self._financial_url = financial_url
+        self._history = history
+        self._rng = rng
 
     async def work(self, until: asyncio.Event, waiting_room: list[str]) -> None:
         """Start and finish appointments, beginning with those that wait, until that event."""
@@ -114,9 +119,9 @@ class Client:
         if self._rng.random() < 0.2:  # some want to see what it costs
             await self.look_at_charge(appointment_id)
 
-    async def _ask(self, what: str, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
+    async def _ask(self, kind: str, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
         outcome, found = await self._outcome(method, url, **more)
-        self._history.outcomes[what, outcome] += 1
+        self._history.outcomes[kind, outcome] += 1
         return outcome, found
 
     async def _outcome(self, method: str, url: str, **more: Any) -> tuple[str, Json | None]:

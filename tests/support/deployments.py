@@ -16,7 +16,7 @@ from testcontainers.core.docker_client import DockerClient
 
 from support import servers
 from support.clients import Client
-from support.ledger import History, Json, judge, kept, read, shown_charges
+from support.ledger import History, Json, compare, kept, read, shown_charges
 from support.ports import free_ports
 from support.processes import PROGRAM, Pair, Process, Service, eventually
 
@@ -153,8 +153,8 @@ async def breaches(http: httpx.AsyncClient, pair: Pair, history: History) -> dic
 
     await eventually(all_are_charged, within=30, every=0.2)
     found = await kept(http, pair.appointment.url, pair.financial.url)
-    verdict = judge(history, found, await shown_charges(http, pair.financial.url, list(history.started)))
-    return verdict.breaches
+    compared = compare(history, found, await shown_charges(http, pair.financial.url, list(history.started)))
+    return compared.breaches
 
 
 async def readiness(http: httpx.AsyncClient, service: Service) -> Json:
@@ -163,11 +163,11 @@ async def readiness(http: httpx.AsyncClient, service: Service) -> Json:
     return found
 
 
-async def telemetry(http: httpx.AsyncClient, service: Service, what: str) -> int:
+async def telemetry(http: httpx.AsyncClient, service: Service, event: str) -> int:
     """How often that happened since the service was started."""
     metrics = (await http.get(f"{service.url}/metrics")).raise_for_status().text
     found = [
-        line for line in metrics.splitlines() if line.startswith(f'clinic_events_total{{event="{what}"}}')
+        line for line in metrics.splitlines() if line.startswith(f'clinic_events_total{{event="{event}"}}')
     ]
     return int(float(found[0].split()[-1])) if found else 0
 

@@ -31,7 +31,8 @@ class Folder:
     """What the services would have written, long ago."""
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.path, self._capsys = path, capsys
+        self.path = path
+        self._capsys = capsys
         self.run(_nothing)
 
     def run(self, work: Work) -> Any:
@@ -55,10 +56,10 @@ class Folder:
         self.run(finished)
 
     def charge(self, appointment: Appointment, **changes: Any) -> None:
-        """Charged at two o'clock, from the news at log/1."""
-        news = replace(appointment, end=TWO_O_CLOCK).finished_event
-        assert news
-        charge = Charge.for_finished(Received(news, an_origin()), POLICIES["hours-begun"], TWO_O_CLOCK)
+        """Charged at two o'clock, from the event at log/1."""
+        event = replace(appointment, end=TWO_O_CLOCK).finished_event
+        assert event
+        charge = Charge.for_finished(Received(event, an_origin()), POLICIES["hours-begun"], TWO_O_CLOCK)
         self.run(lambda _, financial: financial.charges().add([replace(charge, **changes)]))
 
     def command(self, *words: str, code: int = 0) -> str:
@@ -78,7 +79,7 @@ class Folder:
         ]
 
 
-async def _nothing(_front_desk: AppointmentContainer, _accounting: FinancialContainer) -> None:
+async def _nothing(_appointment: AppointmentContainer, _financial: FinancialContainer) -> None:
     return
 
 

@@ -1,4 +1,4 @@
-"""What clients were told, compared in the end with what is kept: the proof that no charge is lost or
+"""What clients were answered, compared in the end with what is kept: the proof that no charge is lost or
 doubled.
 """
 
@@ -45,7 +45,7 @@ def due(appointment: Mapping[str, Any], pricing: str = "hours-begun") -> Decimal
 
 @dataclass
 class History:
-    """What clients were told. An answer that was lost is a class of its own: such a request may have been
+    """What clients were answered. An answer that was lost is a class of its own: such a request may have been
     done or not.
     """
 
@@ -143,7 +143,7 @@ def sums(found: Kept) -> tuple[Decimal, Decimal]:
 
 
 @dataclass
-class Verdict:
+class Comparison:
     """Every set is empty where the promise was kept."""
 
     lost: set[str]
@@ -161,8 +161,8 @@ class Verdict:
         return {name.replace("_", " "): found for name, found in vars(self).items() if found}
 
 
-def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) -> Verdict:
-    """Compare what was told with what is kept; `shown` is what the financial service says of single
+def compare(history: History, found: Kept, shown: Mapping[str, Decimal | None]) -> Comparison:
+    """Compare what was answered with what is kept; `shown` is what the financial service says of single
     appointments.
     """
     appointments = {each["id"]: each for each in found.appointments}
@@ -170,11 +170,11 @@ def judge(history: History, found: Kept, shown: Mapping[str, Decimal | None]) ->
     times_charged = Counter(each["appointment_id"] for each in found.charges)
     charges = {each["appointment_id"]: each for each in found.charges}
     totals = {id_: Decimal(each["total_price"]) for id_, each in charges.items()}
-    told = history.started | history.finished
+    acknowledged = history.started | history.finished
     nobody_finished = finished.keys() - history.finished.keys() - history.perhaps_finished
-    return Verdict(
+    return Comparison(
         lost=(history.finished.keys() | finished.keys()) - times_charged.keys()
-        | (told.keys() - appointments.keys()),
+        | (acknowledged.keys() - appointments.keys()),
         doubled={id_ for id_, times in times_charged.items() if times > 1},
         wrong={
             id_

@@ -21,10 +21,10 @@ from support.ports import free_ports
 T = TypeVar("T")
 
 PROGRAM = (sys.executable, "-m", "clinic")
-STARTS_WITHIN = 120.0
-ENDS_WITHIN = 20.0
+STARTS_TIMEOUT = 120.0
+ENDS_TIMEOUT = 20.0
 """A service gives itself ten; the rest is for a machine that is busy with something else."""
-LOOK_EVERY = 0.01
+LOOK_INTERVAL = 0.01
 
 BEHIND = """
 import sys
@@ -43,7 +43,7 @@ IN_A_TERMINAL = "import os, pty, sys; sys.exit(os.waitstatus_to_exitcode(pty.spa
 
 
 async def eventually(
-    condition: Callable[[], Awaitable[T]], *, within: float = 60.0, every: float = LOOK_EVERY
+    condition: Callable[[], Awaitable[T]], *, within: float = 60.0, every: float = LOOK_INTERVAL
 ) -> T:
     """The first answer that is true. Fails when the time is over."""
     give_up = monotonic() + within
@@ -63,10 +63,13 @@ class Process:
     def __init__(
         self, name: str, command: Sequence[str], environment: Mapping[str, str], folder: Path
     ) -> None:
-        self.name, self.command, self.folder = name, list(command), folder
+        self.name = name
+        self.command = list(command)
+        self.folder = folder
         self.environment = {"PATH": os.environ["PATH"], **environment}
         self._running: subprocess.Popen[bytes] | None = None
-        self._out, self._err = folder / f"{name}.out", folder / f"{name}.err"
+        self._out = folder / f"{name}.out"
+        self._err = folder / f"{name}.err"
 
     @property
     def printed(self) -> str:
@@ -124,9 +127,9 @@ class Process:
         """kill -9, and gone when this returns."""
         self.send(signal.SIGKILL)
         assert self._running
-        self._running.wait(ENDS_WITHIN)
+        self._running.wait(ENDS_TIMEOUT)
 
-    async def ended(self, *, within: float = ENDS_WITHIN) -> int:
+    async def ended(self, *, within: float = ENDS_TIMEOUT) -> int:
         """Its exit code, once it has ended."""
 
         async def has_ended() -> bool:
@@ -142,7 +145,7 @@ class Process:
             return
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._running.pid, signal.SIGKILL)
-        self._running.wait(ENDS_WITHIN)
+        self._running.wait(ENDS_TIMEOUT)
         self._close_log()
 
     def _close_log(self) -> None:
@@ -165,7 +168,7 @@ class Service(Process):
         with socket.create_connection((host, int(port))) as leaving:
             leaving.sendall(sent)
 
-    async def ready(self, *, within: float = STARTS_WITHIN) -> None:
+    async def ready(self, *, within: float = STARTS_TIMEOUT) -> None:
         """Return once it says that it is ready. Fails as soon as the process ends instead."""
         async with httpx.AsyncClient(base_url=self.url, trust_env=False) as client:
             await eventually(lambda: self._is_ready(client), within=within)
@@ -193,7 +196,8 @@ class Pair:
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         appointment, financial = free_ports(2)
-        self.folder, self.data = folder, folder / "data"
+        self.folder = folder
+        self.data = folder / "data"
         self.environment = {
             "CLINIC_DATA_DIR": str(self.data),
             "CLINIC_APPOINTMENT_PORT": str(appointment),

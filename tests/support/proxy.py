@@ -18,7 +18,9 @@ class Proxy:
     def __init__(self, url: str) -> None:
         address = urlsplit(url)
         self._server = address.hostname or "", address.port or 0
-        self._sought, self._left, self._lock = b"", 0, Lock()
+        self._sought = b""
+        self._left = 0
+        self._lock = Lock()
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._accepting = Thread(target=self._accept)
         self._open: list[tuple[socket.socket, socket.socket]] = []

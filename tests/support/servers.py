@@ -18,7 +18,7 @@ from support.ports import free_ports
 
 MONGO_IMAGE = os.environ.get("CLINIC_TEST_MONGO_IMAGE", "mongo:5.0")
 KAFKA_IMAGE = os.environ.get("CLINIC_TEST_KAFKA_IMAGE", "apache/kafka:4.3.1")
-START_WITHIN = 180.0
+START_TIMEOUT = 180.0
 
 
 def require_docker() -> None:
@@ -118,9 +118,9 @@ def has_broker(address: str) -> bool:
     return False
 
 
-def until(holds: Callable[[], bool], what: str) -> None:
-    give_up = time.monotonic() + START_WITHIN
+def until(holds: Callable[[], bool], name: str) -> None:
+    give_up = time.monotonic() + START_TIMEOUT
     while not holds():
         if time.monotonic() > give_up:
-            raise TimeoutError(f"{what} did not start within {START_WITHIN:.0f} s")
+            raise TimeoutError(f"{name} did not start within {START_TIMEOUT:.0f} s")
         time.sleep(0.1)

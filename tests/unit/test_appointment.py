@@ -15,7 +15,9 @@ ALMOST_A_SECOND = timedelta(microseconds=999_999)
 
 
 def test_it_starts_in_whole_seconds_at_its_price() -> None:
-    id_, physician, patient = uuid4(), uuid4(), uuid4()
+    id_ = uuid4()
+    physician = uuid4()
+    patient = uuid4()
     started = Appointment.started(
         id=id_,
         physician_id=physician,

@@ -95,7 +95,7 @@ async def test_finishing_answers_the_same_shape_with_its_end(clinic: Clinic) -> 
     assert (await clinic.appointments.get(f"/{its_id}/")).content == answer.content
 
 
-async def test_finishing_again_answers_the_first_end_and_tells_no_second_event(clinic: Clinic) -> None:
+async def test_finishing_again_answers_the_first_end_and_saves_no_second_event(clinic: Clinic) -> None:
     its_id = await clinic.start()
     first = await clinic.finish(its_id)
     clinic.clock.move(hours=5)
@@ -104,7 +104,7 @@ async def test_finishing_again_answers_the_first_end_and_tells_no_second_event(c
     assert (await clinic.charged(its_id)).json()["total_price"] == 200.00
     other = await clinic.start()
     await clinic.finish(other)
-    await clinic.charged(other)  # what was told before it has arrived by now
+    await clinic.charged(other)  # what was published before it has arrived by now
     assert await counted(clinic) == {"finished": 2, "published": 2, "charged": 2}
 
 

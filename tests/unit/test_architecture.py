@@ -62,3 +62,16 @@ def test_no_test_has_a_name_of_more_than_80_characters() -> None:
     names = [name for file in files for name in re.findall(r"def (test_\w+)", file.read_text())]
     assert "test_no_test_has_a_name_of_more_than_80_characters" in names
     assert [name for name in names if len(name) > 80] == []
+
+
+def assigned_at_once(file: Path) -> Iterator[int]:
+    """How many things each parallel assignment of values assigns."""
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Tuple):
+            yield from (len(target.elts) for target in node.targets if isinstance(target, ast.Tuple))
+
+
+def test_no_statement_assigns_three_values_or_more_at_once() -> None:
+    counts = {file: list(assigned_at_once(file)) for file in DOMAIN.parent.rglob("*.py")}
+    assert any(counts.values())
+    assert {str(file): found for file, found in counts.items() if max(found, default=0) > 2} == {}

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 from support.builders import (
     TWO_O_CLOCK,
-    Noticed,
+    RecordedTelemetry,
     StandingClock,
     a_history_entry,
     a_letter,
@@ -62,27 +62,25 @@ class World:
 
     def __init__(self) -> None:
         self.clock = StandingClock(TWO_O_CLOCK)
-        self.appointments, self.charges, self.letters = (
-            MemoryAppointments(self.clock, LONG),
-            MemoryCharges(),
-            MemoryDeadLetters(),
-        )
+        self.appointments = MemoryAppointments(self.clock, LONG)
+        self.charges = MemoryCharges()
+        self.letters = MemoryDeadLetters()
 
     async def finish(self, **changes: Any) -> Appointment:
-        """An appointment from one to two o'clock, whose news is published."""
+        """An appointment from one to two o'clock, whose event is published."""
         finished = await self.finish_untold(**changes)
         for each in await self.appointments.claim(10):
             await self.appointments.confirm([PublishResult(each.message, "log/1", TWO_O_CLOCK)])
         return finished
 
     async def finish_untold(self, **changes: Any) -> Appointment:
-        """The same, and nobody publishes its news."""
+        """The same, and nobody publishes its event."""
         await self.restore(restored := an_appointment(end=TWO_O_CLOCK, **changes))
         await self.finished.republish(restored.id)
         return restored
 
     async def restore(self, *appointments: Appointment) -> None:
-        """As from a backup: without their news."""
+        """As from a backup: without their events."""
         for each in appointments:
             await self.appointments.add(each)
 
@@ -115,21 +113,21 @@ class World:
         pairs = [
             pair
             async for pair in RepairCharges(self.charges, self.letters)(
-                in_one_stretch(findings), self.finished, within
+                in_one_chunk(findings), self.finished, within
             )
         ]
         assert [finding for finding, _ in pairs] == findings
         return [repair for _, repair in pairs]
 
     async def relay(self) -> None:
-        """The appointment service: it publishes what is told."""
+        """The appointment service: it publishes what is saved."""
         while True:
             for each in await self.appointments.claim(10):
                 await self.appointments.confirm([PublishResult(each.message, "log/2", LATER)])
 
     async def services(self) -> None:
-        """Both services: what is told is charged."""
-        charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, Noticed())
+        """Both services: what is published is charged."""
+        charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, RecordedTelemetry())
         while True:
             claimed = await self.appointments.claim(10)
             events = [event for each in claimed if (event := from_message(each.message))]
@@ -143,12 +141,12 @@ def world() -> World:
 
 
 def a_waiting_letter(about: Appointment, **changes: Any) -> Any:
-    """Of its own news."""
-    usual = {"position": "log/1", "message_id": str(event_id(about.id)), "reason": "it is beyond all money"}
-    return a_letter(about=str(about.id), **(usual | changes))
+    """Of its own event."""
+    default = {"position": "log/1", "message_id": str(event_id(about.id)), "reason": "it is beyond all money"}
+    return a_letter(about=str(about.id), **(default | changes))
 
 
-async def in_one_stretch(findings: Sequence[Finding]) -> AsyncIterator[Sequence[Finding]]:
+async def in_one_chunk(findings: Sequence[Finding]) -> AsyncIterator[Sequence[Finding]]:
     yield findings
 
 
@@ -186,7 +184,7 @@ async def test_what_was_never_saved_to_the_outbox_is_missing(world: World) -> No
     assert "never saved" in finding.explanation
 
 
-async def test_what_waits_to_be_published_is_missing_and_needs_no_telling(world: World) -> None:
+async def test_what_waits_to_be_published_is_missing_and_needs_no_republishing(world: World) -> None:
     await world.finish_untold()
     ((finding,), _, _) = await world.audit()
     assert (finding.kind, finding.remedy) == ("missing", "publication")
@@ -411,7 +409,7 @@ async def test_any_ids_in_any_number_are_compared_in_pages(world: World) -> None
     assert found == sorted(found, reverse=True)
 
 
-async def test_a_repair_tells_what_is_missing_again_and_it_is_charged_as_it_was(world: World) -> None:
+async def test_a_repair_republishes_what_is_missing_and_it_is_charged_as_it_was(world: World) -> None:
     mended = await world.finish()
     async with running(world.services()):
         (repair,) = await world.repair(within=LONG)
@@ -428,7 +426,7 @@ async def test_a_repair_of_more_than_one_batch_mends_all(world: World) -> None:
     assert await world.audit() == ([], 250, 0)
 
 
-async def test_without_services_a_repair_tells_once_and_says_which_service_is_missing(world: World) -> None:
+async def test_without_services_a_repair_republishes_once_and_names_the_service(world: World) -> None:
     await world.finish()
     (repair,) = await world.repair()
     assert repair.outcome == "republished"
@@ -456,7 +454,7 @@ class CountsWaiters(MemoryCharges):
         return await super().wait_for(appointment_id, within)
 
 
-async def test_where_nothing_comes_a_repair_tells_the_rest_without_waiting(world: World) -> None:
+async def test_where_nothing_comes_a_repair_republishes_the_rest_without_waiting(world: World) -> None:
     world.charges = charges = CountsWaiters()
     await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(250)))
     assert {each.outcome for each in await world.repair()} == {"republished"}
@@ -464,7 +462,7 @@ async def test_where_nothing_comes_a_repair_tells_the_rest_without_waiting(world
     assert charges.waits == CONCURRENCY
 
 
-async def test_where_nothing_comes_the_next_stretches_are_not_waited_for_either(world: World) -> None:
+async def test_where_nothing_comes_the_next_chunks_are_not_waited_for_either(world: World) -> None:
     world.charges = charges = CountsWaiters()
     await world.restore(*(an_appointment(end=TWO_O_CLOCK) for _ in range(3 * CONCURRENCY)))
     findings, _, _ = await world.audit()
@@ -491,7 +489,7 @@ async def test_a_repair_leaves_alone_what_waits_or_needs_a_person(world: World) 
     assert await world.appointments.oldest() is None
 
 
-async def test_a_repair_does_not_tell_twice_what_waits_to_be_published(world: World) -> None:
+async def test_a_repair_does_not_republish_what_waits_to_be_published(world: World) -> None:
     await world.finish_untold()
     (repair,) = await world.repair()
     assert repair.outcome == "left alone"
@@ -520,7 +518,7 @@ async def test_what_is_gone_when_it_should_be_republished_is_left_alone(world: W
     findings, _, _ = await world.audit()
     elsewhere = World().finished
     repaired: AsyncIterator[tuple[Finding, Repair]] = RepairCharges(world.charges, world.letters)(
-        in_one_stretch(findings), elsewhere, SHORT
+        in_one_chunk(findings), elsewhere, SHORT
     )
     ((_, repair),) = [pair async for pair in repaired]
     assert repair.outcome == "left alone"

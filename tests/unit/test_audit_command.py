@@ -73,11 +73,11 @@ def test_machines_get_a_line_for_each_finding_and_a_summary(folder: Folder) -> N
 
 def test_a_repair_without_services_says_what_remains_and_the_next_finds_it_waiting(folder: Folder) -> None:
     folder.finish(ONE)
-    told, summary = folder.json("audit", "--repair", "--wait", "0.05", code=3)
-    assert told["outcome"] == "republished"
-    assert "is the appointment service running?" in told["outcome_explanation"]
+    finding, summary = folder.json("audit", "--repair", "--wait", "0.05", code=3)
+    assert finding["outcome"] == "republished"
+    assert "is the appointment service running?" in finding["outcome_explanation"]
     assert (summary["charged"], summary["remaining"]) == (0, 1)
-    assert folder.json("audit", code=0)[-1]["in_flight"] == 1  # it was told just now
+    assert folder.json("audit", code=0)[-1]["in_flight"] == 1  # it was published just now
     printed = folder.command("audit", "--grace", "0", "--repair", code=3)
     assert "to be published" in printed
     assert "left alone: it is about to be published" in printed
@@ -98,12 +98,12 @@ def test_a_dead_letter_is_named_with_its_command_and_foreign_text_is_escaped(
 ) -> None:
     folder.finish(ONE)
     letter = a_letter(
-        position="log/1", about=str(ONE.id), message_id=str(event_id(ONE.id)), reason="bad \x1b[2J [red]news"
+        position="log/1", about=str(ONE.id), message_id=str(event_id(ONE.id)), reason="bad \x1b[2J [red]text"
     )
     folder.run(lambda _, financial: financial.dead_letters().add([letter]))
     printed = folder.command("audit", "--repair", code=3)
     assert "`clinic dead-letters replay log/1`" in " ".join(printed.split())
-    assert "bad \\x1b[2J [red]news" in printed
+    assert "bad \\x1b[2J [red]text" in printed
     assert "\x1b" not in printed
     (found, _) = folder.json("audit", "--repair", code=3)
     assert (found["remedy"], found["outcome"]) == ("replay", "dead-lettered")

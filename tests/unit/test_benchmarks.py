@@ -159,10 +159,10 @@ async def test_a_system_that_answers_nothing_has_fallen_behind(monkeypatch: pyte
 
 
 def test_wrk_is_read_by_the_line_of_its_script() -> None:
-    told = 'Running …\n\n{"requests": 30, "seconds": 3.0, "failed": 0, "p50": 1.5, "p99": 9.0}\n'
-    assert wrk.read(told).requests == 30
+    printed = 'Running …\n\n{"requests": 30, "seconds": 3.0, "failed": 0, "p50": 1.5, "p99": 9.0}\n'
+    assert wrk.read(printed).requests == 30
     with pytest.raises(RuntimeError, match="1 of 30 requests failed"):
-        wrk.read(told.replace('"failed": 0', '"failed": 1'))
+        wrk.read(printed.replace('"failed": 0', '"failed": 1'))
 
 
 def test_the_page_names_its_machine_and_how_much_was_disturbed(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.money import Money
 
 
-def test_it_tells_what_explains_it() -> None:
+def test_it_holds_what_explains_it() -> None:
     event = an_event()
     charge = Charge.for_finished(received(event, position="log/7"), POLICIES["hours-begun"], TWO_O_CLOCK)
     assert charge == Charge(

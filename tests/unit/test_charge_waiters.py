@@ -103,26 +103,26 @@ class Crowd(Store):
 
     now = 0.0
     waiters: ChargeWaiters
-    newcomers: list[asyncio.Task[Charge]]
+    latecomers: list[asyncio.Task[Charge]]
 
     async def find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
         self.now += 0.04
         if len(self.asked) < 100:
-            self.newcomers.append(asyncio.create_task(self.waiters.wait(uuid4(), 3600)))
+            self.latecomers.append(asyncio.create_task(self.waiters.wait(uuid4(), 3600)))
             await asyncio.sleep(0)
         return await super().find(ids)
 
 
 async def test_waiters_are_looked_up_again_while_new_ones_come() -> None:
     store = Crowd()
-    store.waiters, store.newcomers = ChargeWaiters(store.find, lambda: store.now), []
+    store.waiters, store.latecomers = ChargeWaiters(store.find, lambda: store.now), []
     charge = a_charge()
     waiting = asyncio.create_task(store.waiters.wait(charge.appointment_id, 3600))
     await store.was_asked.wait()
     store.charges = [charge]  # another process made it
     assert await waiting == charge
     assert len(store.asked) <= 4
-    for each in store.newcomers:
+    for each in store.latecomers:
         each.cancel()
 
 

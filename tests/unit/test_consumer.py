@@ -20,8 +20,8 @@ from support.builders import (
     Fault,
     FragileDeadLetters,
     Hang,
-    Noticed,
     NoWait,
+    RecordedTelemetry,
     StandingClock,
     StandingMonotonic,
     a_delivery,
@@ -57,7 +57,9 @@ STEPS = ["receive", "handle", "add", "acknowledge"]
 
 class FragileSubscription(Subscription):
     def __init__(self, subscription: Subscription, fault: Fault, acknowledged: asyncio.Event) -> None:
-        self._subscription, self._fault, self._acknowledged = subscription, fault, acknowledged
+        self._subscription = subscription
+        self._fault = fault
+        self._acknowledged = acknowledged
 
     async def receive(self) -> Sequence[Delivery]:
         return await self._fault("receive", self._subscription.receive)
@@ -71,8 +73,12 @@ class World:
     """A log, charges and dead letters that outlive each consumer between them."""
 
     def __init__(self) -> None:
-        self.log, self.charges, self.letters = MemoryLog(), MemoryCharges(), MemoryDeadLetters()
-        self.telemetry, self.pause, self.clock = Noticed(), NoWait(), StandingClock(TWO_O_CLOCK)
+        self.log = MemoryLog()
+        self.charges = MemoryCharges()
+        self.letters = MemoryDeadLetters()
+        self.telemetry = RecordedTelemetry()
+        self.sleep = NoWait()
+        self.clock = StandingClock(TWO_O_CLOCK)
         self._acknowledged = asyncio.Event()
         self.charge = ChargeAppointments(self.charges, POLICIES["hours-begun"], self.clock, self.telemetry)
 
@@ -82,8 +88,8 @@ class World:
     def consumer(
         self, fault: Fault = NO_FAULT, clock: Monotonic = monotonic
     ) -> Consumer[AppointmentFinished]:
-        async def handle(told: Sequence[Received[AppointmentFinished]]) -> None:
-            await fault("handle", lambda: self.charge(told))
+        async def handle(batch: Sequence[Received[AppointmentFinished]]) -> None:
+            await fault("handle", lambda: self.charge(batch))
 
         return Consumer(
             FragileSubscription(
@@ -92,7 +98,7 @@ class World:
             from_message,
             handle,
             FragileDeadLetters(self.letters, fault),
-            self.pause,
+            self.sleep,
             self.telemetry,
             clock,
             uniform,
@@ -135,7 +141,7 @@ async def test_unreadable_and_refused_events_are_dead_lettered_and_the_rest_is_c
     assert [letters[each].position for each in (UNREADABLE.id, REFUSED.id)] == [
         f"{world.log.id}/{index}" for index in (1, 5)
     ]
-    assert [notice["event_id"] for notice in world.telemetry.named("dead-lettered")] == [
+    assert [event["event_id"] for event in world.telemetry.named("dead-lettered")] == [
         UNREADABLE.id,
         REFUSED.id,
     ]
@@ -143,7 +149,9 @@ async def test_unreadable_and_refused_events_are_dead_lettered_and_the_rest_is_c
 
 @pytest.mark.parametrize("step", ["handle", "add", "acknowledge"])
 async def test_a_step_that_hangs_is_a_problem_until_it_ends(step: str) -> None:
-    world, hang, clock = World(), Hang(step), StandingMonotonic()
+    world = World()
+    hang = Hang(step)
+    clock = StandingMonotonic()
     await world.publish(a_message(), UNREADABLE)
     consumer = world.consumer(hang, clock)
     problems = [consumer.problem]
@@ -271,13 +279,13 @@ async def test_what_foreign_producers_wrote_is_cut_in_what_is_logged() -> None:
     async with running(world.consumer().run()):
         await world.acknowledged(2)
         await world.telemetry.seen("skipped")
-    told = [str(value) for _, details in world.telemetry for value in details.values()]
-    assert max(map(len, told)) <= MAX_TEXT
-    assert len(told) > 5
+    said = [str(value) for _, details in world.telemetry for value in details.values()]
+    assert max(map(len, said)) <= MAX_TEXT
+    assert len(said) > 5
 
 
-class MovingPause(NoWait):
-    """Time passes at each pause."""
+class MovingSleep(NoWait):
+    """Time passes at each sleep."""
 
     def __init__(self, clock: StandingClock) -> None:
         super().__init__()
@@ -290,13 +298,13 @@ class MovingPause(NoWait):
 
 async def test_an_arrival_that_is_tried_again_and_again_counts_once() -> None:
     world = World()
-    world.pause = MovingPause(world.clock)
+    world.sleep = MovingSleep(world.clock)
     await world.publish(UNREADABLE)
     fault = Fault("acknowledge", "before", Unavailable("storm"), times=30)
     async with running(world.consumer(fault).run()):
         await world.acknowledged(1)
     (letter,) = (await world.dead_lettered()).values()
-    assert (len(world.pause.waited), letter.attempts) == (30, 1)
+    assert (len(world.sleep.waited), letter.attempts) == (30, 1)
 
 
 async def test_a_dead_letter_keeps_one_mebibyte_with_the_length_and_digest_of_all() -> None:
@@ -408,7 +416,7 @@ async def test_bad_weather_at_any_step_is_waited_out_and_makes_no_dead_letters(
     assert await world.charged() == {message.subject for message in messages}
     assert set(await world.dead_lettered()) == {UNREADABLE.id}
     assert world.telemetry.named("consumer waits") == [{"reason": "storm"}] * 7
-    assert len(world.pause.waited) == 7
+    assert len(world.sleep.waited) == 7
 
 
 async def test_it_never_gives_up_on_the_weather_and_counts_its_attempts() -> None:
@@ -418,11 +426,11 @@ async def test_it_never_gives_up_on_the_weather_and_counts_its_attempts() -> Non
         await world.acknowledged(1)
     (charge,) = await world.charges.page(ChargeFilter(), 10)
     assert charge.origin.attempts == 301
-    assert len(world.pause.waited) == 300
-    assert max(world.pause.waited) <= 5
+    assert len(world.sleep.waited) == 300
+    assert max(world.sleep.waited) <= 5
 
 
-async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
+async def test_a_problem_is_named_until_something_succeeds() -> None:
     world = World()
     await world.publish(a_message())
     consumer = world.consumer(Fault("handle", "before", Unavailable("storm"), times=2))
@@ -471,10 +479,10 @@ async def test_a_second_cancellation_is_immediate_and_loses_nothing() -> None:
 def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Task[None]:
     """A consumer whose use case waits until it is let go."""
 
-    async def handle(told: Sequence[Received[AppointmentFinished]]) -> None:
+    async def handle(batch: Sequence[Received[AppointmentFinished]]) -> None:
         begun.set()
         await go_on.wait()
-        await world.charge(told)
+        await world.charge(batch)
 
     subscription = MemorySubscription(world.log, "financial", now)
     consumer = Consumer(
@@ -482,7 +490,7 @@ def slow(world: World, begun: asyncio.Event, go_on: asyncio.Event) -> asyncio.Ta
         from_message,
         handle,
         world.letters,
-        world.pause,
+        world.sleep,
         world.telemetry,
         monotonic,
         uniform,
@@ -494,7 +502,9 @@ class Recovering(Subscription):
     """Fails, and then says that the log answers and has nothing."""
 
     def __init__(self) -> None:
-        self.answers, self.asked_again, self._asked = asyncio.Event(), asyncio.Event(), 0
+        self.answers = asyncio.Event()
+        self.asked_again = asyncio.Event()
+        self._asked = 0
 
     async def receive(self) -> Sequence[Delivery]:
         self._asked += 1
@@ -513,7 +523,7 @@ class Recovering(Subscription):
 async def test_a_failure_of_the_log_is_over_when_the_log_answers_and_has_nothing() -> None:
     world, log = World(), Recovering()
     consumer = Consumer(
-        log, from_message, world.charge, world.letters, world.pause, world.telemetry, monotonic, uniform
+        log, from_message, world.charge, world.letters, world.sleep, world.telemetry, monotonic, uniform
     )
     async with running(consumer.run()):
         await world.telemetry.seen("consumer waits")

@@ -56,7 +56,8 @@ class Folder:
     """The data of a financial service; each call of the command is a process of its own, so to say."""
 
     def __init__(self, path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self._path, self._capsys = path, capsys
+        self._path = path
+        self._capsys = capsys
         self.run(lambda letters, _: keep(letters, MENDED, BAD, DONE))
 
     def run(self, work: Callable[[SqliteDeadLetters, SqliteCharges], Awaitable[Any]]) -> Any:
@@ -247,7 +248,7 @@ def test_of_very_many_headers_the_first_are_shown_and_the_others_counted(folder:
 def test_foreign_text_is_never_obeyed_by_the_terminal(folder: Folder) -> None:
     evil = "\x1b]0;title\x07[bold]\r\n\u202e"
     headers = ((evil, evil.encode()),)
-    strange = a_letter(
+    foreign = a_letter(
         position="log/9",
         about=evil,
         type=evil,
@@ -256,7 +257,7 @@ def test_foreign_text_is_never_obeyed_by_the_terminal(folder: Folder) -> None:
         value=evil.encode(),
         key=evil.encode(),
     )
-    folder.run(lambda letters, _: letters.add([strange]))
+    folder.run(lambda letters, _: letters.add([foreign]))
     for printed in (
         folder.command("list"),
         folder.command("show", "log/9"),

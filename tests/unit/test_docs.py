@@ -133,8 +133,17 @@ def test_every_file_that_a_page_names_exists(page: Path) -> None:
     assert [str(each) for each in named if not (ROOT / each).exists()] == []
 
 
-def test_both_readmes_have_the_same_picture_and_name_each_other() -> None:
+def shell(page: str) -> list[str]:
+    """The commands in its blocks, without what explains them."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).splitlines()
+    return [command for line in lines if (command := re.sub(r"(^|\s+)#.*", "", line))]
+
+
+def test_both_readmes_have_the_same_picture_and_commands_and_name_each_other() -> None:
     english, portuguese = ((ROOT / name).read_text() for name in ("README.md", "README.pt-BR.md"))
     assert english.split("```")[1] == portuguese.split("```")[1]
+    assert len(shell(english)) > 5
+    assert shell(english) == shell(portuguese)
     assert "(README.pt-BR.md)" in english
     assert "(README.md)" in portuguese

@@ -64,7 +64,9 @@ async def test_adding_the_very_same_charge_again_does_not_call_it_new() -> None:
 
 
 async def test_an_expired_lease_of_a_confirmed_event_does_not_keep_claim_busy() -> None:
-    time, looks, messages = [1000.0], [0], [a_message()]
+    time = [1000.0]
+    looks = [0]
+    messages = [a_message()]
 
     async def unpublished(limit: int) -> Sequence[tuple[datetime, Message]]:
         looks[0] += 1
@@ -111,11 +113,9 @@ async def test_save_keeps_the_new_state_or_does_not_answer_that_it_did(tmp_path:
 
 
 async def test_a_file_that_is_being_closed_does_not_answer(tmp_path: Path) -> None:
-    file, begun, go_on = (
-        SqliteFile(tmp_path / "notes.db", "CREATE TABLE notes (note TEXT)"),
-        threading.Event(),
-        threading.Event(),
-    )
+    file = SqliteFile(tmp_path / "notes.db", "CREATE TABLE notes (note TEXT)")
+    begun = threading.Event()
+    go_on = threading.Event()
 
     def slow(_: sqlite3.Connection) -> None:
         begun.set()

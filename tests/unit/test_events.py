@@ -88,7 +88,7 @@ def test_other_events_are_none_of_this_contexts_business(type_: str) -> None:
     assert from_message(replace(GOLDEN, type=type_, data=b"garbage")) is None
 
 
-def test_a_message_without_a_value_tells_nothing() -> None:
+def test_a_message_without_a_value_holds_no_event() -> None:
     assert from_message(replace(GOLDEN, data=None)) is None
 
 

@@ -14,7 +14,9 @@ class Writer:
 
     def __init__(self, *, failing: Exception | None = None) -> None:
         self.groups: list[list[int]] = []
-        self.begun, self.go_on, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
+        self.ended = asyncio.Event()
         self.failing = failing
 
     async def __call__(self, group: Sequence[int]) -> Sequence[int | ClinicError]:

@@ -115,7 +115,7 @@ async def test_without_its_store_a_service_is_alive_but_not_ready(tmp_path: Path
             assert (await client.get("/health/live")).status_code == 200
 
 
-async def test_trouble_of_the_consumer_is_degraded_and_charges_are_shown(tmp_path: Path) -> None:
+async def test_a_problem_of_the_consumer_is_degraded_and_charges_are_shown(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
 
     class ReadOnlyCharges(MemoryCharges):
@@ -132,7 +132,7 @@ async def test_trouble_of_the_consumer_is_degraded_and_charges_are_shown(tmp_pat
         assert (await clinic.charges.get("/")).status_code == 200
 
 
-async def test_an_outbox_that_cannot_be_read_is_trouble_of_the_relay(tmp_path: Path) -> None:
+async def test_an_outbox_that_cannot_be_read_is_a_problem_of_the_relay(tmp_path: Path) -> None:
     clinic = Clinic(settings("memory", tmp_path))
 
     class Stuck(MemoryAppointments):

@@ -1,4 +1,4 @@
-"""Which facts a relay holds, and until when."""
+"""Which events a relay holds, and until when."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from clinic.domain.messaging.messages import ClaimedMessage, Message
 
 
 class Outbox:
-    """So many unpublished facts, and a clock to move."""
+    """So many unpublished events, and a clock to move."""
 
     def __init__(self, count: int) -> None:
         self.messages = [a_message() for _ in range(count)]

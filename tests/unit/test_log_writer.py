@@ -35,7 +35,9 @@ class Disk:
     """Takes nothing while it is full, like a disk."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *, full: bool) -> None:
-        self.full, self.tried, self.text = full, threading.Event(), b""
+        self.full = full
+        self.tried = threading.Event()
+        self.text = b""
         monkeypatch.setattr(os, "write", self.write)
 
     def write(self, _: int, line: bytes) -> int:
@@ -47,8 +49,8 @@ class Disk:
 
 
 def test_what_nobody_reads_is_dropped_and_counted_and_nobody_waits(pipe: tuple[int, int]) -> None:
-    writer, told = LogWriter(pipe[1]), list[int]()
-    writer.recovered = told.append
+    writer, reported = LogWriter(pipe[1]), list[int]()
+    writer.recovered = reported.append
     begun = monotonic()
     for _ in range(3000):
         writer.write(LINE)
@@ -62,7 +64,7 @@ def test_what_nobody_reads_is_dropped_and_counted_and_nobody_waits(pipe: tuple[i
         left -= len(os.read(pipe[0], left))
     writer.write(LINE)
     writer.drain(10)
-    assert sum(told) == lost
+    assert sum(reported) == lost
 
 
 def test_an_urgent_line_goes_first_also_when_the_queue_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,8 +95,8 @@ def test_on_a_disk_that_stays_full_lines_are_dropped_until_it_is_free(
 ) -> None:
     monkeypatch.setattr(log_writer, "RETRY_TIMEOUT", 0.0)
     disk, writer = Disk(monkeypatch, full=True), LogWriter(9)
-    told: list[int] = []
-    writer.recovered = told.append
+    reported: list[int] = []
+    writer.recovered = reported.append
     for _ in range(10):
         writer.write("lost\n")
     writer.drain(30)
@@ -102,7 +104,7 @@ def test_on_a_disk_that_stays_full_lines_are_dropped_until_it_is_free(
     disk.full = False
     writer.write("written\n")
     writer.drain(10)
-    assert (disk.text, told) == (b"written\n", [10])
+    assert (disk.text, reported) == (b"written\n", [10])
 
 
 @pytest.mark.parametrize("closed", [0, 1])

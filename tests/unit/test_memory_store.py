@@ -15,7 +15,9 @@ from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 
 
 class TestMemoryAppointments(AppointmentsContract):
-    survives, several, always_answers = False, False, True
+    survives = False
+    several = False
+    always_answers = True
 
     @asynccontextmanager
     async def opened(self, where: Path, lease: float) -> AsyncIterator[MemoryAppointments]:  # noqa: ARG002 — memory is nowhere
@@ -23,7 +25,9 @@ class TestMemoryAppointments(AppointmentsContract):
 
 
 class TestMemoryCharges(ChargesContract):
-    survives, several, always_answers = False, False, True
+    survives = False
+    several = False
+    always_answers = True
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryCharges]:  # noqa: ARG002 — memory is nowhere
@@ -31,7 +35,9 @@ class TestMemoryCharges(ChargesContract):
 
 
 class TestMemoryDeadLetters(DeadLettersContract):
-    survives, several, always_answers = False, False, True
+    survives = False
+    several = False
+    always_answers = True
 
     @asynccontextmanager
     async def opened(self, where: Path) -> AsyncIterator[MemoryDeadLetters]:  # noqa: ARG002 — memory is nowhere

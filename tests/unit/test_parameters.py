@@ -67,9 +67,9 @@ def test_a_moment_that_a_client_gives_is_cut_to_microseconds_not_rounded() -> No
     ],
 )
 def test_a_moment_beyond_all_dates_names_its_field(moment: datetime) -> None:
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         parameters.utc("charged_to", moment.isoformat())
-    assert [each.field for each in told.value.errors] == ["charged_to"]
+    assert [each.field for each in raised.value.errors] == ["charged_to"]
 
 
 @given(st.uuids())
@@ -93,9 +93,9 @@ def test_no_cursor_is_no_place() -> None:
 
 
 def refused(text: str, shape: type[Any]) -> None:
-    with pytest.raises(Invalid) as told:
+    with pytest.raises(Invalid) as raised:
         parameters.place(text, shape)
-    assert [each.field for each in told.value.errors] == ["after"]
+    assert [each.field for each in raised.value.errors] == ["after"]
 
 
 @pytest.mark.parametrize("shape", [UUID, ChargeCursor])
@@ -123,8 +123,8 @@ def test_whatever_is_given_as_a_cursor_is_a_place_or_refused(text: str) -> None:
     for shape in (UUID, ChargeCursor):
         try:
             assert isinstance(parameters.place(text, shape), shape)
-        except Unreadable as told:
-            assert isinstance(told, Invalid)  # noqa: PT017 — both outcomes are right
+        except Unreadable as raised:
+            assert isinstance(raised, Invalid)  # noqa: PT017 — both outcomes are right
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from support.builders import (
     Died,
     Fault,
     Hang,
-    Noticed,
     NoWait,
+    RecordedTelemetry,
     StandingMonotonic,
     a_message,
     an_appointment,
@@ -39,7 +39,8 @@ SHORT = 0.05
 
 class FragileOutbox(Outbox):
     def __init__(self, outbox: Outbox, fault: Fault) -> None:
-        self._outbox, self._fault = outbox, fault
+        self._outbox = outbox
+        self._fault = fault
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         return await self._fault("claim", lambda: self._outbox.claim(limit))
@@ -58,7 +59,9 @@ class FragilePublisher(Publisher):
     """Refuses batches with some of the messages in them, and is fragile."""
 
     def __init__(self, log: MemoryLog, fault: Fault) -> None:
-        self._publisher, self._fault, self.refused = MemoryPublisher(log, now), fault, set[str]()
+        self._publisher = MemoryPublisher(log, now)
+        self._fault = fault
+        self.refused = set[str]()
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         if self.refused.intersection(message.id for message in batch):
@@ -70,12 +73,10 @@ class World:
     """An outbox and a log that outlive each relay between them."""
 
     def __init__(self, lease: float = SHORT) -> None:
-        self.store, self.log, self.telemetry, self.pause = (
-            MemoryAppointments(now, lease),
-            MemoryLog(),
-            Noticed(),
-            NoWait(),
-        )
+        self.store = MemoryAppointments(now, lease)
+        self.log = MemoryLog()
+        self.telemetry = RecordedTelemetry()
+        self.sleep = NoWait()
 
     def relay(
         self,
@@ -87,7 +88,7 @@ class World:
     ) -> Relay:
         outbox = FragileOutbox(outbox or self.store, fault)
         publisher = publisher or FragilePublisher(self.log, fault)
-        return Relay(outbox, publisher, self.pause, self.telemetry, monotonic, uniform)
+        return Relay(outbox, publisher, self.sleep, self.telemetry, monotonic, uniform)
 
     @property
     def wait_for(self) -> list[str]:
@@ -155,10 +156,10 @@ async def test_bad_weather_at_any_step_is_waited_out(step: str, when: Literal["b
     assert await world.store.oldest() is None
     assert set(world.wait_for) == {message.id for message in messages}
     assert relay.problem is None
-    assert len(world.pause.waited) == 7
+    assert len(world.sleep.waited) == 7
 
 
-async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
+async def test_a_problem_is_named_until_something_succeeds() -> None:
     world = World(LONG)
     await saved(world.store)
     relay = world.relay(Fault("publish", "before", Unavailable("storm"), times=3))
@@ -175,7 +176,9 @@ async def test_trouble_says_what_the_weather_is_like_until_it_is_over() -> None:
 
 @pytest.mark.parametrize("step", ["publish", "confirm"])
 async def test_a_step_that_hangs_is_a_problem_until_it_ends(step: str) -> None:
-    world, hang, clock = World(LONG), Hang(step), StandingMonotonic()
+    world = World(LONG)
+    hang = Hang(step)
+    clock = StandingMonotonic()
     await saved(world.store)
     relay = world.relay(hang, monotonic=clock)
     problems = [relay.problem]
@@ -206,8 +209,8 @@ async def test_it_never_gives_up_on_the_weather() -> None:
     await saved(world.store)
     async with running(world.relay(Fault("publish", "before", Unavailable("storm"), times=500)).run()):
         await world.telemetry.seen("published")
-    assert len(world.pause.waited) == 500
-    assert max(world.pause.waited) <= 5
+    assert len(world.sleep.waited) == 500
+    assert max(world.sleep.waited) <= 5
 
 
 async def test_one_that_cannot_be_published_stands_alone_and_the_rest_goes_on() -> None:
@@ -322,7 +325,9 @@ class Slow(Publisher):
     """Publishes when it is let go."""
 
     def __init__(self, log: MemoryLog) -> None:
-        self._publisher, self.begun, self.go_on = MemoryPublisher(log, now), asyncio.Event(), asyncio.Event()
+        self._publisher = MemoryPublisher(log, now)
+        self.begun = asyncio.Event()
+        self.go_on = asyncio.Event()
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         self.begun.set()
@@ -331,10 +336,11 @@ class Slow(Publisher):
 
 
 class Overslept(Outbox):
-    """Hands over facts that are held no longer, and then some that are."""
+    """Hands over events that are held no longer, and then some that are."""
 
     def __init__(self, stale: Sequence[ClaimedMessage], outbox: Outbox) -> None:
-        self._stale, self._outbox = stale, outbox
+        self._stale = stale
+        self._outbox = outbox
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         stale, self._stale = self._stale, ()
@@ -352,7 +358,9 @@ class Overslept(Outbox):
 
 async def test_events_that_it_has_held_longer_than_their_lease_are_dropped() -> None:
     world = World(LONG)
-    gone, held, sentinel = a_message(), a_message(), await saved(world.store)
+    gone = a_message()
+    held = a_message()
+    sentinel = await saved(world.store)
     outbox = Overslept(
         [ClaimedMessage(gone, now(), 0), ClaimedMessage(held, now(), float("inf"))], world.store
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 from dependency_injector.providers import Object
-from support.apps import Clinic, Noticing, settings
+from support.apps import Clinic, WatchedTelemetry, settings
 from support.ports import free_ports
 
 from clinic.domain.errors import Misconfigured, Unavailable
@@ -24,7 +24,9 @@ class Opened(Resource):
     """Something that is opened and closed; the diary says when."""
 
     def __init__(self, name: str, diary: list[str], refuses: Exception | None = None) -> None:
-        self._name, self._diary, self._refuses = name, diary, refuses
+        self._name = name
+        self._diary = diary
+        self._refuses = refuses
 
     async def open(self) -> None:
         self._diary.append(f"open {self._name}")
@@ -41,7 +43,7 @@ async def for_ever() -> None:
 
 @pytest.fixture
 def lifecycle() -> Lifecycle:
-    return Lifecycle(Noticing("test"))
+    return Lifecycle(WatchedTelemetry("test"))
 
 
 async def test_a_lifecycle_lasts_until_it_is_asked_to_end(lifecycle: Lifecycle) -> None:
@@ -189,7 +191,7 @@ async def test_a_thread_that_has_ended_is_asked_and_named(lifecycle: Lifecycle) 
 async def test_the_failure_is_kept_and_the_stop_requested_before_it_is_logged() -> None:
     seen: list[BaseException | None] = []
 
-    class Raising(Noticing):
+    class Raising(WatchedTelemetry):
         def failed(self, event: str, error: BaseException) -> None:
             seen.append(failing.failure)
             raise OSError(f"{event}: {error}")
@@ -198,7 +200,7 @@ async def test_the_failure_is_kept_and_the_stop_requested_before_it_is_logged() 
     failing.fail("died", error)
     failing.fail("died", error)
     await failing.stopped()
-    assert seen == [error]  # told once
+    assert seen == [error]  # reported once
 
 
 async def test_a_resource_that_cannot_be_made_is_the_failure(lifecycle: Lifecycle) -> None:
@@ -286,11 +288,11 @@ async def test_when_one_service_dies_the_other_in_its_process_ends_too(
 
 
 def test_a_port_in_use_is_one_line_that_names_what_to_set(tmp_path: Path, taken: int) -> None:
-    with pytest.raises(Misconfigured) as told:
+    with pytest.raises(Misconfigured) as raised:
         a_service(Clinic(settings("memory", tmp_path)), taken)
-    assert f"127.0.0.1:{taken}" in str(told.value)
-    assert "CLINIC_APPOINTMENT_PORT" in str(told.value)
-    assert "\n" not in str(told.value)
+    assert f"127.0.0.1:{taken}" in str(raised.value)
+    assert "CLINIC_APPOINTMENT_PORT" in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("ask", [signal.SIGTERM, signal.SIGINT])

@@ -128,11 +128,11 @@ def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, val
 def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variable(
     variable: str, text: str
 ) -> None:
-    with pytest.raises(Misconfigured) as told:
+    with pytest.raises(Misconfigured) as raised:
         load({variable: text})
-    assert variable in str(told.value)
-    assert text in str(told.value)
-    assert "\n" not in str(told.value)
+    assert variable in str(raised.value)
+    assert text in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -140,17 +140,17 @@ def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variabl
     ["sasl.password=hunter2", '{"sasl.password": ["hunter2"]}', '{"sasl.password": "hunter2"', '["hunter2"]'],
 )
 def test_options_that_cannot_be_used_are_not_repeated_since_they_may_hold_secrets(text: str) -> None:
-    with pytest.raises(Misconfigured, match="CLINIC_KAFKA_OPTIONS") as told:
+    with pytest.raises(Misconfigured, match="CLINIC_KAFKA_OPTIONS") as raised:
         load({"CLINIC_KAFKA_OPTIONS": text})
-    assert "hunter2" not in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "hunter2" not in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_token_that_is_too_short_is_not_repeated() -> None:
-    with pytest.raises(Misconfigured, match=r"CLINIC_OPERATOR_TOKEN.*16 characters") as told:
+    with pytest.raises(Misconfigured, match=r"CLINIC_OPERATOR_TOKEN.*16 characters") as raised:
         load({"CLINIC_OPERATOR_TOKEN": "hunter2-hunter2"})
-    assert "hunter2" not in str(told.value)
-    assert "\n" not in str(told.value)
+    assert "hunter2" not in str(raised.value)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_a_token_that_is_too_short_is_not_repeated() -> None:
     ],
 )
 def test_a_wrong_choice_is_answered_with_all_of_them(variable: str, choices: list[str]) -> None:
-    with pytest.raises(Misconfigured) as told:
+    with pytest.raises(Misconfigured) as raised:
         load({variable: "nonsense"})
-    assert all(choice in str(told.value) for choice in choices)
+    assert all(choice in str(raised.value) for choice in choices)
 
 
 def test_an_empty_variable_counts_as_unset() -> None:

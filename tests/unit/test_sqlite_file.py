@@ -108,12 +108,12 @@ async def test_a_check_never_marks_an_older_schema_as_todays(tmp_path: Path) -> 
 
 
 async def test_a_visitor_reads_and_writes_beside_the_process_that_serves_the_file(tmp_path: Path) -> None:
-    visitor = SqliteFile(tmp_path / "notes.db", NOTES)
+    attached = SqliteFile(tmp_path / "notes.db", NOTES)
     async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
         await file.write(insert)
-        await visitor.attach()
-        await visitor.write(insert)
-        await visitor.close()
+        await attached.attach()
+        await attached.write(insert)
+        await attached.close()
         assert await file.read(count) == 2
 
 

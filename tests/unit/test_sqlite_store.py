@@ -23,7 +23,7 @@ from msgspec.structs import asdict
 from support.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
-    Noticed,
+    RecordedTelemetry,
     a_charge,
     a_history_entry,
     a_letter,
@@ -97,11 +97,9 @@ class TestSqliteCharges(ChargesContract):
 async def test_an_event_that_cannot_be_read_stays_is_named_and_the_rest_goes_on(
     tmp_path: Path, spoil: str
 ) -> None:
-    file, telemetry, log = (
-        SqliteFile(tmp_path / "appointment.db", *scripts("appointment")),
-        Noticed(),
-        MemoryLog(),
-    )
+    file = SqliteFile(tmp_path / "appointment.db", *scripts("appointment"))
+    telemetry = RecordedTelemetry()
+    log = MemoryLog()
     async with opened(file):
         store = SqliteAppointments(file, now, 0.05)
         messages = [await saved(store) for _ in range(3)]

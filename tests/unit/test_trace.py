@@ -43,7 +43,7 @@ async def test_a_charge_says_where_its_event_came_from() -> None:
     assert (trace.waits_for, trace.explanation) == ("nothing", "charged 400.00")
 
 
-async def test_a_letter_that_waits_needs_a_person_and_tells_the_command() -> None:
+async def test_a_letter_that_waits_needs_a_person_and_names_the_command() -> None:
     letters = MemoryDeadLetters()
     await letters.add([LETTER, a_letter(position="log/2", about="another")])
     trace = await TraceCharge(MemoryCharges(), letters)(ABOUT)

@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from contracts.outbox import hand_over, published
-from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, Noticed, StandingClock, an_appointment
+from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, RecordedTelemetry, StandingClock, an_appointment
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.domain.appointment.model import Appointment
@@ -67,7 +67,7 @@ def clock() -> StandingClock:
 
 
 async def only_fact(store: MemoryAppointments) -> Message:
-    """The one unpublished fact; there is no other."""
+    """The one unpublished event; there is no other."""
     (message,) = await hand_over(store, 1)
     await store.confirm(published(message))
     assert await store.oldest() is None
@@ -75,7 +75,10 @@ async def only_fact(store: MemoryAppointments) -> Message:
 
 
 async def test_an_appointment_starts_now_at_the_clinics_price(clock: StandingClock) -> None:
-    store, id_, physician, patient = MemoryAppointments(clock, 3), uuid4(), uuid4(), uuid4()
+    store = MemoryAppointments(clock, 3)
+    id_ = uuid4()
+    physician = uuid4()
+    patient = uuid4()
     started = await StartAppointment(store, clock, lambda: id_, Money("123.45"))(physician, patient)
     assert started == Appointment(
         id=id_, physician_id=physician, patient_id=patient, price=Money("123.45"), start=ONE_O_CLOCK
@@ -102,7 +105,7 @@ async def test_a_finish_is_stored_with_its_event(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     clock.move(hours=1)
-    finished = await FinishAppointment(store, clock, Noticed())(started.id)
+    finished = await FinishAppointment(store, clock, RecordedTelemetry())(started.id)
     assert finished.end == TWO_O_CLOCK
     assert await store.get(started.id) == finished
     event = from_message(await only_fact(store))
@@ -113,7 +116,7 @@ async def test_a_finish_is_stored_with_its_event(clock: StandingClock) -> None:
 async def test_finishing_again_gives_the_first_end_and_no_second_event(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
-    finish = FinishAppointment(store, clock, Noticed())
+    finish = FinishAppointment(store, clock, RecordedTelemetry())
     first = await finish(started.id)
     clock.move(hours=1)
     assert await finish(started.id) == first
@@ -123,7 +126,7 @@ async def test_finishing_again_gives_the_first_end_and_no_second_event(clock: St
 async def test_fifty_finishes_at_once_make_one_event(clock: StandingClock) -> None:
     store = Slow(clock, 3)
     await store.add(started := an_appointment())
-    finish = FinishAppointment(store, clock, Noticed())
+    finish = FinishAppointment(store, clock, RecordedTelemetry())
     answers = await asyncio.gather(*(finish(started.id) for _ in range(50)))
     assert answers == [await store.get(started.id)] * 50
     await only_fact(store)
@@ -133,14 +136,14 @@ async def test_with_a_clock_that_is_behind_the_end_is_the_start(clock: StandingC
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     clock.move(hours=-1)
-    assert (await FinishAppointment(store, clock, Noticed())(started.id)).end == ONE_O_CLOCK
+    assert (await FinishAppointment(store, clock, RecordedTelemetry())(started.id)).end == ONE_O_CLOCK
 
 
 async def test_a_finish_tries_again_where_somebody_saved_first(clock: StandingClock) -> None:
     store = Busy(clock, 3)
     await store.add(started := an_appointment())
     store.rivals = 4
-    assert (await FinishAppointment(store, clock, Noticed())(started.id)).end == ONE_O_CLOCK
+    assert (await FinishAppointment(store, clock, RecordedTelemetry())(started.id)).end == ONE_O_CLOCK
     await only_fact(store)
 
 
@@ -149,7 +152,7 @@ async def test_a_finish_that_never_gets_its_turn_says_so_and_keeps_nothing(clock
     await store.add(started := an_appointment())
     store.rivals = 100
     with pytest.raises(Conflict, match="try again"):
-        await FinishAppointment(store, clock, Noticed())(started.id)
+        await FinishAppointment(store, clock, RecordedTelemetry())(started.id)
     assert (await store.get(started.id)).end is None
     assert await store.oldest() is None
 
@@ -157,7 +160,7 @@ async def test_a_finish_that_never_gets_its_turn_says_so_and_keeps_nothing(clock
 async def test_repeating_a_finish_whose_outcome_was_unknown_is_safe(clock: StandingClock) -> None:
     store = Forgetful(clock, 3)
     await store.add(started := an_appointment())
-    finish = FinishAppointment(store, clock, Noticed())
+    finish = FinishAppointment(store, clock, RecordedTelemetry())
     with pytest.raises(Unavailable):
         await finish(started.id)
     clock.move(hours=1)
@@ -168,7 +171,7 @@ async def test_repeating_a_finish_whose_outcome_was_unknown_is_safe(clock: Stand
 async def test_an_unknown_appointment_is_not_found(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     with pytest.raises(NotFound):
-        await FinishAppointment(store, clock, Noticed())(uuid4())
+        await FinishAppointment(store, clock, RecordedTelemetry())(uuid4())
     with pytest.raises(NotFound):
         await FindAppointment(store)(uuid4())
 
@@ -184,9 +187,9 @@ async def test_appointments_are_listed_a_page_at_a_time(clock: StandingClock) ->
 
 
 async def a_finished_one(store: MemoryAppointments) -> Appointment:
-    """From one to two o'clock, its news in the outbox."""
+    """From one to two o'clock, its event in the outbox."""
     await store.add(started := an_appointment())
-    return await FinishAppointment(store, lambda: TWO_O_CLOCK, Noticed())(started.id)
+    return await FinishAppointment(store, lambda: TWO_O_CLOCK, RecordedTelemetry())(started.id)
 
 
 async def test_the_events_of_the_finished_ones_are_listed_by_page(clock: StandingClock) -> None:
@@ -195,9 +198,9 @@ async def test_the_events_of_the_finished_ones_are_listed_by_page(clock: Standin
     for each in [*finished, an_appointment()]:
         await store.add(each)
     listed = ListFinishedEvents(store)
-    news = [each.finished_event for each in finished]
-    assert list(await listed(2)) == news[:2]
-    assert list(await listed(2, finished[1].id)) == news[2:]
+    events = [each.finished_event for each in finished]
+    assert list(await listed(2)) == events[:2]
+    assert list(await listed(2, finished[1].id)) == events[2:]
 
 
 async def test_the_event_of_a_finished_one_is_found_with_its_publication_status(clock: StandingClock) -> None:
@@ -223,7 +226,7 @@ async def test_there_is_no_event_of_what_is_not_finished_or_not_known(clock: Sta
     assert await find(uuid4()) is None
 
 
-async def test_telling_again_tells_the_very_same_event(clock: StandingClock) -> None:
+async def test_republishing_saves_the_very_same_event(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     finished = await a_finished_one(store)
     first = await only_fact(store)
@@ -240,7 +243,7 @@ async def test_what_waits_in_the_outbox_is_not_published_twice(clock: StandingCl
     await only_fact(store)
 
 
-async def test_telling_again_tries_again_where_somebody_saved_first(clock: StandingClock) -> None:
+async def test_republishing_tries_again_where_somebody_saved_first(clock: StandingClock) -> None:
     store = Busy(clock, 3)
     await store.add(restored := an_appointment(end=TWO_O_CLOCK))
     store.rivals = 4
@@ -251,7 +254,7 @@ async def test_telling_again_tries_again_where_somebody_saved_first(clock: Stand
         await RepublishFinished(store, store)(restored.id)
 
 
-async def test_there_is_nothing_to_tell_of_what_is_not_finished(clock: StandingClock) -> None:
+async def test_there_is_no_event_to_republish_of_what_is_not_finished(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
     await store.add(started := an_appointment())
     with pytest.raises(Refused, match="not finished"):
@@ -269,7 +272,7 @@ async def test_a_trace_shows_each_step_and_what_is_waited_for(clock: StandingClo
     assert await trace(started.id) == Trace(steps, "to be finished", "nobody has finished it yet")
 
     clock.move(hours=1)
-    await FinishAppointment(store, clock, Noticed())(started.id)
+    await FinishAppointment(store, clock, RecordedTelemetry())(started.id)
     steps += [Step(event="finished", at=TWO_O_CLOCK), Step(event="saved", at=TWO_O_CLOCK)]
     waiting = await trace(started.id)
     assert (waiting.steps, waiting.waits_for) == (steps, "to be published")

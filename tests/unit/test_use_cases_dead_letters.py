@@ -18,8 +18,8 @@ from support.builders import (
     TWO_O_CLOCK,
     Fault,
     FragileDeadLetters,
-    Noticed,
     NoWait,
+    RecordedTelemetry,
     StandingClock,
     a_delivery,
     a_history_entry,
@@ -72,10 +72,10 @@ ALL = DeadLetterSelection()
 
 
 def a_letter_of(event: AppointmentFinished, position: str = "log/1", **changes: Any) -> DeadLetter:
-    """The news of this appointment, dead-lettered although nothing is wrong with it (any more)."""
+    """The event of this appointment, dead-lettered although nothing is wrong with it (any more)."""
     message = to_message(event)
     value = message.data or b""
-    usual = a_letter(
+    default = a_letter(
         position=position,
         about=message.subject,
         type=message.type,
@@ -85,15 +85,18 @@ def a_letter_of(event: AppointmentFinished, position: str = "log/1", **changes: 
         value=value,
         length=len(value),
     )
-    return replace(usual, **changes)
+    return replace(default, **changes)
 
 
-class Accounting:
+class FinancialWorld:
     """Charges and dead letters, and those who work on them."""
 
     def __init__(self, charges: Charges, letters: DeadLetters) -> None:
-        self.charges, self.letters = charges, letters
-        self.clock, self.telemetry, self.log = StandingClock(TWO_O_CLOCK), Noticed(), MemoryLog()
+        self.charges = charges
+        self.letters = letters
+        self.clock = StandingClock(TWO_O_CLOCK)
+        self.telemetry = RecordedTelemetry()
+        self.log = MemoryLog()
         pricing = POLICIES["hours-begun"]
         self.charge = ChargeAppointments(charges, pricing, self.clock, self.telemetry)
         self.preview = PreviewCharges(charges, pricing, self.clock)
@@ -139,16 +142,16 @@ class Accounting:
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def financial(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Accounting]:
+async def financial(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[FinancialWorld]:
     if request.param == "memory":
-        yield Accounting(MemoryCharges(), MemoryDeadLetters())
+        yield FinancialWorld(MemoryCharges(), MemoryDeadLetters())
         return
     async with opened(SqliteFile(tmp_path / "financial.db", *scripts("financial"))) as file:
-        yield Accounting(SqliteCharges(file), SqliteDeadLetters(file))
+        yield FinancialWorld(SqliteCharges(file), SqliteDeadLetters(file))
 
 
 async def test_what_waits_is_listed_found_and_grouped_with_the_largest_group_first(
-    financial: Accounting,
+    financial: FinancialWorld,
 ) -> None:
     letters = [a_letter(position=f"log/{number}", group="many" if number else "few") for number in range(3)]
     await financial.letters.add(letters)
@@ -167,7 +170,7 @@ async def test_what_waits_is_listed_found_and_grouped_with_the_largest_group_fir
         await FindDeadLetter(financial.letters)("log/9")
 
 
-async def test_a_replay_after_the_fix_charges_once_and_notes_who_did_it(financial: Accounting) -> None:
+async def test_a_replay_after_the_fix_charges_once_and_notes_who_did_it(financial: FinancialWorld) -> None:
     event = an_event()
     await financial.letters.add([a_letter_of(event, attempts=3, first_seen=ONE_O_CLOCK)])
     assert await financial.replay(DeadLetterSelection(position="log/1")) == ["charged 400.00"]
@@ -191,7 +194,7 @@ async def test_a_replay_after_the_fix_charges_once_and_notes_who_did_it(financia
     ]
 
 
-async def test_a_replay_reads_the_extensions_that_came(financial: Accounting) -> None:
+async def test_a_replay_reads_the_extensions_that_came(financial: FinancialWorld) -> None:
     message, read = a_message(extensions=(*EXTENSIONS, *MANY_EXTENSIONS[1:])), list[Message]()
     await financial.letters.add([letter_of(a_delivery(message), Unreadable("not yet"))])
 
@@ -205,7 +208,7 @@ async def test_a_replay_reads_the_extensions_that_came(financial: Accounting) ->
     assert read == [message]
 
 
-async def test_a_replay_of_what_is_charged_changes_no_charge(financial: Accounting) -> None:
+async def test_a_replay_of_what_is_charged_changes_no_charge(financial: FinancialWorld) -> None:
     event = an_event()
     await financial.charge([Received(event, an_origin(position="log/0"))])
     before = await financial.charged()
@@ -218,7 +221,7 @@ async def test_a_replay_of_what_is_charged_changes_no_charge(financial: Accounti
 
 
 async def test_a_letter_that_differs_from_the_charge_changes_nothing_and_is_reported(
-    financial: Accounting,
+    financial: FinancialWorld,
 ) -> None:
     event = an_event()
     later = replace(event, price=Money("1.00"))
@@ -244,7 +247,7 @@ async def test_a_letter_that_differs_from_the_charge_changes_nothing_and_is_repo
     ids=["data", "no type", "version", "value cut", "headers cut"],
 )
 async def test_what_fails_again_waits_on_with_the_reason(
-    financial: Accounting, changes: dict[str, Any], reason: str
+    financial: FinancialWorld, changes: dict[str, Any], reason: str
 ) -> None:
     await financial.letters.add([letter := a_letter_of(an_event(), **changes)])
     for _ in range(2):
@@ -258,7 +261,7 @@ async def test_what_fails_again_waits_on_with_the_reason(
     assert len(financial.telemetry.named("failed again")) == 2
 
 
-async def test_what_cannot_be_charged_fails_again_and_the_rest_goes_on(financial: Accounting) -> None:
+async def test_what_cannot_be_charged_fails_again_and_the_rest_goes_on(financial: FinancialWorld) -> None:
     beyond = an_event(price=Money("9999999999999.99"))
     await financial.letters.add(
         [a_letter_of(an_event(), "log/1"), a_letter_of(beyond, "log/2"), a_letter_of(an_event(), "log/3")]
@@ -269,7 +272,9 @@ async def test_what_cannot_be_charged_fails_again_and_the_rest_goes_on(financial
     assert [letter.state for letter in await financial.kept()] == ["replayed", "waiting", "replayed"]
 
 
-async def test_what_is_not_for_accounting_is_replayed_with_nothing_to_charge(financial: Accounting) -> None:
+async def test_what_is_not_for_accounting_is_replayed_with_nothing_to_charge(
+    financial: FinancialWorld,
+) -> None:
     other = "clinic.appointment.moved.v1"
     await financial.letters.add([a_letter_of(an_event(), headers=(("ce_type", other.encode()),), type=other)])
     assert await financial.replay() == [f"nothing to charge: {other} is not for accounting"]
@@ -279,7 +284,7 @@ async def test_what_is_not_for_accounting_is_replayed_with_nothing_to_charge(fin
     )
 
 
-async def test_a_dry_run_tells_the_same_and_writes_nothing(financial: Accounting) -> None:
+async def test_a_dry_run_says_the_same_and_writes_nothing(financial: FinancialWorld) -> None:
     charged = an_event()
     await financial.charge([Received(charged, an_origin(position="log/0"))])
     await financial.letters.add([
@@ -289,7 +294,9 @@ async def test_a_dry_run_tells_the_same_and_writes_nothing(financial: Accounting
         a_letter(position="log/4"),
         a_letter_of(an_event(price=Money("9999999999999.99")), "log/5"),
     ])  # fmt: skip
-    before, charges, telemetry = await financial.kept(), await financial.charged(), list(financial.telemetry)
+    before = await financial.kept()
+    charges = await financial.charged()
+    telemetry = list(financial.telemetry)
     foreseen = await financial.replay(dry_run=True)
     assert await financial.discard(dry_run=True) == ["discarded: a test"] * 5
     assert (await financial.kept(), await financial.charged(), list(financial.telemetry)) == (
@@ -301,7 +308,7 @@ async def test_a_dry_run_tells_the_same_and_writes_nothing(financial: Accounting
 
 
 async def test_all_are_those_that_wait_however_many_in_the_order_of_their_positions(
-    financial: Accounting,
+    financial: FinancialWorld,
 ) -> None:
     count = 2 * PAGE_SIZE + 1
     await financial.letters.add([a_letter_of(an_event(), f"log/{number:03}") for number in range(count)])
@@ -314,7 +321,7 @@ async def test_all_are_those_that_wait_however_many_in_the_order_of_their_positi
     assert await financial.replay() == []
 
 
-async def test_a_group_is_replayed_or_discarded_without_the_others(financial: Accounting) -> None:
+async def test_a_group_is_replayed_or_discarded_without_the_others(financial: FinancialWorld) -> None:
     letters = [a_letter_of(an_event(), f"log/{number}", group=f"group {number % 2}") for number in range(4)]
     await financial.letters.add(letters)
     assert await financial.replay(DeadLetterSelection(group="group 0")) == ["charged 400.00"] * 2
@@ -329,7 +336,7 @@ async def test_a_group_is_replayed_or_discarded_without_the_others(financial: Ac
 
 @pytest.mark.parametrize("limit", [1, PAGE_SIZE, PAGE_SIZE + 1, 3 * PAGE_SIZE])
 async def test_some_at_a_time_lead_through_all_also_where_they_fail_again(
-    financial: Accounting, limit: int
+    financial: FinancialWorld, limit: int
 ) -> None:
     positions = [f"log/{number:03}" for number in range(2 * PAGE_SIZE + 2)]
     await financial.letters.add([a_letter(position=position) for position in positions])
@@ -345,7 +352,7 @@ async def test_some_at_a_time_lead_through_all_also_where_they_fail_again(
     assert seen == positions
 
 
-async def test_one_can_be_replayed_whatever_its_state(financial: Accounting) -> None:
+async def test_one_can_be_replayed_whatever_its_state(financial: FinancialWorld) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     assert await financial.discard() == ["discarded: a test"]
     assert (await financial.replay(), await financial.replay(DeadLetterSelection(position="log/1"))) == (
@@ -356,7 +363,7 @@ async def test_one_can_be_replayed_whatever_its_state(financial: Accounting) -> 
     assert (letter.state, [each.event for each in letter.history]) == ("replayed", ["discarded", "replayed"])
 
 
-async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(financial: Accounting) -> None:
+async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(financial: FinancialWorld) -> None:
     await financial.letters.add([letter := a_letter()])
     assert await financial.discard(reason="sent by a test", by="bob") == ["discarded: sent by a test"]
     handling = HistoryEntry("discarded", "bob", TWO_O_CLOCK, "sent by a test")
@@ -366,7 +373,9 @@ async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(finan
     ]
 
 
-async def test_what_was_replayed_before_is_not_discarded_and_that_is_reported(financial: Accounting) -> None:
+async def test_what_was_replayed_before_is_not_discarded_and_that_is_reported(
+    financial: FinancialWorld,
+) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     await financial.replay()
     before = await financial.kept()
@@ -378,7 +387,7 @@ async def test_what_was_replayed_before_is_not_discarded_and_that_is_reported(fi
 
 
 @pytest.mark.parametrize("blank", ["", " \t\n"])
-async def test_without_a_reason_or_a_name_nothing_is_done(financial: Accounting, blank: str) -> None:
+async def test_without_a_reason_or_a_name_nothing_is_done(financial: FinancialWorld, blank: str) -> None:
     await financial.letters.add([letter := a_letter_of(an_event())])
     for attempt in (financial.discard(reason=blank), financial.discard(by=blank), financial.replay(by=blank)):
         with pytest.raises(Unreadable, match=r"say wh[oy]"):
@@ -386,7 +395,7 @@ async def test_without_a_reason_or_a_name_nothing_is_done(financial: Accounting,
     assert (await financial.kept(), await financial.charged()) == ([letter], [])
 
 
-async def test_a_position_that_there_is_not_is_not_found(financial: Accounting) -> None:
+async def test_a_position_that_there_is_not_is_not_found(financial: FinancialWorld) -> None:
     for attempt in (
         financial.replay(DeadLetterSelection(position="log/1")),
         financial.discard(DeadLetterSelection(position="log/1")),
@@ -397,7 +406,7 @@ async def test_a_position_that_there_is_not_is_not_found(financial: Accounting) 
 
 @pytest.mark.parametrize("when", ["before", "after"])
 async def test_a_replay_that_was_charged_and_could_not_be_noted_can_be_repeated(
-    financial: Accounting, when: Literal["before", "after"]
+    financial: FinancialWorld, when: Literal["before", "after"]
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     sound = financial.letters
@@ -412,7 +421,7 @@ async def test_a_replay_that_was_charged_and_could_not_be_noted_can_be_repeated(
 
 
 async def test_a_replay_that_comes_second_says_so_and_overwrites_nothing(
-    financial: Accounting,
+    financial: FinancialWorld,
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     quicker = a_history_entry(event="discarded", by="bob", note="a test")
@@ -423,7 +432,7 @@ async def test_a_replay_that_comes_second_says_so_and_overwrites_nothing(
     assert financial.telemetry.named("replayed") == []
 
 
-async def test_a_discard_of_what_was_just_replayed_says_so(financial: Accounting) -> None:
+async def test_a_discard_of_what_was_just_replayed_says_so(financial: FinancialWorld) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     fragile = FragileDeadLetters(financial.letters, between=[a_history_entry()])
     financial.discarding = DiscardDeadLetters(fragile, financial.clock, financial.telemetry)
@@ -433,7 +442,7 @@ async def test_a_discard_of_what_was_just_replayed_says_so(financial: Accounting
 
 
 async def test_a_failure_that_somebody_noted_meanwhile_keeps_nobody_from_noting_more(
-    financial: Accounting,
+    financial: FinancialWorld,
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     failed = a_history_entry(event="failed again", by="bob")
@@ -444,7 +453,7 @@ async def test_a_failure_that_somebody_noted_meanwhile_keeps_nobody_from_noting_
 
 
 async def test_of_two_replays_at_once_one_charges_one_notes_and_both_learn_the_outcome(
-    financial: Accounting,
+    financial: FinancialWorld,
 ) -> None:
     await financial.letters.add([a_letter_of(an_event())])
     both_have_read = asyncio.Barrier(2)
@@ -486,7 +495,8 @@ class Insisting(Subscription):
     """Every batch comes so many times: its acknowledgement is lost."""
 
     def __init__(self, subscription: Subscription, times: int) -> None:
-        self._subscription, self._left = subscription, times
+        self._subscription = subscription
+        self._left = times
         self.acknowledged = asyncio.Event()
 
     async def receive(self) -> Sequence[Delivery]:
@@ -501,7 +511,7 @@ class Insisting(Subscription):
 
 
 async def test_replays_while_the_consumer_gets_the_same_messages_charge_each_once(
-    financial: Accounting,
+    financial: FinancialWorld,
 ) -> None:
     mended = asyncio.Event()
 

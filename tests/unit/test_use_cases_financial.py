@@ -1,4 +1,4 @@
-"""What accounting does, on the memory store."""
+"""What the financial context does, on the memory store."""
 
 import asyncio
 from collections.abc import Sequence
@@ -7,7 +7,15 @@ from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, Noticed, StandingClock, a_charge, an_event, an_origin, received
+from support.builders import (
+    TWO_O_CLOCK,
+    RecordedTelemetry,
+    StandingClock,
+    a_charge,
+    an_event,
+    an_origin,
+    received,
+)
 
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.domain.errors import NotFound, Refused, Unavailable
@@ -24,21 +32,21 @@ def charges() -> MemoryCharges:
 
 
 @pytest.fixture
-def telemetry() -> Noticed:
-    return Noticed()
+def telemetry() -> RecordedTelemetry:
+    return RecordedTelemetry()
 
 
 @pytest.fixture
-def charge(charges: MemoryCharges, telemetry: Noticed) -> ChargeAppointments:
+def charge(charges: MemoryCharges, telemetry: RecordedTelemetry) -> ChargeAppointments:
     return ChargeAppointments(charges, POLICIES["hours-begun"], StandingClock(TWO_O_CLOCK), telemetry)
 
 
-def names(telemetry: Noticed) -> list[str]:
+def names(telemetry: RecordedTelemetry) -> list[str]:
     return [what for what, _ in telemetry]
 
 
 async def test_every_finished_appointment_is_charged(
-    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: RecordedTelemetry
 ) -> None:
     events = [an_event(), an_event()]
     await charge([received(event) for event in events])
@@ -53,7 +61,7 @@ async def test_every_finished_appointment_is_charged(
 
 
 async def test_an_event_that_is_republished_changes_nothing(
-    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: RecordedTelemetry
 ) -> None:
     event = an_event()
     await charge([received(event, position="log/1")])
@@ -63,7 +71,7 @@ async def test_an_event_that_is_republished_changes_nothing(
 
 
 async def test_an_event_that_comes_twice_in_a_batch_is_charged_once(
-    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: RecordedTelemetry
 ) -> None:
     event = an_event()
     await charge([received(event, position="log/1"), received(event, position="log/2")])
@@ -73,7 +81,7 @@ async def test_an_event_that_comes_twice_in_a_batch_is_charged_once(
 
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_later_event_that_differs_is_noticed_and_never_applied(
-    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed, together: bool
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: RecordedTelemetry, together: bool
 ) -> None:
     first = an_event()
     later = an_event(appointment_id=first.appointment_id, price=Money("1.00"))
@@ -89,7 +97,7 @@ async def test_a_later_event_that_differs_is_noticed_and_never_applied(
 
 
 async def test_a_batch_with_one_that_cannot_be_charged_is_refused_and_charges_nothing(
-    charges: MemoryCharges, charge: ChargeAppointments, telemetry: Noticed
+    charges: MemoryCharges, charge: ChargeAppointments, telemetry: RecordedTelemetry
 ) -> None:
     with pytest.raises(Refused):
         await charge([received(an_event()), received(an_event(price=Money("9999999999999.99")))])
@@ -136,7 +144,7 @@ class BusyAtFirst(MemoryCharges):
 
 async def test_each_attempt_is_charged_at_its_own_time() -> None:
     charges, times = BusyAtFirst(), [TWO_O_CLOCK, TWO_O_CLOCK + timedelta(seconds=5)]
-    charge = ChargeAppointments(charges, POLICIES["hours-begun"], iter(times).__next__, Noticed())
+    charge = ChargeAppointments(charges, POLICIES["hours-begun"], iter(times).__next__, RecordedTelemetry())
     event = received(an_event())
     with pytest.raises(Unavailable):
         await charge([event])
@@ -151,7 +159,7 @@ class CannotReadBack(MemoryCharges):
         return replace(await super().add(charges), existing=[])
 
 
-async def test_a_duplicate_whose_charge_cannot_be_read_back_is_unknown(telemetry: Noticed) -> None:
+async def test_a_duplicate_whose_charge_cannot_be_read_back_is_unknown(telemetry: RecordedTelemetry) -> None:
     charge = ChargeAppointments(
         CannotReadBack(), POLICIES["hours-begun"], StandingClock(TWO_O_CLOCK), telemetry
     )

@@ -29,7 +29,8 @@ class ChargeWaiters:
         find: Callable[[Sequence[UUID]], Awaitable[Sequence[Charge]]],
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._find, self._clock = find, clock
+        self._find = find
+        self._clock = clock
         self._waiting: dict[UUID, set[asyncio.Future[Charge]]] = {}
         self._waiters = 0
         self._problem: NotNow | None = None

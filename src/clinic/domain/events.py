@@ -8,6 +8,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.messaging.messages import Message
@@ -71,14 +72,7 @@ _encoder = msgspec.json.Encoder()
 def to_message(event: AppointmentFinished) -> Message:
     """The event as a message: the same bytes whenever it is republished."""
     subject = str(event.appointment_id)
-    data = {
-        "appointment_id": event.appointment_id,
-        "physician_id": event.physician_id,
-        "patient_id": event.patient_id,
-        "price": str(event.price),
-        "start": event.start,
-        "end": event.end,
-    }
+    data = asdict(event) | {"price": str(event.price)}
     return Message(
         id=str(event.id),
         type=FINISHED_V1,
@@ -117,9 +111,8 @@ def _read(field: str, read: Callable[[T], U], written: T) -> U:
         raise Unreadable(f"{error} - at `$.{field}`", code=f"{error.code}:$.{field}") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         problem = f"{error} - at `$.{field}`" if field else str(error)
-        raise Unreadable(
-            f"{FINISHED_V1} with data that cannot be read: {problem}", code=_code(problem)
-        ) from error
+        sentence = f"{FINISHED_V1} with data that cannot be read: {problem}"
+        raise Unreadable(sentence, code=_code(problem)) from error
 
 
 def _code(problem: str) -> str:

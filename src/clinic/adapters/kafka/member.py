@@ -225,9 +225,8 @@ class Member:
         self.held = None
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        for partition, committed in zip(
-            partitions, consumer.committed(partitions, ANSWER_TIMEOUT), strict=True
-        ):
+        offsets = consumer.committed(partitions, ANSWER_TIMEOUT)
+        for partition, committed in zip(partitions, offsets, strict=True):
             # Without metadata, an operator's tool or an earlier version set it: it counts as this topic's.
             if committed.metadata and committed.metadata != self._topic_id:
                 partition.offset = OFFSET_BEGINNING

@@ -147,7 +147,8 @@ class Sending:
     """A batch on its way: reports come from the client's thread, and the last one answers for all."""
 
     def __init__(self, size: int) -> None:
-        self._size, self._loop = size, asyncio.get_running_loop()
+        self._size = size
+        self._loop = asyncio.get_running_loop()
         self._reports: list[tuple[int, KafkaError | None, Record | None]] = []
         self.outcome: asyncio.Future[Sequence[Record]] = self._loop.create_future()
 

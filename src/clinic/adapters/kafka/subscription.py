@@ -51,7 +51,9 @@ class KafkaSubscription(Subscription, Resource):
         topic = await asyncio.to_thread(Topic, self._kafka, self._telemetry)
         topic_id = await asyncio.to_thread(topic.make)
         self._closing.clear()
-        self._loop, self._failure, self._alive_at = asyncio.get_running_loop(), None, monotonic()
+        self._loop = asyncio.get_running_loop()
+        self._failure = None
+        self._alive_at = monotonic()
         work = partial(self._run, topic, topic_id)
         self._thread = Thread(target=work, name="kafka-subscription", daemon=True)
         self._thread.start()
@@ -98,7 +100,7 @@ class KafkaSubscription(Subscription, Resource):
         self._held = None
 
     def _run(self, topic: Topic, topic_id: str) -> None:
-        while self._goes_on():
+        while self._continues():
             try:
                 self._consume(topic, topic_id or topic.make())
             except KafkaException as error:
@@ -119,7 +121,7 @@ class KafkaSubscription(Subscription, Resource):
         member = Member(self._kafka, topic, topic_id, self._clock)
         probed = monotonic()
         try:
-            while self._goes_on():
+            while self._continues():
                 if held := member.next_batch(self._loop):
                     self._hand_over(held)
                     self._until_acknowledged(member, held)
@@ -132,7 +134,7 @@ class KafkaSubscription(Subscription, Resource):
                 member.held.drop()
             member.close()
 
-    def _goes_on(self) -> bool:
+    def _continues(self) -> bool:
         self._alive_at = monotonic()
         return not self._closing.is_set()
 
@@ -148,7 +150,7 @@ class KafkaSubscription(Subscription, Resource):
 
     def _until_acknowledged(self, member: Member, held: Batch) -> None:
         member.prefetch(self._loop)
-        while self._goes_on():
+        while self._continues():
             if not held.is_acknowledged_within(KEEP_ALIVE_INTERVAL):
                 member.keep_alive()
                 continue

@@ -50,9 +50,8 @@ class MemoryCharges(financial.Charges):
         return sorted(found, key=lambda charge: charge.cursor, reverse=True)[:limit]
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
-        return [
-            self._stored[id_] for id_ in sorted(self._stored, reverse=True) if after is None or id_ < after
-        ][:limit]
+        found = [id_ for id_ in self._stored if after is None or id_ < after]
+        return [self._stored[id_] for id_ in sorted(found, reverse=True)[:limit]]
 
     async def count(self) -> int:
         return len(self._stored)

@@ -26,7 +26,8 @@ class MemoryPublisher(Publisher):
     """The way into the log."""
 
     def __init__(self, log: MemoryLog, clock: Clock) -> None:
-        self._log, self._clock = log, clock
+        self._log = log
+        self._clock = clock
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         now, first = self._clock(), len(self._log.entries)
@@ -43,15 +44,16 @@ class MemorySubscription(Subscription):
     """A group's way out of the log."""
 
     def __init__(self, log: MemoryLog, group: str, clock: Clock) -> None:
-        self._log, self._group, self._clock = log, group, clock
+        self._log = log
+        self._group = group
+        self._clock = clock
 
     async def receive(self) -> Sequence[Delivery]:
         offset = self._log.offsets.setdefault(self._group, 0)
         while len(self._log.entries) <= offset:
             await self._log.grown.wait()
-        return [
-            self._delivery(index) for index in range(offset, min(offset + BATCH_SIZE, len(self._log.entries)))
-        ]
+        end = min(offset + BATCH_SIZE, len(self._log.entries))
+        return [self._delivery(index) for index in range(offset, end)]
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
         positions = [delivery.origin.position.partition("/") for delivery in batch]

@@ -62,7 +62,9 @@ class MongoAppointments(appointment.Appointments):
     """Appointments, in the collection `appointments`. Their events are `outbox`'s to hand over."""
 
     def __init__(self, database: MongoDatabase, clock: Clock, outbox: MongoOutbox) -> None:
-        self._database, self._clock, self._outbox = database, clock, outbox
+        self._database = database
+        self._clock = clock
+        self._outbox = outbox
         self._reserve = GroupCommit(self._reserve_group)
         self._write = GroupCommit(self._write_group)
         self._load = GroupCommit(self._load_group)
@@ -150,11 +152,8 @@ class MongoAppointments(appointment.Appointments):
         with translate_errors():
             query = {"_id": {"$in": list(ids)}, **ADDED}
             documents = self._documents.find(query, {"outbox": False})
-            found = {document["_id"]: document async for document in documents}
-        return [
-            _appointment(found[id_]) if id_ in found else NotFound(f"there is no appointment {id_}")
-            for id_ in ids
-        ]
+            found = {document["_id"]: _appointment(document) async for document in documents}
+        return [found.get(id_) or NotFound(f"there is no appointment {id_}") for id_ in ids]
 
 
 def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointment | ClinicError:

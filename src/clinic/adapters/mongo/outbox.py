@@ -39,7 +39,9 @@ class MongoOutbox(Outbox):
     """The unpublished events in the collection `appointments`."""
 
     def __init__(self, database: MongoDatabase, lease: float, monotonic: Monotonic) -> None:
-        self._database, self._lease, self._monotonic = database, lease, monotonic
+        self._database = database
+        self._lease = lease
+        self._monotonic = monotonic
         self._ready: deque[ClaimedMessage] = deque()
         self._woken = asyncio.Event()
         self._sweeping: asyncio.Task[None] | None = None

@@ -40,7 +40,8 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     def __init__(
         self, file: SqliteFile, clock: Clock, lease: float, monotonic: Monotonic = monotonic
     ) -> None:
-        self._file, self._clock = file, clock
+        self._file = file
+        self._clock = clock
         self._leases = Leases(lease, monotonic)
         self._commit = GroupCommit(self._write_group)
         self._load = GroupCommit(self._read_group, limit=100)
@@ -102,13 +103,8 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         query = f"SELECT * FROM appointments WHERE id IN ({placeholders(ids)})"
         keys = [id_.bytes for id_ in ids]
         rows = await self._file.read(lambda connection: connection.execute(query, keys).fetchall())
-        found = {row[0]: row for row in rows}
-        return [
-            _appointment(found[id_.bytes])
-            if id_.bytes in found
-            else NotFound(f"there is no appointment {id_}")
-            for id_ in ids
-        ]
+        found = {appointment.id: appointment for appointment in map(_appointment, rows)}
+        return [found.get(id_) or NotFound(f"there is no appointment {id_}") for id_ in ids]
 
 
 def _source(matching: appointment.AppointmentFilter) -> str:

@@ -58,9 +58,8 @@ class SqliteCharges(financial.Charges):
         return await self._file.page("charges", "appointment_id DESC", conditions, limit, _charge)
 
     async def count(self) -> int:
-        return await self._file.read(
-            lambda connection: int(connection.execute("SELECT count(*) FROM charges").fetchone()[0])
-        )
+        query = "SELECT count(*) FROM charges"
+        return await self._file.read(lambda connection: int(connection.execute(query).fetchone()[0]))
 
     async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
         return await self._file.read(partial(_charges, ids))

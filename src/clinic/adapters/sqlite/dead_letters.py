@@ -83,15 +83,11 @@ def _record(letter: DeadLetter, entry: HistoryEntry, connection: sqlite3.Connect
     kept = _get(letter.position, connection)
     if kept.entries != letter.entries:
         raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
-    connection.execute(
-        "INSERT INTO dead_letter_history VALUES (?, ?, ?, ?, ?, ?)",
-        (letter.position, letter.entries, entry.event, entry.by, milliseconds(entry.at), entry.note),
-    )
+    row = (letter.position, letter.entries, entry.event, entry.by, milliseconds(entry.at), entry.note)
+    connection.execute("INSERT INTO dead_letter_history VALUES (?, ?, ?, ?, ?, ?)", row)
     after = kept.with_entry(entry)
-    connection.execute(
-        "UPDATE dead_letters SET state = ?, entries = ? WHERE position = ?",
-        (after.state, after.entries, letter.position),
-    )
+    update = "UPDATE dead_letters SET state = ?, entries = ? WHERE position = ?"
+    connection.execute(update, (after.state, after.entries, letter.position))
 
 
 def _row(letter: DeadLetter) -> dict[str, Any]:

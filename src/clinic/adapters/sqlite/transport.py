@@ -90,8 +90,11 @@ class SqliteSubscription(Subscription, Resource):
     def __init__(
         self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep, monotonic: Monotonic = monotonic
     ) -> None:
-        self._path, self._offset = log, offset
-        self._clock, self._pause, self._monotonic = clock, pause, monotonic
+        self._path = log
+        self._offset = offset
+        self._clock = clock
+        self._pause = pause
+        self._monotonic = monotonic
         self._log: _OpenLog | None = None
         self._received_from = ""
         self._has_failed = False

@@ -40,8 +40,10 @@ class StartAppointment:
     def __init__(
         self, appointments: Appointments, clock: Clock, new_id: Callable[[], UUID], hourly_price: Money
     ) -> None:
-        self._appointments, self._clock = appointments, clock
-        self._new_id, self._hourly_price = new_id, hourly_price
+        self._appointments = appointments
+        self._clock = clock
+        self._new_id = new_id
+        self._hourly_price = hourly_price
 
     async def __call__(self, physician_id: UUID, patient_id: UUID, key: str | None = None) -> Appointment:
         appointment = Appointment.started(
@@ -67,7 +69,9 @@ class FinishAppointment:
     """
 
     def __init__(self, appointments: Appointments, clock: Clock, telemetry: Telemetry) -> None:
-        self._appointments, self._clock, self._telemetry = appointments, clock, telemetry
+        self._appointments = appointments
+        self._clock = clock
+        self._telemetry = telemetry
 
     async def __call__(self, appointment_id: UUID) -> Appointment:
         return await _until_saved(appointment_id, self._finish)
@@ -120,7 +124,8 @@ class FindFinishedEvent:
     """Show the event of one appointment and its publication; None if it is unknown or not finished."""
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
-        self._appointments, self._outbox = appointments, outbox
+        self._appointments = appointments
+        self._outbox = outbox
 
     async def __call__(
         self, appointment_id: UUID
@@ -140,7 +145,8 @@ class RepublishFinished:
     """
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
-        self._appointments, self._outbox = appointments, outbox
+        self._appointments = appointments
+        self._outbox = outbox
 
     async def __call__(self, appointment_id: UUID) -> None:
         await _until_saved(appointment_id, self._republish)
@@ -148,9 +154,8 @@ class RepublishFinished:
     async def _republish(self, appointment_id: UUID) -> None:
         appointment = await self._appointments.get(appointment_id)
         if appointment.finished_event is None:
-            raise Refused(
-                f"appointment {appointment_id} is not finished: no event to publish", code="not-finished"
-            )
+            sentence = f"appointment {appointment_id} is not finished: no event to publish"
+            raise Refused(sentence, code="not-finished")
         event = to_message(appointment.finished_event)
         status = await self._outbox.status(event)
         if status is None or status.published_at is not None:
@@ -161,7 +166,8 @@ class TraceAppointment:
     """Show how far an appointment and its event have come. Raises `NotFound`."""
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
-        self._appointments, self._outbox = appointments, outbox
+        self._appointments = appointments
+        self._outbox = outbox
 
     async def __call__(self, appointment_id: UUID) -> Trace:
         appointment = await self._appointments.get(appointment_id)
@@ -171,9 +177,8 @@ class TraceAppointment:
         steps.append(Step(event="finished", at=appointment.finished_event.end))
         status = await self._outbox.status(to_message(appointment.finished_event))
         if status is None:
-            return Trace(
-                steps, "a person", "its event is not in the outbox: `clinic audit --repair` publishes it"
-            )
+            remedy = "its event is not in the outbox: `clinic audit --repair` publishes it"
+            return Trace(steps, "a person", remedy)
         steps.append(Step(event="saved", at=status.saved_at))
         if status.published_at is None:
             return Trace(steps, "to be published", "are the appointment service and its transport running?")

@@ -1,5 +1,6 @@
 """What a person does with dead letters: look at them, replay them once the cause is fixed, discard them."""
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Literal
 
@@ -37,7 +38,7 @@ class DeadLetterSelection(Struct, frozen=True):
 
     position: str | None = None
     group: str | None = None
-    limit: int | None = None
+    limit: int = sys.maxsize
     after: str = ""
 
 
@@ -180,7 +181,9 @@ class DiscardDeadLetters:
     """
 
     def __init__(self, letters: DeadLetters, clock: Clock, telemetry: Telemetry) -> None:
-        self._letters, self._clock, self._telemetry = letters, clock, telemetry
+        self._letters = letters
+        self._clock = clock
+        self._telemetry = telemetry
 
     async def __call__(
         self, selection: DeadLetterSelection, reason: str, by: str, *, dry_run: bool = False
@@ -203,12 +206,10 @@ async def _letters(letters: DeadLetters, selection: DeadLetterSelection) -> Asyn
         raise NotFound(f"there is no group {selection.group} of dead letters")
     matching = DeadLetterFilter("waiting", selection.group)
     after, left = selection.after, selection.limit
-    while page := await letters.page(matching, PAGE_SIZE if left is None else min(PAGE_SIZE, left), after):
+    while left and (page := await letters.page(matching, min(PAGE_SIZE, left), after)):
         for letter in page:
             yield letter
-        after, left = page[-1].position, None if left is None else left - len(page)
-        if left == 0:
-            return
+        after, left = page[-1].position, left - len(page)
 
 
 async def _record(

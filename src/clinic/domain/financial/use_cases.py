@@ -31,8 +31,10 @@ class ChargeAppointments:
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, telemetry: Telemetry) -> None:
-        self._charges, self._pricing = charges, pricing
-        self._clock, self._telemetry = clock, telemetry
+        self._charges = charges
+        self._pricing = pricing
+        self._clock = clock
+        self._telemetry = telemetry
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()
@@ -65,7 +67,9 @@ class PreviewCharges:
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock) -> None:
-        self._charges, self._pricing, self._clock = charges, pricing, clock
+        self._charges = charges
+        self._pricing = pricing
+        self._clock = clock
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()

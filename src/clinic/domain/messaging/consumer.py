@@ -38,7 +38,9 @@ class Consumer(Generic[Event]):
         self._read = read
         self._handle = handle
         self._dead_letters = dead_letters
-        self._sleep, self._telemetry, self._jitter = sleep, telemetry, jitter
+        self._sleep = sleep
+        self._telemetry = telemetry
+        self._jitter = jitter
         self._failure = LastFailure(monotonic)
 
     @property

@@ -86,15 +86,10 @@ class AuditCharges:
     ) -> AuditChunk:
         found: list[Finding | Literal["in flight"] | None] = []
         for first in range(0, len(suspects), CONCURRENCY):
-            found += await asyncio.gather(
-                *(
-                    self._compare(suspect, finished, grace)
-                    for suspect in suspects[first : first + CONCURRENCY]
-                )
-            )
-        return AuditChunk(
-            count, found.count("in flight"), [finding for finding in found if isinstance(finding, Finding)]
-        )
+            batch = suspects[first : first + CONCURRENCY]
+            found += await asyncio.gather(*(self._compare(suspect, finished, grace) for suspect in batch))
+        findings = [finding for finding in found if isinstance(finding, Finding)]
+        return AuditChunk(count, found.count("in flight"), findings)
 
     async def _compare(
         self, appointment_id: UUID, finished: FinishedAppointments, grace: timedelta

@@ -5,7 +5,6 @@ from typing import Literal
 from uuid import UUID
 
 from msgspec import Struct
-from msgspec.structs import fields
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.events import AppointmentFinished
@@ -99,9 +98,7 @@ def _difference(event: AppointmentFinished, charge: Charge) -> str | None:
         return f"{policy.name} cannot charge this appointment: {error}"
     if due == charge:
         return None
-    names = [
-        field.name for field in fields(Charge) if getattr(due, field.name) != getattr(charge, field.name)
-    ]
+    names = [name for name in Charge.__struct_fields__ if getattr(due, name) != getattr(charge, name)]
     said = [f"{name} {_said(getattr(charge, name))} instead of {_said(getattr(due, name))}" for name in names]
     return f"the charge says {', '.join(said)}"
 

@@ -1,7 +1,7 @@
 """What both apps share: problem documents, documentation, health, metrics."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from http import HTTPStatus
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -14,8 +14,10 @@ from msgspec import Meta, Struct
 from prometheus_client import generate_latest
 
 from clinic.domain.errors import NotNow
+from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints.formats import money
+from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
 from clinic.entrypoints.web.methods import Application, or_not_found
@@ -108,9 +110,14 @@ def application(
     dependencies: Mapping[str, Callable[[], object]],
     ready: Callable[[], Awaitable[Health]],
     telemetry: LoggingTelemetry,
-    lifespan: Any,
+    lifecycle: Lifecycle,
+    resources: Callable[[], Sequence[Resource]],
+    loop: Callable[[], Coroutine[Any, Any, None]],
 ) -> Litestar:
-    """A Litestar app of these routes and everything beside them. Its lifespan begins all work."""
+    """A Litestar app of these routes and everything beside them.
+
+    Its lifespan makes the dependencies, opens the resources and runs the loop.
+    """
 
     @get("/health/live", tags=["health"], summary="Is the process alive?", responses=documented())
     async def live() -> dict[str, str]:
@@ -145,6 +152,11 @@ def application(
             telemetry.failed("unforeseen", error)
         return response
 
+    def all_made() -> Sequence[Resource]:
+        for provider in dependencies.values():
+            provider()  # a port that cannot be made ends the start, not the first request
+        return resources()
+
     provided = {
         name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()
     }
@@ -153,7 +165,7 @@ def application(
         [*handlers, metrics, *documentation(title, description, handlers, provided)],
         dependencies=provided,
         exception_handlers={Exception: failed},
-        lifespan=[lifespan],
+        lifespan=[lambda _: lifecycle.lifespan(all_made, loop)],
         logging_config=None,
         middleware=[checking_query],
         openapi_config=None,

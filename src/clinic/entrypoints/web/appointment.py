@@ -1,6 +1,5 @@
 """The appointment service over HTTP."""
 
-from collections.abc import Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -22,7 +21,6 @@ from clinic.domain.appointment.use_cases import (
     StartAppointment,
     TraceAppointment,
 )
-from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import AppointmentContainer
@@ -215,19 +213,14 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
-        lifespan=lambda _: lifecycle.lifespan(
-            partial(_resources, container), lambda: container.relay().run()
-        ),
+        lifecycle=lifecycle,
+        resources=container.resources,
+        loop=lambda: container.relay().run(),
     )
 
 
 def _operated(token: str) -> Router:
     return Router("/", route_handlers=[republish], guards=[only_with(token)], security=SECURITY)
-
-
-def _resources(container: AppointmentContainer) -> Sequence[Resource]:
-    container.finish_appointment()  # a port that cannot be made ends the start, not the first request
-    return container.resources()
 
 
 async def _ready(container: AppointmentContainer, lifecycle: Lifecycle) -> Health:

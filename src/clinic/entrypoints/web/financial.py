@@ -1,7 +1,7 @@
 """The financial service over HTTP."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine
 from functools import partial
 from http import HTTPStatus
 from typing import Annotated, Any, TypeVar
@@ -19,7 +19,6 @@ from clinic.domain.financial.related_letters import is_own
 from clinic.domain.financial.tracing import TraceCharge
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
-from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import FinancialContainer
@@ -32,7 +31,7 @@ from clinic.entrypoints.web.traces import TraceResponse, get_trace, trace_respon
 
 T = TypeVar("T")
 
-LETTERS_AT_ONCE, MAX_LETTERS = 20, 500
+PAGE_SIZE, MAX_LETTERS = 20, 500
 """Waiting dead letters that a health check reads at once, and all in all."""
 
 
@@ -184,15 +183,10 @@ def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
-        lifespan=lambda _: lifecycle.lifespan(
-            partial(_resources, container), lambda: container.consumer().run()
-        ),
+        lifecycle=lifecycle,
+        resources=container.resources,
+        loop=lambda: container.consumer().run(),
     )
-
-
-def _resources(container: FinancialContainer) -> Sequence[Resource]:
-    container.find_charge()  # a port that cannot be made ends the start, not the first request
-    return container.resources()
 
 
 async def _ready(container: FinancialContainer, lifecycle: Lifecycle) -> Health:
@@ -208,7 +202,7 @@ async def _own_dead_letters(container: FinancialContainer) -> str | None:
     """Which finishes wait as dead letters, among the first `MAX_LETTERS` that wait."""
     own: list[DeadLetter] = []
     looked, after = 0, ""
-    while found := await container.list_dead_letters()(DeadLetterFilter("waiting"), LETTERS_AT_ONCE, after):
+    while found := await container.list_dead_letters()(DeadLetterFilter("waiting"), PAGE_SIZE, after):
         own += [letter for letter in found if is_own(letter)]
         looked, after = looked + len(found), found[-1].position
         if looked >= MAX_LETTERS:
