@@ -63,8 +63,12 @@ def test_a_wait_inside_another_preferences_quotes_is_ignored() -> None:
     assert parameters.parse_wait(['foo="a, wait=3", wait=5']) == 5
 
 
-async def test_a_null_byte_in_the_path_of_a_file_is_a_404(clinic: Clinic) -> None:
-    problem(await clinic.appointments.get("/docs/files/a%00b"), 404)
+@pytest.mark.parametrize(
+    "name",
+    ["a%00b", "a" * 300, "%C3%BC" * 200, "a/" * 3000, "redoc/bundles/redoc.standalone.js/x", "redoc", ""],
+)
+async def test_a_name_that_no_file_has_or_can_have_is_a_404(clinic: Clinic, name: str) -> None:
+    problem(await clinic.appointments.get(f"/docs/files/{name}"), 404)
 
 
 async def test_every_problem_is_described_as_a_problem_document(clinic: Clinic) -> None:

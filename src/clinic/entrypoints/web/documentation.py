@@ -16,6 +16,7 @@ from litestar.openapi import OpenAPIConfig
 from litestar.openapi.spec import OpenAPIType, Schema
 from litestar.plugins import OpenAPISchemaPlugin
 from litestar.static_files import create_static_files_router
+from litestar.types import Guard
 from litestar.typing import FieldDefinition
 
 from clinic.domain.money import Money
@@ -24,6 +25,8 @@ OPERATOR = "operator"
 """How the document names the operator's token."""
 PACKAGE = "drf-spectacular-sidecar"
 """Carries current builds of both as plain files; nothing of it is imported (it would want Django)."""
+
+FILES = "/docs/files"
 
 SWAGGER = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -77,15 +80,25 @@ def documentation(
 
         return show
 
+    folder = _files()
     files = create_static_files_router(
-        path="/docs/files", directories=[_files()], include_in_schema=False, guards=[_no_null]
+        path=FILES, directories=[folder], include_in_schema=False, guards=[_only_files(folder)]
     )
     return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), files]
 
 
-def _no_null(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    if "\0" in connection.scope["path"]:
-        raise NotFoundException  # no file has such a name, and asking for it is an error of its own
+def _only_files(folder: Path) -> Guard:
+    """A 404 also for a name that no file can have: Litestar fails where it asks the system for one."""
+
+    def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+        try:
+            is_file = (folder / connection.scope["path"].removeprefix(FILES).lstrip("/")).is_file()
+        except OSError:  # too long
+            is_file = False
+        if not is_file:
+            raise NotFoundException
+
+    return check
 
 
 def _completed(document: dict[str, Any]) -> dict[str, Any]:
