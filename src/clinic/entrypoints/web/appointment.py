@@ -25,7 +25,7 @@ from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import AppointmentContainer
 from clinic.entrypoints.service import Lifecycle
-from clinic.entrypoints.web import parameters
+from clinic.entrypoints.web import events, parameters
 from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import FieldProblem, Invalid, documented, json_body
@@ -165,8 +165,9 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
     """The service that this container makes. Its lifespan opens the store and runs the relay."""
     return application(
         title="Appointments",
-        description="Starts and finishes a clinic's appointments.",
+        description="Starts and finishes a clinic's appointments. What it tells others: [/events](/events).",
         routes=[start, finish, find, list_all],
+        events=events.sent(container.channel()),
         dependencies={
             "start_appointment": container.start_appointment,
             "finish_appointment": container.finish_appointment,
