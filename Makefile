@@ -81,6 +81,14 @@ prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= F
 fuzz: .venv/dev ## requests made from the OpenAPI documents, each answer held against them: REQUESTS= SEED=
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(foreach each,REQUESTS SEED,$(call given,$(each)))
 
+.PHONY: openapi
+openapi: .venv/dev ## keep today's OpenAPI documents in tests/contracts/openapi, where a review sees what changed
+	@PYTHONPATH=tests $(BIN)/python -m contracts.openapi
+
+.PHONY: breaking
+breaking: ## what the OpenAPI documents break since a commit, by oasdiff (needs go): BASE=commit
+	@.ci/breaking $(BASE)
+
 # The peers' environment is their own; ROUNDS and SECONDS make a short run. Nothing of it is in the gate.
 .PHONY: bench
 bench: .venv/dev benchmarks/peers/.venv/ready ## measure beside the peers: STACK=embedded|real|both ROUNDS= SECONDS= FOLDER=
