@@ -56,7 +56,7 @@ lint: .venv/dev ## format, lint, types, import rules, spelling, subjects of comm
 
 # The longest files first, in the order of their names: xdist would begin with those that have the most tests.
 .PHONY: test
-test: .venv/dev ## every test, three files at a time
+test: .venv/dev .venv/asyncapi/ready ## every test, three files at a time
 	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: test-unit
@@ -68,7 +68,7 @@ coverage: .venv/dev ## lines and branches of domain and adapters that the unit t
 	$(BIN)/pytest tests/unit --numprocesses 2 --cov --cov-report=term:skip-covered
 
 .PHONY: test-integration
-test-integration: .venv/dev ## the tests that start real processes
+test-integration: .venv/dev .venv/asyncapi/ready ## the tests that start real processes
 	$(BIN)/pytest tests/integration
 
 given = $(if $($1),--$(shell echo $1 | tr A-Z a-z) '$($1)')
@@ -80,6 +80,14 @@ prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= F
 .PHONY: fuzz
 fuzz: .venv/dev ## requests made from the OpenAPI documents, each answer held against them: REQUESTS= SEED=
 	@PYTHONPATH=tests $(BIN)/python -m fuzz $(foreach each,REQUESTS SEED,$(call given,$(each)))
+
+.PHONY: openapi
+openapi: .venv/dev ## keep today's OpenAPI documents in tests/contracts/openapi, where a review sees what changed
+	@PYTHONPATH=tests $(BIN)/python -m contracts.openapi
+
+.PHONY: breaking
+breaking: ## what the OpenAPI documents break since a commit, by oasdiff (needs go): BASE=commit
+	@.ci/breaking $(BASE)
 
 # The peers' environment is their own; ROUNDS and SECONDS make a short run. Nothing of it is in the gate.
 .PHONY: bench
@@ -125,6 +133,12 @@ LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --
 	@echo "Installing what development needs ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-dev.txt
 	@touch $@
+
+# AsyncAPI's own parser, for one test, which says so where npm is missing.
+.venv/asyncapi/ready: tests/integration/asyncapi/package-lock.json | .venv/bin/python
+	@mkdir -p $(@D) && cp tests/integration/asyncapi/package*.json $(@D)
+	@if command -v npm >/dev/null; then echo "Installing the parser of AsyncAPI ..." && \
+		npm ci --silent --no-audit --no-fund --ignore-scripts --prefix $(@D) && touch $@; fi
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \

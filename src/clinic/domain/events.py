@@ -48,7 +48,7 @@ def event_id(appointment_id: UUID) -> UUID:
     return uuid5(appointment_id, FINISHED_V1)
 
 
-class _FinishedV1(Struct, kw_only=True):
+class FinishedDataV1(Struct, kw_only=True):
     """The data as it travels: the price as a string, RFC 3339 times. Unknown fields are ignored.
 
     Price and times are read by `_amount` and `_moment`: msgspec alone takes 2_00.00 and rounds times up.
@@ -63,7 +63,7 @@ class _FinishedV1(Struct, kw_only=True):
 
 
 _Aware = Annotated[datetime, Meta(tz=True)]
-_decoder = msgspec.json.Decoder(_FinishedV1)
+_decoder = msgspec.json.Decoder(FinishedDataV1)
 _strings = msgspec.json.Decoder(str)
 _decimals = msgspec.json.Decoder(Decimal)
 _encoder = msgspec.json.Encoder()
@@ -117,7 +117,7 @@ def _read(field: str, read: Callable[[T], U], written: T) -> U:
 
 def _code(problem: str) -> str:
     """What is wrong with the data, and msgspec's JSON path to it: only of this event's own fields."""
-    for name in _FinishedV1.__struct_fields__:
+    for name in FinishedDataV1.__struct_fields__:
         if f"`{name}`" in problem:
             return f"data-incomplete:$.{name}"
         if f"`$.{name}`" in problem:
@@ -125,7 +125,7 @@ def _code(problem: str) -> str:
     return "data-unreadable:$"
 
 
-def _event(data: _FinishedV1) -> AppointmentFinished:
+def _event(data: FinishedDataV1) -> AppointmentFinished:
     start, end = _read("start", _moment, data.start), _read("end", _moment, data.end)
     if end < start:
         raise Unreadable(f"the appointment ends ({end}) before it starts ({start})", code="ends-before-start")

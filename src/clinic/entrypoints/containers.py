@@ -43,6 +43,7 @@ from clinic.entrypoints import technologies
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.factories import (
     AppointmentStore,
+    Channel,
     FactoryContext,
     FinancialStore,
     PublisherEnd,
@@ -93,6 +94,10 @@ def _subscription_end(settings: Settings, context: FactoryContext) -> Subscripti
     return technologies.transport(settings).subscription(_with_options(context, settings, settings.transport))
 
 
+def _channel(settings: Settings, context: FactoryContext) -> Channel:
+    return technologies.transport(settings).channel(_with_options(context, settings, settings.transport))
+
+
 def _with_options(context: FactoryContext, settings: Settings, technology: str) -> FactoryContext:
     return replace(context, options=technologies.options(settings, technology))
 
@@ -114,6 +119,7 @@ class AppointmentContainer(DeclarativeContainer):
     outbox = Callable(attrgetter("outbox"), store)
     transport = Singleton(_publisher_end, settings, context)
     publisher = Callable(attrgetter("publisher"), transport)
+    channel = Callable(_channel, settings, context)
     resources = List(store.provided.resource, transport.provided.resource)
     relay = Singleton(Relay, outbox, publisher, sleep, telemetry, monotonic, jitter)
 
@@ -146,6 +152,7 @@ class FinancialContainer(DeclarativeContainer):
     dead_letters = Callable(attrgetter("dead_letters"), store)
     transport = Singleton(_subscription_end, settings, context)
     subscription = Callable(attrgetter("subscription"), transport)
+    channel = Callable(_channel, settings, context)
     resources = List(store.provided.resource, transport.provided.resource)
 
     policy = Callable(POLICIES.__getitem__, settings.provided.pricing)

@@ -76,9 +76,24 @@ class Store(Struct, frozen=True):
     in_process: bool = False
 
 
+class Channel(Struct, frozen=True, kw_only=True):
+    """Where a transport's events are, for programs that are not the clinic's.
+
+    `servers` and the bindings are in AsyncAPI's words; empty where no other program can read the events.
+    """
+
+    address: str | None
+    description: str
+    servers: Mapping[str, Mapping[str, str]] = {}
+    bindings: Mapping[str, Any] = {}
+    receive_bindings: Mapping[str, Any] = {}
+    message_bindings: Mapping[str, Any] = {}
+
+
 class Transport(Struct, frozen=True):
     """A transport's factories, one an end. `in_process`: both ends must be in one process."""
 
     publisher: Callable[[FactoryContext], PublisherEnd]
     subscription: Callable[[FactoryContext], SubscriptionEnd]
+    channel: Callable[[FactoryContext], Channel]
     in_process: bool = False

@@ -3,7 +3,13 @@
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
-from clinic.entrypoints.technologies.factories import FactoryContext, PublisherEnd, SubscriptionEnd, Transport
+from clinic.entrypoints.technologies.factories import (
+    Channel,
+    FactoryContext,
+    PublisherEnd,
+    SubscriptionEnd,
+    Transport,
+)
 
 
 def _publisher(context: FactoryContext) -> PublisherEnd:
@@ -28,4 +34,23 @@ def _config(context: FactoryContext) -> KafkaConfig:
     )
 
 
-TRANSPORT = Transport(_publisher, _subscription)
+def _channel(context: FactoryContext) -> Channel:
+    kafka = _config(context)
+    is_secure = kafka.options.get("security.protocol", "").upper() in {"SSL", "SASL_SSL"}
+    protocol = "kafka-secure" if is_secure else "kafka"
+    hosts = filter(None, map(str.strip, kafka.servers.split(",")))
+    return Channel(
+        address=kafka.topic,
+        description="A Kafka topic. Where the services make it, it keeps every message for ever "
+        "(`retention.ms=-1`). Read it in a consumer group of your own: the financial service's is "
+        f"`{kafka.group}`.",
+        servers={
+            f"broker{number}": {"host": host, "protocol": protocol} for number, host in enumerate(hosts, 1)
+        },
+        bindings={"kafka": {"topic": kafka.topic}},
+        receive_bindings={"kafka": {"groupId": {"type": "string", "enum": [kafka.group]}}},
+        message_bindings={"kafka": {"key": {"type": "string", "format": "uuid"}}},
+    )
+
+
+TRANSPORT = Transport(_publisher, _subscription, _channel)

@@ -45,5 +45,13 @@ def _subscription(context: FactoryContext) -> factories.SubscriptionEnd:
     return factories.SubscriptionEnd(Nothing(), MemorySubscription(log, context.group, context.clock))
 
 
+def _channel(_: FactoryContext) -> factories.Channel:
+    return factories.Channel(
+        address=None,
+        description="The memory of the one process that both services run in (`CLINIC_TRANSPORT=memory`). "
+        "No other program can read it, and it ends with the process.",
+    )
+
+
 STORE = Store(_appointment_store, _financial_store, in_process=True)
-TRANSPORT = Transport(_publisher, _subscription, in_process=True)
+TRANSPORT = Transport(_publisher, _subscription, _channel, in_process=True)

@@ -33,5 +33,14 @@ def _subscription(context: FactoryContext) -> factories.SubscriptionEnd:
     return factories.SubscriptionEnd(subscription, subscription)
 
 
+def _channel(_: FactoryContext) -> factories.Channel:
+    return factories.Channel(
+        address="events.db",
+        description="A SQLite file in the folder of the clinic's data (`CLINIC_TRANSPORT=sqlite`). How it "
+        "keeps messages is no part of this contract: other programs read them from Kafka, where they look "
+        "the same.",
+    )
+
+
 STORE = Store(_appointment_store, _financial_store)
-TRANSPORT = Transport(_publisher, _subscription)
+TRANSPORT = Transport(_publisher, _subscription, _channel)

@@ -20,6 +20,7 @@ from clinic.entrypoints.formats import money
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
+from clinic.entrypoints.web.events import Events
 from clinic.entrypoints.web.methods import Application, or_not_found
 from clinic.entrypoints.web.parameters import checking_query
 from clinic.entrypoints.web.problems import documented, respond
@@ -107,6 +108,7 @@ def application(
     title: str,
     description: str,
     routes: Sequence[BaseRouteHandler | Router],
+    events: Events,
     dependencies: Mapping[str, Callable[[], object]],
     ready: Callable[[], Awaitable[Health]],
     telemetry: LoggingTelemetry,
@@ -162,7 +164,7 @@ def application(
     }
     handlers = [*routes, live, is_ready]
     return Application(
-        [*handlers, metrics, *documentation(title, description, handlers, provided)],
+        [*handlers, metrics, *documentation(title, description, handlers, provided, events)],
         dependencies=provided,
         exception_handlers={Exception: failed},
         lifespan=[lambda _: lifecycle.lifespan(all_made, loop)],

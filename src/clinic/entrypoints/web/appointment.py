@@ -25,7 +25,7 @@ from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import AppointmentContainer
 from clinic.entrypoints.service import Lifecycle
-from clinic.entrypoints.web import parameters
+from clinic.entrypoints.web import events, parameters
 from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.authorization import SECURITY, only_with
 from clinic.entrypoints.web.pages import page
@@ -201,8 +201,9 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
     token = container.settings().operator_token
     return application(
         title="Appointments",
-        description="Starts and finishes a clinic's appointments.",
+        description="Starts and finishes a clinic's appointments. What it tells others: [/events](/events).",
         routes=[start, finish, find, list_all, trace, *([_operated(token)] if token else [])],
+        events=events.sent(container.channel()),
         dependencies={
             "start_appointment": container.start_appointment,
             "finish_appointment": container.finish_appointment,

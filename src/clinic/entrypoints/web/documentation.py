@@ -1,4 +1,4 @@
-"""The documentation that a service serves: Swagger UI, ReDoc and the OpenAPI document."""
+"""The documentation that a service serves: its two documents, and the pages that show them."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -20,6 +20,8 @@ from litestar.types import Guard
 from litestar.typing import FieldDefinition
 
 from clinic.domain.money import Money
+from clinic.entrypoints.web.events import Document, Events
+from clinic.entrypoints.web.events_page import page as events_page
 
 OPERATOR = "operator"
 """How the document names the operator's token."""
@@ -50,8 +52,9 @@ def documentation(
     description: str,
     routes: Sequence[BaseRouteHandler | Router],
     dependencies: Mapping[str, Provide],
+    events: Events,
 ) -> list[Any]:
-    """Handlers for /docs, /redoc, /openapi.json and the files behind them."""
+    """Handlers for /docs, /redoc, /openapi.json and the files behind them, /events and /asyncapi.json."""
 
     @cache
     def schema() -> dict[str, Any]:
@@ -80,11 +83,19 @@ def documentation(
 
         return show
 
+    @get("/asyncapi.json", include_in_schema=False, sync_to_thread=False)
+    def asyncapi() -> Document:
+        return events.document
+
+    @get("/events", include_in_schema=False, sync_to_thread=False, media_type=MediaType.HTML)
+    def show_events() -> str:
+        return events_page(events)
+
     folder = _files()
     files = create_static_files_router(
         path=FILES, directories=[folder], include_in_schema=False, guards=[_only_files(folder)]
     )
-    return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), files]
+    return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), asyncapi, show_events, files]
 
 
 def _only_files(folder: Path) -> Guard:

@@ -23,7 +23,7 @@ from clinic.domain.money import Money
 from clinic.entrypoints import formats
 from clinic.entrypoints.containers import FinancialContainer
 from clinic.entrypoints.service import Lifecycle
-from clinic.entrypoints.web import dead_letters, parameters
+from clinic.entrypoints.web import dead_letters, events, parameters
 from clinic.entrypoints.web.app import Health, application, health
 from clinic.entrypoints.web.pages import page
 from clinic.entrypoints.web.problems import documented, respond
@@ -168,8 +168,10 @@ def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
     token = container.settings().operator_token
     return application(
         title="Charges",
-        description="Turns each finished appointment into exactly one charge.",
+        description="Turns each finished appointment into exactly one charge. What it reads: "
+        "[/events](/events).",
         routes=[find, list_all, trace, *([dead_letters.router(token)] if token else [])],
+        events=events.received(container.channel()),
         dependencies={
             "lifecycle": lambda: lifecycle,
             "find_charge": container.find_charge,

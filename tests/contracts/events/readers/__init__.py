@@ -1,0 +1,1 @@
+"""Consumers of older versions, frozen: see `gate.py`."""

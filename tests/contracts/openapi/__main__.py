@@ -1,0 +1,5 @@
+"""`python -m contracts.openapi`: see `make openapi`."""
+
+from contracts.openapi import rewrite
+
+rewrite()
