@@ -116,8 +116,8 @@ def _seconds(entry: Mapping[str, Any]) -> float:
 def _held_twice(notes: Iterable[Mapping[str, Any]], leases_outlive_processes: bool) -> set[str]:
     found, holders = set(), defaultdict[str, tuple[int, float]](lambda: (0, 0.0))
     for note in notes:
-        with_timeout = {event: until for event, until in note.get("held", {}).items() if until > note["at"]}
-        for event, until in with_timeout.items():  # what came too late, the relay itself lets go
+        timely = {event: until for event, until in note.get("held", {}).items() if until > note["at"]}
+        for event, until in timely.items():  # what came too late, the relay itself lets go
             pid, held_until = holders[event]
             if note["at"] < held_until and (leases_outlive_processes or pid == note["pid"]):
                 found.add(event)

@@ -93,9 +93,9 @@ class AppointmentsContract(OutboxContract):
         started = an_appointment()
         await store.add(started)
         state, message = finished(started)
-        translate_errors = await store.save(state, message)
-        assert translate_errors.end == TWO_O_CLOCK
-        assert await store.get(started.id) == translate_errors
+        saved = await store.save(state, message)
+        assert saved.end == TWO_O_CLOCK
+        assert await store.get(started.id) == saved
 
     async def test_what_save_answers_can_be_saved_again(self, store: Store) -> None:
         await store.add(started := an_appointment())

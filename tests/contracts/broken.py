@@ -174,8 +174,8 @@ class WaitsAnewWhenItArrivesAgain(MemoryDeadLetters):
 
 
 class RecordsOverAnother(MemoryDeadLetters):
-    async def record(self, letter: DeadLetter, handling: HistoryEntry) -> None:
-        await super().record(replace(letter, entries=(await self.get(letter.position)).entries), handling)
+    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
+        await super().record(replace(letter, entries=(await self.get(letter.position)).entries), entry)
 
 
 class Doubles(MemoryPublisher):

@@ -383,7 +383,7 @@ async def test_a_crash_between_charging_and_acknowledging_charges_nothing_again(
     async with running(world.consumer().run()):
         await world.acknowledged(1)
     assert list(await world.charges.page(ChargeFilter(), 10)) == [first]
-    assert [what for what, _ in world.telemetry] == ["charged", "already charged"]
+    assert [name for name, _ in world.telemetry] == ["charged", "already charged"]
 
 
 async def test_a_letter_that_arrives_again_gains_attempts_and_keeps_its_first_sight() -> None:

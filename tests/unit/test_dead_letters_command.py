@@ -278,7 +278,7 @@ def test_a_replay_reports_each_outcome_and_exits_with_3_if_one_failed_again(
     )
     assert printed[2:] == ["1 charged, 1 failed again."]
     assert folder.totals() == ["400.00"]
-    assert [(each.state, [handling.by for handling in each.history]) for each in folder.kept()] == [
+    assert [(each.state, [entry.by for entry in each.history]) for each in folder.kept()] == [
         ("replayed", ["carol"]),
         ("waiting", ["carol"]),
         ("discarded", ["bob"]),
@@ -319,8 +319,8 @@ def test_discarding_notes_the_reason_and_keeps_all(folder: Folder) -> None:
         "handled already: discarded by dora"
     ]
     (_, letter, _) = folder.kept()
-    (handling,) = letter.history
-    assert (letter.state, handling.event, handling.by, handling.note) == (
+    (entry,) = letter.history
+    assert (letter.state, entry.event, entry.by, entry.note) == (
         "discarded",
         "discarded",
         "dora",

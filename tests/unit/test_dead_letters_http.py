@@ -234,8 +234,8 @@ async def test_discarding_keeps_the_letter_the_reason_and_who_gave_it(clinic: Cl
     answer = await handle(clinic, "discard", group="bad", reason="sent by a test")
     assert ([each["outcome"] for each in answer["items"]], answer["remaining"]) == (["discarded"], 0)
     letter = await kept(clinic, "topic/0/2")
-    (handling,) = letter.history
-    assert (letter.state, letter.value, handling.by, handling.note) == (
+    (entry,) = letter.history
+    assert (letter.state, letter.value, entry.by, entry.note) == (
         "discarded",
         b"{",
         "anna",

@@ -16,7 +16,7 @@ from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, fro
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import LIMIT, Money
 
-GOLDEN_FACT = AppointmentFinished(
+GOLDEN_EVENT = AppointmentFinished(
     appointment_id=UUID("84ab6121-c4a8-4684-8cc2-b03024ec0f1d"),
     physician_id=UUID("11111111-1111-4111-8111-111111111111"),
     patient_id=UUID("22222222-2222-4222-8222-222222222222"),
@@ -47,18 +47,18 @@ def with_data(**changes: object) -> Message:
 
 
 def test_the_event_is_written_as_these_very_bytes() -> None:
-    assert to_message(GOLDEN_FACT) == GOLDEN
+    assert to_message(GOLDEN_EVENT) == GOLDEN
 
 
 def test_these_very_bytes_are_read_as_the_event() -> None:
-    assert from_message(GOLDEN) == GOLDEN_FACT
+    assert from_message(GOLDEN) == GOLDEN_EVENT
 
 
 def test_its_id_is_the_same_whenever_it_is_published() -> None:
-    again = replace(GOLDEN_FACT, end=TWO_O_CLOCK + timedelta(hours=1), price=Money("1.00"))
-    assert again.id == GOLDEN_FACT.id
+    again = replace(GOLDEN_EVENT, end=TWO_O_CLOCK + timedelta(hours=1), price=Money("1.00"))
+    assert again.id == GOLDEN_EVENT.id
     assert again.id.version == 5
-    assert an_event().id != GOLDEN_FACT.id
+    assert an_event().id != GOLDEN_EVENT.id
 
 
 @given(
@@ -103,7 +103,7 @@ def test_a_message_without_a_type_cannot_be_read() -> None:
 
 
 def test_fields_that_are_not_known_are_ignored() -> None:
-    assert from_message(with_data(room="12", ward={"floor": [1, 2]})) == GOLDEN_FACT
+    assert from_message(with_data(room="12", ward={"floor": [1, 2]})) == GOLDEN_EVENT
 
 
 @pytest.mark.parametrize("field", ["appointment_id", "physician_id", "patient_id", "price", "start", "end"])
@@ -139,7 +139,7 @@ def test_an_event_with_a_field_that_cannot_be_is_unreadable(change: dict[str, ob
 
 def test_a_price_may_be_a_number_and_times_may_be_of_any_zone_and_finer_than_seconds() -> None:
     local = ONE_O_CLOCK.astimezone(timezone(timedelta(hours=2))).replace(microsecond=999_999)
-    assert from_message(with_data(price=200, start=local.isoformat())) == GOLDEN_FACT
+    assert from_message(with_data(price=200, start=local.isoformat())) == GOLDEN_EVENT
 
 
 def with_token(field: str, token: str) -> Message:
@@ -156,7 +156,7 @@ def with_token(field: str, token: str) -> Message:
 def test_a_time_is_cut_to_its_second_however_fine(field: str, zone: str, dot: str, fraction: str) -> None:
     second = ONE_O_CLOCK if field == "start" else TWO_O_CLOCK
     token = f'"{second:%Y-%m-%dT%H:%M:%S}{dot}{fraction}{zone}"'
-    assert from_message(with_token(field, token)) == GOLDEN_FACT
+    assert from_message(with_token(field, token)) == GOLDEN_EVENT
 
 
 def test_the_last_moment_of_all_is_cut_too() -> None:
@@ -167,7 +167,7 @@ def test_the_last_moment_of_all_is_cut_too() -> None:
 
 @pytest.mark.parametrize("token", ["200", "200.0", "200.00", '"200"', '"200.0"', r'"20\u0030"'])
 def test_a_price_is_read_as_an_accountant_would_type_it(token: str) -> None:
-    assert from_message(with_token("price", token)) == GOLDEN_FACT
+    assert from_message(with_token("price", token)) == GOLDEN_EVENT
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ odd_data = st.dictionaries(st.sampled_from(["appointment_id", "price", "start", 
 )
 def test_garbage_is_unreadable_at_worst(type_: str, data: bytes | None) -> None:
     with suppress(Unreadable):
-        assert from_message(a_message(type=type_, data=data)) in (None, GOLDEN_FACT)
+        assert from_message(a_message(type=type_, data=data)) in (None, GOLDEN_EVENT)
 
 
 @given(odd_data)

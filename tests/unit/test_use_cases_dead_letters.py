@@ -366,8 +366,8 @@ async def test_one_can_be_replayed_whatever_its_state(financial: FinancialWorld)
 async def test_discarding_keeps_the_letter_with_the_reason_and_who_gave_it(financial: FinancialWorld) -> None:
     await financial.letters.add([letter := a_letter()])
     assert await financial.discard(reason="sent by a test", by="bob") == ["discarded: sent by a test"]
-    handling = HistoryEntry("discarded", "bob", TWO_O_CLOCK, "sent by a test")
-    assert await financial.kept() == [replace(letter, state="discarded", entries=1, history=(handling,))]
+    entry = HistoryEntry("discarded", "bob", TWO_O_CLOCK, "sent by a test")
+    assert await financial.kept() == [replace(letter, state="discarded", entries=1, history=(entry,))]
     assert financial.telemetry.named("discarded") == [
         {"position": "log/1", "by": "bob", "note": "sent by a test"}
     ]
@@ -480,15 +480,15 @@ async def test_of_two_replays_at_once_one_charges_one_notes_and_both_learn_the_o
 
     outcomes = await asyncio.gather(replay("anna"), replay("bob"))
     assert len(await financial.charged()) == 1
-    assert sorted(what for what, _ in financial.telemetry if "charged" in what) == [
+    assert sorted(name for name, _ in financial.telemetry if "charged" in name) == [
         "already charged",
         "charged",
     ]
     (letter,) = await financial.kept()
-    (handling,) = letter.history
+    (entry,) = letter.history
     lost = [each for each in outcomes if each.outcome == "handled already"]
     assert len(lost) == 1
-    assert f"replayed by {handling.by} meanwhile" in lost[0].note
+    assert f"replayed by {entry.by} meanwhile" in lost[0].note
 
 
 class Insisting(Subscription):

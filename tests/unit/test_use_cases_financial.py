@@ -42,7 +42,7 @@ def charge(charges: MemoryCharges, telemetry: RecordedTelemetry) -> ChargeAppoin
 
 
 def names(telemetry: RecordedTelemetry) -> list[str]:
-    return [what for what, _ in telemetry]
+    return [name for name, _ in telemetry]
 
 
 async def test_every_finished_appointment_is_charged(

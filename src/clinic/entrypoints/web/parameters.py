@@ -18,7 +18,7 @@ from clinic.domain.times import cut
 from clinic.entrypoints.web.problems import QUERY_IN_WORDS, TIME_IN_WORDS, FieldProblem, Invalid
 
 MAX_WAIT = 30
-MAX_DIGITS = 19
+SECONDS = re.compile("[0-9]{1,18}")
 PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*(?:"|\\?\Z))+', re.DOTALL)
 """A preference up to its comma. An open quote extends to the end of the text, so nothing is read twice."""
 
@@ -167,9 +167,5 @@ def parse_wait(prefer: Iterable[str]) -> int | None:
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "wait":
             seconds = value.strip().strip('"')
-            return (
-                min(int(seconds), MAX_WAIT)
-                if seconds.isascii() and seconds.isdigit() and len(seconds) < MAX_DIGITS
-                else None
-            )
+            return min(int(seconds), MAX_WAIT) if SECONDS.fullmatch(seconds) else None
     return None
