@@ -28,6 +28,7 @@ class Wire(asyncio.Transport):
         super().__init__()
         self.written = b""
         self.closed = False
+        self.answered_when_resumed: list[int] = []
 
     def write(self, data: Any) -> None:
         assert not self.closed
@@ -45,7 +46,7 @@ class Wire(asyncio.Transport):
         pass
 
     def resume_reading(self) -> None:
-        pass
+        self.answered_when_resumed.append(self.written.count(b"HTTP/1.1 200"))
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -124,6 +125,15 @@ async def test_several_requests_in_a_packet_are_answered_in_their_order() -> Non
     answers = await connection.answers()
     assert [asked["path"] for _, asked in answers] == ["/1", "/2", "/3", "/4", "/5"]
     assert [asked["body"] for _, asked in answers] == ["", "hello", "hi", "", ""]
+
+
+async def test_no_more_is_read_while_requests_wait_for_the_one_before_them() -> None:
+    connection = Connection()
+    connection.send(b"".join(GET % each for each in range(50)))
+    assert len(await connection.answers()) == 50
+    assert connection.wire.answered_when_resumed == [49]
+    connection.send(POST % (50, 5, b"he"), b"llo")
+    assert (await connection.answers())[-1][1]["body"] == "hello"
 
 
 async def test_a_request_may_come_in_any_pieces() -> None:

@@ -1,5 +1,6 @@
 """What can be set, and what a person is told who sets it wrong."""
 
+import socket
 from pathlib import Path
 
 import msgspec
@@ -8,6 +9,8 @@ from dotenv import dotenv_values
 
 from clinic.domain.errors import Misconfigured
 from clinic.domain.money import Money
+from clinic.entrypoints.cli.main import main
+from clinic.entrypoints.service import _bound
 from clinic.entrypoints.settings import PREFIX, Settings, environment, load, unknown, url
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
@@ -137,7 +140,13 @@ def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variabl
 
 @pytest.mark.parametrize(
     "text",
-    ["sasl.password=hunter2", '{"sasl.password": ["hunter2"]}', '{"sasl.password": "hunter2"', '["hunter2"]'],
+    [
+        "sasl.password=hunter2",
+        '{"sasl.password": "hunter2", "sasl.password": "hunter3"}',
+        '{"sasl.password": ["hunter2"]}',
+        '{"sasl.password": "hunter2"',
+        '["hunter2"]',
+    ],
 )
 def test_options_that_cannot_be_used_are_not_repeated_since_they_may_hold_secrets(text: str) -> None:
     with pytest.raises(Misconfigured, match="CLINIC_KAFKA_OPTIONS") as raised:
@@ -202,6 +211,8 @@ def test_the_example_says_of_every_variable_what_it_is() -> None:
         ("CLINIC_STORE=sqlite\r\nCLINIC_HOURLY_PRICE\r\n", 2),
         ("CLINIC_HOURLY_PRICE:300.00\n", 1),
         ("CLINIC_HOURLY_PRICE='300.00' per hour\n", 1),
+        ('X=1\nNOTE="ours\nCLINIC_HOURLY_PRICE=300.00\nY="\n', 2),
+        ("CLINIC_LOG_LEVEL='info\n  export clinic_hourly_price = 300.00\nX='\n", 1),
         ("CLINIC_HOURLY_PRICE=300.00\nCLINIC_STORE=sqlite\nCLINIC_HOURLY_PRICE=200.00\n", 3),
     ],
 )
@@ -210,6 +221,12 @@ def test_a_line_of_the_file_that_cannot_be_used_is_named(tmp_path: Path, text: s
     file.write_bytes(text.encode())
     with pytest.raises(Misconfigured, match=rf"\.env, line {line} "):
         environment(file)
+
+
+def test_a_value_may_have_several_lines(tmp_path: Path) -> None:
+    file = tmp_path / ".env"
+    file.write_text('KEY="-----BEGIN\nMIIE CLINIC_X\n-----END"\nCLINIC_HOURLY_PRICE=300.00\n')
+    assert str(load(environment(file)).hourly_price) == "300.00"
 
 
 def test_the_file_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -258,9 +275,14 @@ def test_an_unknown_name_is_shown_with_the_setting_that_was_meant() -> None:
         "CLINIC_X": "",
         "PATH": "",
         "CLINIC_TEST_A": "",
+        "CLINC_HOURLY_PRICE": "1",
+        "CLINICSTORE": "mongo",
+        "MYCLINIC_STORES": "3",
     }
     assert unknown(names) == [
+        "CLINC_HOURLY_PRICE is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
         "CLINIC-LEASE is not known here and has no effect: did you mean CLINIC_LEASE?",
+        "CLINICSTORE is not known here and has no effect: did you mean CLINIC_STORE?",
         "CLINIC_HOURLYPRICE is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
         "CLINIC_X is not known here and has no effect",
         "clinic_hourly_price is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
@@ -274,3 +296,19 @@ def test_an_address_is_printed_as_clients_take_it() -> None:
         "http://127.0.0.1:8000",
         "http://localhost:8000",
     ]
+
+
+def test_an_address_in_use_is_named_as_clients_take_it() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(Misconfigured, match=rf"http://\[::1\]:{port} cannot be used"):
+            _bound("::1", port, "CLINIC_APPOINTMENT")
+
+
+def test_what_is_wrong_is_one_line_that_steers_no_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("CLINIC_HOURLY_PRICE", "300\n.00\x1b[31m")
+    assert main(["audit"]) == 1
+    assert "CLINIC_HOURLY_PRICE=300\\n.00\\x1b[31m cannot be used" in capsys.readouterr().err

@@ -1,8 +1,11 @@
 """uvicorn's HTTP protocol with a bound on what comes beside a body, and without a change of protocol."""
 
+import asyncio
+from collections.abc import Sized
 from http import HTTPStatus
 
 import httptools
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 MAX_HEAD = 32 * 1024
@@ -11,10 +14,23 @@ OFFERS = (b"upgrade", b"http2-settings")
 """Headers by which a client offers to change the protocol; so does the word `upgrade` in `Connection`."""
 
 
+class _Flow(FlowControl):
+    """Reads no more while requests wait for the one before them: each takes a hundred times its bytes."""
+
+    def __init__(self, transport: asyncio.Transport, waiting: Sized) -> None:
+        super().__init__(transport)
+        self._waiting = waiting
+
+    def resume_reading(self) -> None:
+        if not self._waiting:
+            super().resume_reading()
+
+
 class BoundedProtocol(HttpToolsProtocol):
     """Answers 431 to a request with a head of more than `MAX_HEAD` bytes, and closes the connection.
 
-    What the parser holds and has not yet handed on is bounded too, by `MAX_HEAD` and one packet.
+    What the parser holds and has not yet handed on is bounded too, by `MAX_HEAD` and one packet. So are the
+    requests that a client sends without waiting for an answer: they come from one packet.
 
     An offer to change the protocol is dropped and the request is served as it is. Java's `HttpClient` and
     Spring offer h2c by default, also beside a body, which the parser would skip.
@@ -24,6 +40,10 @@ class BoundedProtocol(HttpToolsProtocol):
     _held = 0  # bytes that the parser took since it last handed something on
     _offered = False  # the parser has stopped behind a head with an offer
     _refusal: tuple[HTTPStatus, str] | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.flow = _Flow(transport, self.pipeline)
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None:

@@ -207,6 +207,6 @@ def _bound(host: str, port: int, variable: str) -> socket.socket:
     except OSError as error:
         listening.close()
         raise Misconfigured(
-            f"{host}:{port} cannot be used: {error.strerror}. Set {variable}_HOST or {variable}_PORT"
+            f"{url(host, port)} cannot be used: {error.strerror}. Set {variable}_HOST or {variable}_PORT"
         ) from error
     return listening

@@ -1,8 +1,10 @@
 """Everything that can be set, read once. `.env.example` lists the same."""
 
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
@@ -65,7 +67,7 @@ def environment(file: Path = Path(".env")) -> dict[str, str]:
     """The lines of this file, if there is one, and over them the variables of the environment.
 
     Values are taken literally: nothing in them is expanded. Raises `Misconfigured` for a line that cannot be
-    read, sets a name without a value, or sets it again.
+    read, sets a name without a value, sets it again, or stands within the quotes of another.
     """
     return _lines(file) | os.environ
 
@@ -84,6 +86,10 @@ def _lines(file: Path) -> dict[str, str]:
         is_ours = name.upper().startswith(PREFIX)
         if binding.error or (is_ours and binding.value is None):
             raise Misconfigured(f"{file}, line {_line(binding)} cannot be read: write NAME=value")
+        if re.search(rf"\n\s*(export\s+)?{PREFIX}", binding.value or "", re.IGNORECASE):
+            raise Misconfigured(
+                f"{file}, line {_line(binding)} opens a quote that ends behind other settings"
+            )
         if is_ours and name in found:
             raise Misconfigured(f"{file}, line {_line(binding)} sets {name} again: keep one of the lines")
         if name and binding.value is not None:
@@ -115,9 +121,14 @@ def unknown(environment: Mapping[str, str]) -> list[str]:
     known = {PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)}
     return [
         f"{name} is not known here and has no effect{_meant(name, known)}"
-        for name in sorted(environment)
-        if _plain(name).startswith(PREFIX) and not name.startswith(OF_TESTS) and name not in known
+        for name in sorted(environment.keys() - known)
+        if not name.startswith(OF_TESTS) and _resembles(_plain(name), known)
     ]
+
+
+def _resembles(name: str, known: Iterable[str]) -> bool:
+    # A search for every variable of the environment would take longer than all else at a start.
+    return name.startswith(PREFIX) or ("CLIN" in name and bool(get_close_matches(name, known, 1, 0.9)))
 
 
 def _plain(name: str) -> str:
@@ -143,13 +154,15 @@ def _value(name: str, text: str, kind: Any) -> Any:
 
 
 def _options(name: str, text: str, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(text, type=kind)
-    except msgspec.DecodeError:
-        # Neither the text nor the decoder's words are repeated: options may hold secrets.
-        raise Misconfigured(
-            f'{name} cannot be used: write a JSON object of texts, like {{"security.protocol": "SSL"}}'
-        ) from None
+    with suppress(msgspec.DecodeError):
+        options = msgspec.json.decode(text, type=kind)
+        if len(options) == len(json.loads(text, object_pairs_hook=list)):
+            return options
+    # Neither the text nor the decoder's words are repeated: options may hold secrets.
+    raise Misconfigured(
+        f'{name} cannot be used: write a JSON object of texts, like {{"security.protocol": "SSL"}}, '
+        f"each name once"
+    )
 
 
 def _read(kind: type, text: str) -> Any:

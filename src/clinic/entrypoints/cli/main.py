@@ -15,7 +15,7 @@ from clinic.entrypoints.cli.supervisor import supervise
 from clinic.entrypoints.log_writer import queue_standard_streams
 from clinic.entrypoints.services import serve_appointment, serve_both, serve_financial
 from clinic.entrypoints.settings import Settings, environment, load, unknown
-from clinic.entrypoints.telemetry import configure_logging
+from clinic.entrypoints.telemetry import configure_logging, plain
 
 SERVICES = {"appointment": serve_appointment, "financial": serve_financial}
 
@@ -35,11 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         given = environment()
         settings = load(given)
         for sentence in unknown(given):
-            print(f"clinic: {sentence}", file=sys.stderr)
+            print(f"clinic: {plain(sentence)}", file=sys.stderr)
         configure_logging(settings)
         return int(args.command(settings, args) or 0)
     except ClinicError as error:
-        print(f"clinic: {error}", file=sys.stderr)
+        print(f"clinic: {plain(str(error))}", file=sys.stderr)
         return 1
 
 
