@@ -129,7 +129,12 @@ def test_every_technology_of_the_settings_is_in_the_table() -> None:
 def test_what_the_appointment_service_rests_on_is_overridden_by_its_name(tmp_path: Path, name: str) -> None:
     container, mark = AppointmentContainer(settings=settings("memory", tmp_path)), object()
     getattr(container, name).override(Object(mark))
-    uses = [container.relay(), container.start_appointment(), container.finish_appointment()]
+    uses = [
+        container.relay(),
+        container.at_hand(),
+        container.start_appointment(),
+        container.finish_appointment(),
+    ]
     assert any(mark is value for use in uses for value in vars(use).values())
 
 
