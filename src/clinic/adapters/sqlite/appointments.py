@@ -102,13 +102,8 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         query = f"SELECT * FROM appointments WHERE id IN ({placeholders(ids)})"
         keys = [id_.bytes for id_ in ids]
         rows = await self._file.read(lambda connection: connection.execute(query, keys).fetchall())
-        found = {row[0]: row for row in rows}
-        return [
-            _appointment(found[id_.bytes])
-            if id_.bytes in found
-            else NotFound(f"there is no appointment {id_}")
-            for id_ in ids
-        ]
+        found = {row[0]: _appointment(row) for row in rows}
+        return [found.get(id_.bytes) or NotFound(f"there is no appointment {id_}") for id_ in ids]
 
 
 def _source(matching: appointment.AppointmentFilter) -> str:
