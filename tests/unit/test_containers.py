@@ -88,6 +88,7 @@ MAKE_EVERYTHING = """
 import sys
 from pathlib import Path
 from clinic.entrypoints import technologies
+from clinic.entrypoints.cli import main
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 
@@ -95,7 +96,7 @@ its = Settings(store={store!r}, transport={transport!r}, data_dir=Path({folder!r
 appointment, financial = AppointmentContainer(settings=its), FinancialContainer(settings=its)
 appointment.relay(), appointment.appointments(), appointment.resources()
 financial.consumer(), financial.charges(), financial.dead_letters(), financial.resources()
-print(*sorted({{"pymongo", "confluent_kafka", "sqlite3"}} & set(sys.modules)))
+print(*sorted({{"pymongo", "confluent_kafka", "sqlite3", "rich"}} & set(sys.modules)))
 """
 
 
