@@ -76,8 +76,8 @@ class WithForeignMessages:
 
 
 class Hesitant:
-    """Appointments that take their time to be read, so that of two who finish one at once both decide before
-    either saves.
+    """Appointments that take their time to be read and to be saved, so that of two who finish one at once
+    both decide before either saves: also where one of them has the appointment at hand and reads nothing.
     """
 
     def __init__(self, appointments: Any, rng: random.Random) -> None:
@@ -89,8 +89,15 @@ class Hesitant:
 
     async def get(self, appointment_id: UUID) -> Appointment:
         appointment: Appointment = await self._appointments.get(appointment_id)
-        await asyncio.sleep(self._rng.choice((0, self._rng.uniform(0, 0.1))))
+        await self._hesitate()
         return appointment
+
+    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        await self._hesitate()
+        return await self._appointments.save(appointment, *events)  # type: ignore[no-any-return]
+
+    async def _hesitate(self) -> None:
+        await asyncio.sleep(self._rng.choice((0, self._rng.uniform(0, 0.1))))
 
 
 def _note_a_try(path: Path) -> None:
@@ -192,8 +199,8 @@ def _set_clocks(clock: Path, rng: random.Random) -> None:
     its = AppointmentContainer
     began, ended = Object(partial(long_ago, clock, rng)), Object(partial(jittered, clock, rng))
     price = its.settings.provided.hourly_price
-    its.start_appointment.override(Singleton(StartAppointment, its.appointments, began, Object(uuid7), price))
-    its.finish_appointment.override(Singleton(FinishAppointment, its.appointments, ended, its.telemetry))
+    its.start_appointment.override(Singleton(StartAppointment, its.at_hand, began, Object(uuid7), price))
+    its.finish_appointment.override(Singleton(FinishAppointment, its.at_hand, ended, its.telemetry))
 
 
 if __name__ == "__main__":

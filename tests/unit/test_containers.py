@@ -88,6 +88,7 @@ MAKE_EVERYTHING = """
 import sys
 from pathlib import Path
 from clinic.entrypoints import technologies
+from clinic.entrypoints.cli import main
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 
@@ -95,7 +96,7 @@ its = Settings(store={store!r}, transport={transport!r}, data_dir=Path({folder!r
 appointment, financial = AppointmentContainer(settings=its), FinancialContainer(settings=its)
 appointment.relay(), appointment.appointments(), appointment.resources()
 financial.consumer(), financial.charges(), financial.dead_letters(), financial.resources()
-print(*sorted({{"pymongo", "confluent_kafka", "sqlite3"}} & set(sys.modules)))
+print(*sorted({{"pymongo", "confluent_kafka", "sqlite3", "rich.progress"}} & set(sys.modules)))
 """
 
 
@@ -129,7 +130,12 @@ def test_every_technology_of_the_settings_is_in_the_table() -> None:
 def test_what_the_appointment_service_rests_on_is_overridden_by_its_name(tmp_path: Path, name: str) -> None:
     container, mark = AppointmentContainer(settings=settings("memory", tmp_path)), object()
     getattr(container, name).override(Object(mark))
-    uses = [container.relay(), container.start_appointment(), container.finish_appointment()]
+    uses = [
+        container.relay(),
+        container.at_hand(),
+        container.start_appointment(),
+        container.finish_appointment(),
+    ]
     assert any(mark is value for use in uses for value in vars(use).values())
 
 

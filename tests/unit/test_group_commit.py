@@ -97,3 +97,31 @@ async def test_a_write_that_fails_is_unknown_for_all_of_its_group_and_the_next_g
     ]
     writer.failing = None
     assert await commit(4) == 8
+
+
+async def test_a_lone_call_waits_for_nobody_elses_write() -> None:
+    writer = Writer()
+    commit = GroupCommit(writer, beside=3)
+    callers = []
+    for number in (0, 2, 4, 6, 8):
+        callers.append(asyncio.create_task(commit(number)))
+        for _ in range(5):  # turns of the loop: the call, its group, its write
+            await asyncio.sleep(0)
+    assert writer.groups == [[0], [2], [4]]
+    writer.go_on.set()
+    assert await asyncio.gather(*callers) == [0, 4, 8, 12, 16]
+    assert writer.groups == [[0], [2], [4], [6, 8]]
+
+
+async def test_a_caller_waits_no_longer_than_its_time_whoever_writes() -> None:
+    writer = Writer()
+    commit = GroupCommit(writer, timeout=0.01)
+    callers = [asyncio.create_task(commit(0))]
+    await writer.begun.wait()
+    callers.append(asyncio.create_task(commit(2)))
+    for caller in callers:
+        with pytest.raises(Unavailable, match="does not answer within"):
+            await caller
+    writer.go_on.set()
+    assert await commit(4) == 8
+    assert writer.groups == [[0], [2, 4]]

@@ -6,6 +6,7 @@ from contextlib import suppress
 from time import monotonic
 from uuid import UUID
 
+from clinic.adapters.group_commit import answer
 from clinic.domain.errors import NotFound, NotNow, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import AddResult
@@ -46,8 +47,7 @@ class ChargeWaiters:
     def _wake(self, charges: Iterable[Charge]) -> None:
         for charge in charges:
             for waiter in self._waiting.get(charge.appointment_id, ()):
-                if not waiter.done():
-                    waiter.set_result(charge)
+                answer(waiter, charge)
 
     async def wait(self, appointment_id: UUID, timeout: float) -> Charge:
         """The charge as soon as there is one. Raises `NotFound` after `timeout` seconds.
@@ -96,13 +96,8 @@ class ChargeWaiters:
         except NotNow as problem:
             self._problem = problem  # a later look-up may find the store again; each wait has its own timeout
         except Exception as error:  # noqa: BLE001 — raised to every waiter that it concerns
-            self._fail(ids, error)
-
-    def _fail(self, ids: Sequence[UUID], error: Exception) -> None:
-        for id_ in ids:
-            for waiter in self._waiting.get(id_, ()):
-                if not waiter.done():
-                    waiter.set_exception(error)
+            for waiter in [waiter for id_ in ids for waiter in self._waiting.get(id_, ())]:
+                answer(waiter, error)
 
     def _forget(self, appointment_id: UUID, waiter: asyncio.Future[Charge]) -> None:
         self._waiters -= 1

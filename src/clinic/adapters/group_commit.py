@@ -4,43 +4,57 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from clinic.domain.errors import ClinicError
+from clinic.domain.errors import ClinicError, Unavailable
 
 Operation = TypeVar("Operation")
 Outcome = TypeVar("Outcome")
 
 
 class GroupCommit(Generic[Operation, Outcome]):
-    """While one write is under way, the next gathers; nobody waits on a timer.
+    """While writes are under way, the next gathers; nobody waits on a timer.
 
     `write` returns one outcome for each operation, in order; an outcome that is an error is raised to its own
     caller. When `write` itself raises, every caller of the group gets that error: no outcome is known.
-    Cancelling a caller leaves the write and the others alone.
+    Cancelling a caller leaves the write and the others alone. While fewer than `beside` operations are under
+    way, the next write begins beside them. A caller gets `Unavailable` after `timeout` seconds.
     """
 
     def __init__(
         self,
         write: Callable[[Sequence[Operation]], Awaitable[Sequence[Outcome | ClinicError]]],
         limit: int = 1000,
+        beside: int = 1,
+        timeout: float = 60,
     ) -> None:
         self._write, self._limit = write, limit
+        self._beside, self._timeout = beside, timeout
         self._gathering: list[tuple[Operation, asyncio.Future[Outcome]]] = []
-        self._writer: asyncio.Task[None] | None = None
+        self._writing: dict[asyncio.Task[None], int] = {}
 
     async def __call__(self, operation: Operation) -> Outcome:
-        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Outcome] = loop.create_future()
         self._gathering.append((operation, future))
-        if self._writer is None:
-            self._writer = asyncio.create_task(self._write_all())
-        return await future
-
-    async def _write_all(self) -> None:
+        if len(self._gathering) == 1:
+            loop.call_soon(self._begin)  # who else calls at this moment belongs to the same group
+        late = Unavailable(f"the store does not answer within {self._timeout:g} s")
+        timer = loop.call_later(self._timeout, answer, future, late)
         try:
-            while self._gathering:
-                group, self._gathering = self._gathering[: self._limit], self._gathering[self._limit :]
-                await self._write_group(group)
+            return await future
         finally:
-            self._writer = None
+            timer.cancel()
+
+    def _begin(self) -> None:
+        if self._gathering and sum(self._writing.values()) < self._beside:
+            group, self._gathering = self._gathering[: self._limit], self._gathering[self._limit :]
+            writing = asyncio.create_task(self._write_group(group))
+            self._writing[writing] = len(group)
+            writing.add_done_callback(self._end)
+
+    def _end(self, writing: asyncio.Task[None]) -> None:
+        del self._writing[writing]
+        if not writing.cancelled():
+            self._begin()
 
     async def _write_group(self, group: Sequence[tuple[Operation, asyncio.Future[Outcome]]]) -> None:
         try:
@@ -51,7 +65,7 @@ class GroupCommit(Generic[Operation, Outcome]):
             answer(future, outcome)
 
 
-def answer(future: asyncio.Future[Outcome], outcome: Outcome | ClinicError) -> None:
+def answer(future: asyncio.Future[Outcome], outcome: Outcome | Exception) -> None:
     """Give the caller that waits its outcome; it may have gone."""
     if future.done():
         return

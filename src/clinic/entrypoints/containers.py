@@ -40,6 +40,7 @@ from clinic.domain.messaging.relay import Relay
 from clinic.domain.reconciliation.audit import AuditCharges
 from clinic.domain.reconciliation.repair import RepairCharges
 from clinic.entrypoints import technologies
+from clinic.entrypoints.at_hand import AtHand
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.factories import (
     AppointmentStore,
@@ -123,10 +124,11 @@ class AppointmentContainer(DeclarativeContainer):
     resources = List(store.provided.resource, transport.provided.resource)
     relay = Singleton(Relay, outbox, publisher, sleep, telemetry, monotonic, jitter)
 
+    at_hand = Singleton(AtHand, appointments)
     start_appointment = Singleton(
-        StartAppointment, appointments, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price
+        StartAppointment, at_hand, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price
     )
-    finish_appointment = Singleton(FinishAppointment, appointments, clock, telemetry)
+    finish_appointment = Singleton(FinishAppointment, at_hand, clock, telemetry)
     find_appointment = Singleton(FindAppointment, appointments)
     list_appointments = Singleton(ListAppointments, appointments)
     list_finished_events = Singleton(ListFinishedEvents, appointments)

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ class LoggingTelemetry(Telemetry):
     def __init__(self, service: str, writer: LogWriter = standard_error) -> None:
         self.registry = CollectorRegistry()
         self._writer = writer
-        self.registry.register(_DroppedLines(writer))
+        self.count("clinic_log_dropped", "Log lines that could not be written.", lambda: writer.dropped)
         self._service = service
         self._counter = Counter("clinic_events", "What happened, by name.", ["event"], registry=self.registry)
         self._counts = lru_cache(self._counter.labels)
@@ -44,6 +44,10 @@ class LoggingTelemetry(Telemetry):
     def _log(self) -> Any:
         # Bound once, and not before the first line: by then logging is configured.
         return structlog.get_logger(service=self._service).bind()
+
+    def count(self, name: str, documentation: str, read: Callable[[], int]) -> None:
+        """Show a number that somebody else counts."""
+        self.registry.register(_Count(name, documentation, read))
 
     def __call__(self, event: str, /, **details: object) -> None:
         try:
@@ -62,14 +66,14 @@ class LoggingTelemetry(Telemetry):
             self._writer.drop()
 
 
-class _DroppedLines(Collector):
-    def __init__(self, writer: LogWriter) -> None:
-        self._writer = writer
+class _Count(Collector):
+    def __init__(self, name: str, documentation: str, read: Callable[[], int]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._read = read
 
     def collect(self) -> Iterator[Metric]:
-        yield CounterMetricFamily(
-            "clinic_log_dropped", "Log lines that could not be written.", value=self._writer.dropped
-        )
+        yield CounterMetricFamily(self._name, self._documentation, value=self._read())
 
 
 class _QueuedLogger:

@@ -44,6 +44,8 @@ APPOINTMENTS: Final = CollectionSchema(
     IndexModel([("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED),
     IndexModel(BY_SAVE, partialFilterExpression=UNPUBLISHED),
 )
+BESIDE: Final = 4
+"""Operations under way beside which another group begins: a lone request waits for no other's round trip."""
 KEYS: Final = CollectionSchema("idempotency_keys")
 """Each appointment that was added once, as it was added."""
 
@@ -65,9 +67,9 @@ class MongoAppointments(appointment.Appointments):
         self._database = database
         self._clock = clock
         self._outbox = outbox
-        self._reserve = GroupCommit(self._reserve_group)
-        self._write = GroupCommit(self._write_group)
-        self._load = GroupCommit(self._load_group)
+        self._reserve = GroupCommit(self._reserve_group, timeout=database.timeout)
+        self._write = GroupCommit(self._write_group, beside=BESIDE, timeout=database.timeout)
+        self._load = GroupCommit(self._load_group, beside=BESIDE, timeout=database.timeout)
 
     async def check(self) -> None:
         await self._database.check()
@@ -75,15 +77,15 @@ class MongoAppointments(appointment.Appointments):
     async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
         # The reservation says what to add: who comes second adds the same, or finds it added.
         if once:
-            appointment = await self._database.with_timeout(self._reserve((once, appointment)))
+            appointment = await self._reserve((once, appointment))
         now = self._clock()
         insert = InsertOne({"_id": appointment.id, **_state(appointment), "added_at": now})
         with suppress(Conflict) if once else nullcontext():
-            await self._database.with_timeout(self._write(_Write(insert, now, appointment)))
+            await self._write(_Write(insert, now, appointment))
         return appointment
 
     async def get(self, appointment_id: UUID) -> Appointment:
-        return await self._database.with_timeout(self._load(appointment_id))
+        return await self._load(appointment_id)
 
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         # Where somebody saved first, the upsert collides on _id, and that one operation of the group fails.
@@ -94,7 +96,7 @@ class MongoAppointments(appointment.Appointments):
         now = self._clock()
         update = self._outbox.update(_state(saved), events, now, at_once=at_once)
         write = _Write(UpdateOne(known, update, upsert=True), now, saved, events, at_once)
-        return await self._database.with_timeout(self._write(write))
+        return await self._write(write)
 
     async def page(
         self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
@@ -149,10 +151,8 @@ class MongoAppointments(appointment.Appointments):
             await self._documents.delete_many({"_id": {"$in": ids}, "added_at": {"$exists": False}})
 
     async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
-        with translate_errors():
-            query = {"_id": {"$in": list(ids)}, **ADDED}
-            documents = self._documents.find(query, {"outbox": False})
-            found = {document["_id"]: _appointment(document) async for document in documents}
+        documents = self._documents.find({"_id": {"$in": list(ids)}, **ADDED}, {"outbox": False})
+        found = {document["_id"]: _appointment(document) for document in await fetch_all(documents)}
         return [found.get(id_) or NotFound(f"there is no appointment {id_}") for id_ in ids]
 
 

@@ -51,8 +51,7 @@ class MongoDatabase(Resource):
     def __init__(self, url: str, name: str, timeout: float, *schemas: CollectionSchema) -> None:
         self._url = url
         self._name = name
-        self._seconds = timeout
-        self._timeout = int(timeout * 1000)
+        self.timeout = timeout
         self._schemas = schemas
         self._client: AsyncMongoClient[Document] | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -68,7 +67,7 @@ class MongoDatabase(Resource):
         for schema in self._schemas:
             await self._check_sharding(schema.name)
         building = self._build_indexes()
-        await asyncio.wait([building], timeout=self._seconds)
+        await asyncio.wait([building], timeout=self.timeout)
         if building.done():
             building.result()
 
@@ -86,6 +85,7 @@ class MongoDatabase(Resource):
     def _connect(self) -> None:
         if self._client is not None:
             return
+        milliseconds = int(self.timeout * 1000)
         try:
             self._client = AsyncMongoClient(
                 self._url,
@@ -100,10 +100,10 @@ class MongoDatabase(Resource):
                 readConcernLevel="majority",
                 readPreference="primary",  # what was just written is read again
                 retryReads=False,  # a retry would double the time that a client waits for its 503
-                serverSelectionTimeoutMS=self._timeout,
-                connectTimeoutMS=self._timeout,
-                socketTimeoutMS=self._timeout,
-                wTimeoutMS=self._timeout,
+                serverSelectionTimeoutMS=milliseconds,
+                connectTimeoutMS=milliseconds,
+                socketTimeoutMS=milliseconds,
+                wTimeoutMS=milliseconds,
             )
         except (PyMongoError, ValueError, OSError) as error:
             # Its words are not repeated: they may hold a password.
@@ -148,9 +148,9 @@ class MongoDatabase(Resource):
         """The answer. Raises `Unavailable` where it takes longer; the work continues, its outcome unknown."""
         asked = asyncio.create_task(answer)
         asked.add_done_callback(_heard)
-        await asyncio.wait([asked], timeout=self._seconds)
+        await asyncio.wait([asked], timeout=self.timeout)
         if not asked.done():
-            raise Unavailable(f"MongoDB does not answer within {self._seconds:g} s")
+            raise Unavailable(f"MongoDB does not answer within {self.timeout:g} s")
         return asked.result()
 
     def collection(self, name: str) -> Collection:

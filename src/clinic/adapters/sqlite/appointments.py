@@ -103,8 +103,8 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         query = f"SELECT * FROM appointments WHERE id IN ({placeholders(ids)})"
         keys = [id_.bytes for id_ in ids]
         rows = await self._file.read(lambda connection: connection.execute(query, keys).fetchall())
-        found = {appointment.id: appointment for appointment in map(_appointment, rows)}
-        return [found.get(id_) or NotFound(f"there is no appointment {id_}") for id_ in ids]
+        found = {row[0]: _appointment(row) for row in rows}
+        return [found.get(id_.bytes) or NotFound(f"there is no appointment {id_}") for id_ in ids]
 
 
 def _source(matching: appointment.AppointmentFilter) -> str:

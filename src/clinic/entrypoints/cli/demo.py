@@ -24,6 +24,14 @@ LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Never goes through the proxy that the environment names."""
 
 
+def add_to(commands: Any) -> None:
+    """Add `demo` to the commands."""
+    show = commands.add_parser(
+        "demo", help="start and finish an appointment on a fresh folder, and see its charge arrive"
+    )
+    show.set_defaults(command=lambda _settings, _args: demo())
+
+
 def demo() -> int:
     """Run both services on a fresh folder and free ports, and show each step. Leaves nothing behind."""
     console = Console(highlight=False)

@@ -3,13 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 import uvloop
 
 from clinic.domain.errors import ClinicError, Misconfigured
 from clinic.entrypoints import technologies
-from clinic.entrypoints.cli import audit, dead_letters, tracing
-from clinic.entrypoints.cli.demo import demo
 from clinic.entrypoints.cli.operator_session import is_text
 from clinic.entrypoints.cli.supervisor import supervise
 from clinic.entrypoints.log_writer import queue_standard_streams
@@ -18,6 +17,8 @@ from clinic.entrypoints.settings import Settings, environment, load, unknown
 from clinic.entrypoints.telemetry import configure_logging, plain
 
 SERVICES = {"appointment": serve_appointment, "financial": serve_financial}
+FOR_PEOPLE = ("demo", "dead_letters", "audit", "tracing")
+"""Modules of commands that a person types. A service needs neither them nor what they print with."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -25,8 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Commands of an operator exit with 3 if they found something that needs a person.
     """
-    parser = _parser()
     words = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(() if words[:1] == ["run"] else FOR_PEOPLE)
     for word in words:
         if not is_text(word):
             parser.error(f"{word!a} cannot be used: its bytes are not UTF-8")
@@ -43,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(modules: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clinic", description="Appointments become charges, exactly once.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run both services, or the one that is named")
@@ -54,13 +55,8 @@ def _parser() -> argparse.ArgumentParser:
         help="both in one process: what the memory store and transport need",
     )
     run.set_defaults(command=_run)
-    show = commands.add_parser(
-        "demo", help="start and finish an appointment on a fresh folder, and see its charge arrive"
-    )
-    show.set_defaults(command=lambda _settings, _args: demo())
-    dead_letters.add_to(commands)
-    audit.add_to(commands)
-    tracing.add_to(commands)
+    for name in modules:
+        import_module(f"clinic.entrypoints.cli.{name}").add_to(commands)
     return parser
 
 
