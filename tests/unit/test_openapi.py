@@ -507,3 +507,10 @@ async def test_each_operation_has_a_name_of_its_own_and_a_sentence(clinic: Clini
         assert len({operation["operationId"] for operation in operations}) == len(operations)
         assert all(operation["summary"] for operation in operations)
         assert re.fullmatch(r"3\.1\.\d", described.document["openapi"])
+
+
+async def test_the_list_of_charges_says_from_when_on_a_window_is_complete(clinic: Clinic) -> None:
+    found = (await clinic.charges.get("/openapi.json")).json()["paths"]["/"]["get"]["parameters"]
+    (said,) = (each["description"] for each in found if each["name"] == "charged_to")
+    assert "complete a minute after it, while /health/ready says ready" in said
+    assert "until a minute after it is ready again" in said
