@@ -95,14 +95,17 @@ class ChargeWaiters:
             self._problem = None
         except NotNow as problem:
             self._problem = problem  # a later look-up may find the store again; each wait has its own timeout
-        except Exception as error:  # noqa: BLE001 — raised to every waiter that it concerns
-            self._fail(ids, error)
+        except Exception as error:  # noqa: BLE001 — raised to the waiters that it concerns
+            if len(ids) > 1:
+                await self._look_up(ids[::2])
+                await self._look_up(ids[1::2])
+            else:
+                self._fail(ids[0], error)
 
-    def _fail(self, ids: Sequence[UUID], error: Exception) -> None:
-        for id_ in ids:
-            for waiter in self._waiting.get(id_, ()):
-                if not waiter.done():
-                    waiter.set_exception(error)
+    def _fail(self, id_: UUID, error: Exception) -> None:
+        for waiter in self._waiting.get(id_, ()):
+            if not waiter.done():
+                waiter.set_exception(error)
 
     def _forget(self, appointment_id: UUID, waiter: asyncio.Future[Charge]) -> None:
         self._waiters -= 1

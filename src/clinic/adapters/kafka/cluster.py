@@ -121,7 +121,7 @@ class Topic:
         kafka = self._kafka
         try:
             if found := self._admin.list_topics(timeout=ADMIN_TIMEOUT).topics.get(kafka.topic):
-                _warn_of_weakness(self._admin, kafka, found, self._telemetry)
+                _warn_if_weak(self._admin, kafka, found, self._telemetry)
             else:
                 topic = NewTopic(kafka.topic, kafka.partitions, kafka.replication, config=_wanted(kafka))
                 self._admin.create_topics([topic], request_timeout=ADMIN_TIMEOUT)[kafka.topic].result()
@@ -167,9 +167,7 @@ def _wanted(kafka: KafkaConfig) -> dict[str, str]:
     return wanted
 
 
-def _warn_of_weakness(
-    admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, telemetry: Telemetry
-) -> None:
+def _warn_if_weak(admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, telemetry: Telemetry) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, kafka.topic)
     try:
         found = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT)[resource].result()
