@@ -12,6 +12,7 @@ from campaign.plan import DEFAULTS, NO_FAULT, Options, Stack, kinds, patterns, u
 from campaign.plot import COLOURS
 from campaign.report import command
 from campaign.run import Still
+from campaign.stacks import problems_in
 
 
 def a_history(appointments: int) -> History:
@@ -82,3 +83,9 @@ def test_every_fault_has_a_colour_in_the_picture(stack: Stack) -> None:
     faults = {action for lane in kinds(Options(stack=stack)).values() for action, _ in lane}
 
     assert faults - COLOURS.keys() == set()
+
+
+def test_a_finish_among_the_dead_letters_is_a_problem_and_too_many_foreign_are_not() -> None:
+    own = {"store": "ok", "dead_letters": "finishes that are dead-lettered: 1, among them of somebody"}
+    assert problems_in(own).keys() == {"dead_letters"}
+    assert problems_in({"dead_letters": "too many to look for finishes among them: 500+"}) == {}

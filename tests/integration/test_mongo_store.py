@@ -91,6 +91,8 @@ async def test_a_list_shows_a_state_whose_write_a_crash_has_cut_off(mongo_standa
         {"outbox.0.time": DatetimeMS(2**60)},
         {"outbox.0": {"id": "alone"}},
         {"outbox.0": {"id": 7, "saved_at": DatetimeMS(-(2**60))}},
+        {"outbox.0.subject": "another"},
+        {"outbox.0.id": "a.b"},
     ],
 )
 async def test_an_event_that_cannot_be_read_is_named_and_the_rest_goes_on(

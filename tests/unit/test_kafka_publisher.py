@@ -1,9 +1,20 @@
 """When Kafka's reports count as kept, as far as no broker can be made to report it at will."""
 
+import asyncio
+import queue
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, cast
+
 import pytest
 from confluent_kafka import Message as Record
+from confluent_kafka import Producer
+from support.builders import a_message, opened
 
-from clinic.adapters.kafka.publisher import Sending
+from clinic.adapters.kafka.cluster import KafkaConfig
+from clinic.adapters.kafka.publisher import KafkaPublisher, Sending
 from clinic.domain.errors import Unavailable
 
 
@@ -24,3 +35,81 @@ async def test_reports_come_back_in_the_order_of_the_batch() -> None:
     sending.report(0, None, Record(topic="topic", partition=0, offset=7))
 
     assert [record.offset() for record in await sending.outcome] == [7, 8]
+
+
+class Cluster:
+    """The clients that the publisher asks for, of a cluster that says what a test wants."""
+
+    topic, partitions, replication = "topic", 1, 1
+
+    def __init__(self) -> None:
+        self.topic_id, self.offset = "first", cast("int | None", 0)
+        self.producers = 0
+        self._sent: queue.SimpleQueue[Callable[[None, Record], None]] = queue.SimpleQueue()
+
+    def client(self, kind: object, _required: object, **_defaults: object) -> "Cluster":
+        self.producers += kind is Producer
+        return self
+
+    def list_topics(self, **_: object) -> SimpleNamespace:
+        return SimpleNamespace(topics={})
+
+    def create_topics(self, *_: object, **__: object) -> dict[str, Future[None]]:
+        return {self.topic: answered(None)}
+
+    def describe_topics(self, *_: object, **__: object) -> dict[str, Future[SimpleNamespace]]:
+        return {self.topic: answered(SimpleNamespace(topic_id=self.topic_id))}
+
+    def produce(self, _topic: str, *, on_delivery: Callable[[None, Record], None], **_: object) -> None:
+        self._sent.put(on_delivery)
+
+    def poll(self, timeout: float) -> None:
+        with suppress(queue.Empty):
+            report = self._sent.get(timeout=timeout)
+            kept: dict[str, Any] = {} if self.offset is None else {"offset": self.offset}
+            report(None, Record(topic=self.topic, partition=0, timestamp=(1, 0), **kept))
+
+
+def answered(answer: Any) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_result(answer)
+    return future
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+async def publisher(cluster: Cluster) -> AsyncIterator[KafkaPublisher]:
+    kafka = cast("KafkaConfig", cluster)
+    async with opened(KafkaPublisher(kafka, 30, lambda *_, **__: None)) as made, asyncio.timeout(10):
+        yield made
+
+
+async def test_after_a_report_without_an_offset_a_new_client_publishes_again(
+    cluster: Cluster, publisher: KafkaPublisher
+) -> None:
+    cluster.offset = None
+    with pytest.raises(Unavailable, match="where events are kept"):
+        await publisher.publish([a_message()])
+
+    cluster.offset = 7
+    (result,) = await publisher.publish([a_message()])
+
+    assert result.position == "topic/first/0/7"
+    assert cluster.producers == 2
+
+
+async def test_in_a_topic_made_anew_a_new_client_publishes_again(
+    cluster: Cluster, publisher: KafkaPublisher
+) -> None:
+    cluster.topic_id = "second"
+    with pytest.raises(Unavailable, match="made anew"):
+        await publisher.publish([a_message()])
+
+    (result,) = await publisher.publish([a_message()])
+
+    assert result.position == "topic/second/0/0"
+    assert cluster.producers == 2

@@ -89,6 +89,8 @@ class TestSqliteCharges(ChargesContract):
         "message = 7",
         "message = X''",
         "message = (SELECT substr(message, 1, 20) FROM outbox)",
+        "message = (SELECT message FROM outbox ORDER BY seq LIMIT 1)",
+        "subject = 'another'",
         "message = X'c1', subject = CAST(X'ff' AS TEXT)",
         "message = X'c1', saved_at = 'yesterday'",
         f"message = X'c1', saved_at = {2**62}",

@@ -95,9 +95,13 @@ class ChargeWaiters:
             self._problem = None
         except NotNow as problem:
             self._problem = problem  # a later look-up may find the store again; each wait has its own timeout
-        except Exception as error:  # noqa: BLE001 — raised to every waiter that it concerns
-            for waiter in [waiter for id_ in ids for waiter in self._waiting.get(id_, ())]:
-                answer(waiter, error)
+        except Exception as error:  # noqa: BLE001 — raised to the waiters that it concerns
+            if len(ids) > 1:
+                await self._look_up(ids[::2])
+                await self._look_up(ids[1::2])
+            else:
+                for waiter in self._waiting.get(ids[0], ()):
+                    answer(waiter, error)
 
     def _forget(self, appointment_id: UUID, waiter: asyncio.Future[Charge]) -> None:
         self._waiters -= 1

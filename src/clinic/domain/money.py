@@ -38,7 +38,7 @@ class Money:
     @classmethod
     def of_cents(cls, cents: int) -> "Money":
         """The amount of that many whole cents. Raises `Unreadable` as the constructor does."""
-        if not 0 <= cents < LIMIT:
+        if type(cents) is not int or not 0 <= cents < LIMIT:
             return cls(Decimal(cents) / 100)  # which says what is wrong with it
         amount = cls.__new__(cls)
         amount.cents = cents

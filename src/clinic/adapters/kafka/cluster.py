@@ -74,10 +74,7 @@ class KafkaConfig(Struct, frozen=True, kw_only=True):
     def client(
         self, kind: Callable[[dict[str, Any]], Client], required: Mapping[str, Any], **defaults: Any
     ) -> Client:
-        """A client with these settings; options override only `defaults`.
-
-        Raises `Misconfigured`, which names options and never repeats a value.
-        """
+        """A client; options override only `defaults`. Raises `Misconfigured`, never repeating a value."""
         required = {"bootstrap.servers": self.servers, "allow.auto.create.topics": False, **required}
         if taken := sorted((required.keys() | NOT_OPTIONS) & self.options.keys()):
             raise Misconfigured(
@@ -121,7 +118,7 @@ class Topic:
         kafka = self._kafka
         try:
             if found := self._admin.list_topics(timeout=ADMIN_TIMEOUT).topics.get(kafka.topic):
-                _warn_of_weakness(self._admin, kafka, found, self._telemetry)
+                _warn_if_weak(self._admin, kafka, found, self._telemetry)
             else:
                 topic = NewTopic(kafka.topic, kafka.partitions, kafka.replication, config=_wanted(kafka))
                 self._admin.create_topics([topic], request_timeout=ADMIN_TIMEOUT)[kafka.topic].result()
@@ -167,9 +164,7 @@ def _wanted(kafka: KafkaConfig) -> dict[str, str]:
     return wanted
 
 
-def _warn_of_weakness(
-    admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, telemetry: Telemetry
-) -> None:
+def _warn_if_weak(admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, telemetry: Telemetry) -> None:
     resource = ConfigResource(ConfigResource.Type.TOPIC, kafka.topic)
     try:
         found = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT)[resource].result()

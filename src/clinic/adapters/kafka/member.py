@@ -35,10 +35,7 @@ NO_LONGER_OURS: Final = frozenset({
 
 
 class Batch:
-    """Records that were read together. `revoked` are the partitions that another member has taken over.
-
-    `asked` is a question for the topic's id, put after the records were read.
-    """
+    """Records read together, partitions taken over, a question for the topic's id put after the reading."""
 
     def __init__(
         self,
@@ -212,10 +209,8 @@ class Member:
         except:  # noqa: E722 — a bare KafkaError is no BaseException: without an answer nobody could go on
             errors = [sys.exc_info()[1]]
         unknown = [error for error in errors if not _is_no_longer_ours(error)]
-        if unknown:
-            report.put(Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0]}"))
-        else:
-            report.put(None)
+        failure = unknown and Unavailable(f"Kafka does not say whether offsets are kept: {unknown[0]}")
+        report.put(failure or None)
 
     def resume(self) -> None:
         """Continue with the next batch."""

@@ -43,16 +43,14 @@ class MemoryDeadLetters(DeadLetters):
         return [letter.listed() for letter in sorted(found, key=lambda letter: letter.position)[:limit]]
 
     async def groups(self) -> Sequence[LetterGroup]:
-        names = sorted({letter.group for letter in self._stored.values()})
-        return [
-            _group(name, [letter for letter in self._stored.values() if letter.group == name])
-            for name in names
-        ]
+        letters = self._stored.values()
+        names = sorted({letter.group for letter in letters})
+        return [_group(name, [letter for letter in letters if letter.group == name]) for name in names]
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         stored = await self.get(letter.position)
         if stored.entries != letter.entries:
-            raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
+            raise Conflict(f"the dead letter at {letter.position} was handled by somebody else")
         self._history.setdefault(letter.position, []).append(entry)
         self._stored[letter.position] = replace(stored.with_entry(entry), history=())
 

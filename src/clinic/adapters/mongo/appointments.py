@@ -11,21 +11,9 @@ from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
-from clinic.adapters.mongo.database import (
-    DUPLICATE,
-    Collection,
-    CollectionSchema,
-    Document,
-    MongoDatabase,
-    bulk,
-    decimal,
-    fetch_all,
-    given,
-    insert_new,
-    money,
-    translate_errors,
-)
+from clinic.adapters.mongo import database as mongo
 from clinic.adapters.mongo.outbox import ADDED, BY_SAVE, UNPUBLISHED, MongoOutbox
+from clinic.adapters.stored import attempt, restored
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound, Unavailable
@@ -36,7 +24,7 @@ OPEN: Final = {"end": {"$type": "null"}}
 """How a partial index says `null`: the query must say it in the same way."""
 OPEN_BY_ID: Final = [("end", ASCENDING), ("_id", ASCENDING)]
 BY_PATIENT: Final = [("patient_id", ASCENDING), ("_id", ASCENDING)]
-APPOINTMENTS: Final = CollectionSchema(
+APPOINTMENTS: Final = mongo.CollectionSchema(
     "appointments",
     IndexModel([("physician_id", ASCENDING), ("_id", ASCENDING)]),
     IndexModel(BY_PATIENT),
@@ -46,14 +34,14 @@ APPOINTMENTS: Final = CollectionSchema(
 )
 BESIDE: Final = 4
 """Operations under way beside which another group begins: a lone request waits for no other's round trip."""
-KEYS: Final = CollectionSchema("idempotency_keys")
+KEYS: Final = mongo.CollectionSchema("idempotency_keys")
 """Each appointment that was added once, as it was added."""
 
 
 class _Write(Struct):
     """An operation of a group: its time, result and events. `at_once`: this process may publish them."""
 
-    request: InsertOne[Document] | UpdateOne
+    request: InsertOne[mongo.Document] | UpdateOne
     at: datetime
     result: Appointment
     events: Sequence[Message] = ()
@@ -63,7 +51,7 @@ class _Write(Struct):
 class MongoAppointments(appointment.Appointments):
     """Appointments, in the collection `appointments`. Their events are `outbox`'s to hand over."""
 
-    def __init__(self, database: MongoDatabase, clock: Clock, outbox: MongoOutbox) -> None:
+    def __init__(self, database: mongo.MongoDatabase, clock: Clock, outbox: MongoOutbox) -> None:
         self._database = database
         self._clock = clock
         self._outbox = outbox
@@ -102,8 +90,8 @@ class MongoAppointments(appointment.Appointments):
         self, matching: appointment.AppointmentFilter, limit: int, after: UUID | None = None
     ) -> Sequence[Appointment]:
         people = {"physician_id": matching.physician_id, "patient_id": matching.patient_id}
-        start = given(**{"$lt": matching.started_before}) or None
-        query = given(**ADDED, **people, start=start, _id=after and {"$lt": after})
+        start = mongo.given(**{"$lt": matching.started_before}) or None
+        query = mongo.given(**ADDED, **people, start=start, _id=after and {"$lt": after})
         if matching.finished is not None:
             query |= {"end": {"$ne": None}} if matching.finished else OPEN
         found = self._documents.find(query, {"outbox": False}).sort("_id", DESCENDING).limit(limit)
@@ -112,30 +100,28 @@ class MongoAppointments(appointment.Appointments):
             found = found.hint(OPEN_BY_ID)
         elif matching.patient_id is not None:
             found = found.hint(BY_PATIENT)
-        return [_appointment(document) for document in await self._database.with_timeout(fetch_all(found))]
+        return await self._database.fetch(found, _appointment)
 
     @property
-    def _documents(self) -> Collection:
+    def _documents(self) -> mongo.Collection:
         return self._database.collection("appointments")
 
     async def _reserve_group(
         self, group: Sequence[tuple[bytes, Appointment]]
     ) -> Sequence[Appointment | ClinicError]:
         keys = self._database.collection(KEYS.name)
-        known = await insert_new(keys, [{"_id": once, "id": new.id, **_state(new)} for once, new in group])
-        if not known:
+        seen = await mongo.insert_new(keys, [{"_id": key, "id": new.id, **_state(new)} for key, new in group])
+        if not seen:
             return [new for _, new in group]
-        found = await fetch_all(keys.find({"_id": {"$in": [group[index][0] for index in known]}}))
-        first = {document["_id"]: _appointment(document | {"_id": document["id"]}) for document in found}
+        found = await mongo.fetch_all(keys.find({"_id": {"$in": [group[index][0] for index in seen]}}))
+        first = {document["_id"]: attempt(_reserved, document) for document in found}
         unknown = Unavailable("another request adds it at this moment")
-        return [
-            first.get(once, unknown) if index in known else new for index, (once, new) in enumerate(group)
-        ]
+        return [first.get(key, unknown) if index in seen else new for index, (key, new) in enumerate(group)]
 
     async def _write_group(self, group: Sequence[_Write]) -> Sequence[Appointment | ClinicError]:
         expires_at = self._outbox.expiry()
-        with translate_errors():
-            details = await bulk(self._documents, [write.request for write in group])
+        with mongo.translate_errors():
+            details = await mongo.bulk(self._documents, [write.request for write in group])
         outcomes = [_outcome(index, write, details) for index, write in enumerate(group)]
         if details["upserted"]:
             await self._forget([upserted["_id"] for upserted in details["upserted"]])
@@ -147,19 +133,19 @@ class MongoAppointments(appointment.Appointments):
 
     async def _forget(self, ids: Sequence[UUID]) -> None:
         # A save of what was never added made documents that are not appointments; the caller gets a Conflict.
-        with suppress(Unavailable), translate_errors():
+        with suppress(Unavailable), mongo.translate_errors():
             await self._documents.delete_many({"_id": {"$in": ids}, "added_at": {"$exists": False}})
 
     async def _load_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         documents = self._documents.find({"_id": {"$in": list(ids)}, **ADDED}, {"outbox": False})
-        found = {document["_id"]: _appointment(document) for document in await fetch_all(documents)}
+        found = {each["_id"]: attempt(_appointment, each) for each in await mongo.fetch_all(documents)}
         return [found.get(id_) or NotFound(f"there is no appointment {id_}") for id_ in ids]
 
 
 def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointment | ClinicError:
     for error in details["writeErrors"]:
         if error["index"] == index:
-            if error["code"] == DUPLICATE:
+            if error["code"] == mongo.DUPLICATE:
                 return Conflict(f"appointment {write.result.id} was saved by somebody else")
             return Unavailable(str(error["errmsg"]))
     if details["writeConcernErrors"]:
@@ -170,19 +156,16 @@ def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointme
     return write.result
 
 
-def _state(appointment: Appointment) -> Document:
-    state = asdict(appointment) | {"price": decimal(appointment.price)}
+def _state(appointment: Appointment) -> mongo.Document:
+    state = asdict(appointment) | {"price": mongo.decimal(appointment.price)}
     del state["id"]
     return state
 
 
-def _appointment(document: Document) -> Appointment:
-    return Appointment(
-        id=document["_id"],
-        physician_id=document["physician_id"],
-        patient_id=document["patient_id"],
-        price=money(document["price"]),
-        start=document["start"],
-        end=document["end"],
-        version=document["version"],
-    )
+def _appointment(document: mongo.Document) -> Appointment:
+    return _reserved({**document, "id": document["_id"]})
+
+
+def _reserved(kept: mongo.Document) -> Appointment:
+    """An appointment whose document has another id than its own."""
+    return restored(Appointment, kept["_id"], lambda: {**kept, "price": mongo.money(kept["price"])})

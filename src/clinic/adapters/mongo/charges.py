@@ -9,25 +9,14 @@ from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
 from clinic.adapters.charge_waiters import ChargeWaiters
-from clinic.adapters.mongo.database import (
-    Collection,
-    CollectionSchema,
-    Document,
-    MongoDatabase,
-    decimal,
-    fetch_all,
-    given,
-    insert_new,
-    money,
-    translate_errors,
-)
+from clinic.adapters.mongo import database as mongo
+from clinic.adapters.stored import restored
 from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
-from clinic.domain.messaging.messages import Origin
 
 BY_TIME: Final = [("charged_at", ASCENDING), ("_id", ASCENDING)]
-CHARGES: Final = CollectionSchema(
+CHARGES: Final = mongo.CollectionSchema(
     "charges",
     IndexModel(BY_TIME),
     IndexModel([("physician_id", ASCENDING), *BY_TIME]),
@@ -38,7 +27,7 @@ CHARGES: Final = CollectionSchema(
 class MongoCharges(financial.Charges):
     """Charges, in the collection `charges`."""
 
-    def __init__(self, database: MongoDatabase) -> None:
+    def __init__(self, database: mongo.MongoDatabase) -> None:
         self._database = database
         self._waiters = ChargeWaiters(self._find)
 
@@ -48,7 +37,7 @@ class MongoCharges(financial.Charges):
     async def add(self, charges: Sequence[Charge]) -> financial.AddResult:
         if not charges:
             return financial.AddResult([], [])
-        known = await insert_new(self._documents, [_charge_document(charge) for charge in charges])
+        known = await mongo.insert_new(self._documents, [_charge_document(charge) for charge in charges])
         existing = await self._find([charges[index].appointment_id for index in known]) if known else []
         new = [charge for index, charge in enumerate(charges) if index not in known]
         added = financial.AddResult(new, list(existing))
@@ -67,53 +56,45 @@ class MongoCharges(financial.Charges):
         self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
     ) -> Sequence[Charge]:
         last = after and after.charged_at
-        bounds = given(**{"$gte": matching.charged_from, "$lt": matching.charged_to, "$lte": last})
+        bounds = mongo.given(**{"$gte": matching.charged_from, "$lt": matching.charged_to, "$lte": last})
         people = {"physician_id": matching.physician_id, "patient_id": matching.patient_id}
-        query = given(**people, charged_at=bounds or None)
+        query = mongo.given(**people, charged_at=bounds or None)
         if after is not None:
             query["$or"] = [{"charged_at": {"$lt": after.charged_at}}, {"_id": {"$lt": after.appointment_id}}]
         latest_first = [("charged_at", DESCENDING), ("_id", DESCENDING)]
         found = self._documents.find(query).sort(latest_first).limit(limit)
         if matching.patient_id is not None:  # of both, a patient has fewer charges than a physician
             found = found.hint([("patient_id", ASCENDING), *BY_TIME])
-        return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
+        return await self._database.fetch(found, _charge)
 
     async def by_appointment(self, limit: int, after: UUID | None = None) -> Sequence[Charge]:
-        query = given(_id=after and {"$lt": after})
+        query = mongo.given(_id=after and {"$lt": after})
         found = self._documents.find(query).sort("_id", DESCENDING).limit(limit)
-        return [_charge(document) for document in await self._database.with_timeout(fetch_all(found))]
+        return await self._database.fetch(found, _charge)
 
     async def count(self) -> int:
-        with translate_errors():
+        with mongo.translate_errors():
             return await self._documents.estimated_document_count()
 
     @property
-    def _documents(self) -> Collection:
+    def _documents(self) -> mongo.Collection:
         return self._database.collection("charges")
 
     async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
         found = self._documents.find({"_id": {"$in": list(ids)}})
-        return [_charge(document) for document in await fetch_all(found)]
+        return [_charge(document) for document in await mongo.fetch_all(found)]
 
 
-def _charge_document(charge: Charge) -> Document:
-    document = asdict(charge)
-    return {
-        "_id": document.pop("appointment_id"),
-        **document,
-        "price": decimal(charge.price),
-        "hours": str(charge.hours),
-        "total": decimal(charge.total),
-        "origin": asdict(charge.origin),
-    }
+def _charge_document(charge: Charge) -> mongo.Document:
+    amounts = {"price": mongo.decimal(charge.price), "total": mongo.decimal(charge.total)}
+    document = asdict(charge) | amounts | {"hours": str(charge.hours), "origin": asdict(charge.origin)}
+    return {"_id": document.pop("appointment_id"), **document}
 
 
-def _charge(document: Document) -> Charge:
-    return Charge(
-        appointment_id=document.pop("_id"),
-        price=money(document.pop("price")),
-        hours=Fraction(document.pop("hours")),
-        total=money(document.pop("total")),
-        origin=Origin(**document.pop("origin")),
-        **document,
-    )
+def _charge(document: mongo.Document) -> Charge:
+    def fields() -> mongo.Document:
+        amounts = {name: mongo.money(document[name]) for name in ("price", "total")}
+        hours = Fraction(document["hours"])
+        return {**document, **amounts, "hours": hours, "appointment_id": document["_id"]}
+
+    return restored(Charge, document["_id"], fields)

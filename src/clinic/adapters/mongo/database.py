@@ -5,7 +5,7 @@ and journaled.
 """
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from operator import attrgetter
@@ -152,6 +152,10 @@ class MongoDatabase(Resource):
         if not asked.done():
             raise Unavailable(f"MongoDB does not answer within {self.timeout:g} s")
         return asked.result()
+
+    async def fetch(self, found: AsyncCursor[Document], read: Callable[[Document], T]) -> list[T]:
+        """All that a query finds, as it is read. Raises `Unavailable`."""
+        return [read(document) for document in await self.with_timeout(fetch_all(found))]
 
     def collection(self, name: str) -> Collection:
         return self._opened[self._name][name]

@@ -1,22 +1,17 @@
 """Dead letters in MongoDB by position, and the entries of their histories by `position/number`."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from clinic.adapters.mongo.database import (
-    Collection,
-    CollectionSchema,
-    Document,
-    MongoDatabase,
-    fetch_all,
-    given,
-    translate_errors,
-)
-from clinic.domain.errors import Conflict, NotFound
+from clinic.adapters.mongo import database as mongo
+from clinic.adapters.stored import restored
+from clinic.domain.errors import Conflict, NotFound, Unreadable
 from clinic.domain.messaging.dead_letters import (
     MAX_HISTORY,
     NEXT_STATE,
@@ -27,22 +22,22 @@ from clinic.domain.messaging.dead_letters import (
     LetterGroup,
 )
 
-BY_GROUP: Final = [
-    (name, ASCENDING) for name in ("group", "_id", "state", "first_seen", "last_seen", "reason")
-]
+BY_GROUP: Final = [(key, ASCENDING) for key in ("group", "_id", "state", "first_seen", "last_seen", "reason")]
 """Holds all that the list of groups shows: it reads no letter, however large."""
-DEAD_LETTERS: Final = CollectionSchema(
+DEAD_LETTERS: Final = mongo.CollectionSchema(
     "dead_letters",
     IndexModel([("state", ASCENDING), ("_id", ASCENDING)]),
     IndexModel([("state", ASCENDING), ("group", ASCENDING), ("_id", ASCENDING)]),
     IndexModel([("about", ASCENDING), ("_id", ASCENDING)]),
     IndexModel(BY_GROUP),
 )
-HISTORY: Final = CollectionSchema(
+HISTORY: Final = mongo.CollectionSchema(
     "dead_letter_history",
     IndexModel([("position", ASCENDING), ("number", ASCENDING)]),
     IndexModel([("at", ASCENDING), ("_id", ASCENDING)]),  # for a list of who did what, of all letters
 )
+NUMBERED: Final = {"position": {"$gte": ""}, "number": {"$gte": 0}}
+"""The entries that are of a history: others have no place in one."""
 BY_TIME: Final = [("at", DESCENDING), ("_id", DESCENDING)]
 MAX_INCOMPLETE: Final = 20  # of the newest entries, one may lack its letter's state
 ANY_GROUP: Final = {"$match": {"group": {"$gte": ""}}}
@@ -52,50 +47,49 @@ ANY_GROUP: Final = {"$match": {"group": {"$gte": ""}}}
 class MongoDeadLetters(DeadLetters):
     """Dead letters, in the collections `dead_letters` and `dead_letter_history`."""
 
-    def __init__(self, database: MongoDatabase) -> None:
+    def __init__(self, database: mongo.MongoDatabase) -> None:
         self._database = database
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
-        with translate_errors():
+        with mongo.translate_errors():
             await self._documents.bulk_write([update for letter in letters for update in _adding(letter)])
 
     async def get(self, position: str) -> DeadLetter:
-        with translate_errors():
+        with mongo.translate_errors():
             document = await self._documents.find_one({"_id": position})
             if document is None:
-                raise _not_found(position)
-            newest = self._history.find({"position": position}).sort("number", DESCENDING).limit(MAX_HISTORY)
-            found = [document async for document in newest][::-1]
-            letter = replace(_letter(document), history=tuple(_entry(entry) for entry in found))
+                raise NotFound(f"there is no dead letter at {position}")
+            newest = self._history.find({**NUMBERED, "position": position}).sort("number", DESCENDING)
+            found = (await newest.limit(MAX_HISTORY).to_list())[::-1]
+            history = tuple(restored(HistoryEntry, entry["_id"], entry.copy) for entry in found)
+            letter = replace(_letter(document), history=history)
             return await self._completed(letter, found[-1]["number"] + 1 if found else 0)
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        query = given(**asdict(matching), _id={"$gt": after})
+        query = mongo.given(**asdict(matching), _id={"$gt": after})
         if not after:
             await self._database.with_timeout(self._complete_newest())
         found = self._documents.find(query, {"value": False}).sort("_id", ASCENDING).limit(limit)
-        documents = await self._database.with_timeout(fetch_all(found))
-        return [_letter({**document, "value": None}) for document in documents]
+        return await self._database.fetch(found, lambda document: _letter({**document, "value": None}))
 
     async def groups(self) -> Sequence[LetterGroup]:
-        with translate_errors():
+        with mongo.translate_errors():
             await self._complete_newest()
             found = await self._documents.aggregate([ANY_GROUP, {"$group": _counted()}])
-            groups = [LetterGroup(group=document.pop("_id"), **document) async for document in found]
+            named = [(document.pop("_id"), document) async for document in found]
+        groups = [restored(LetterGroup, name, partial(dict, group, group=name)) for name, group in named]
         return sorted(groups, key=lambda group: group.group)
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         number = letter.entries
         document = {"_id": f"{letter.position}/{number}", "position": letter.position, "number": number}
-        with translate_errors():
+        with mongo.translate_errors():
             if await self._documents.find_one({"_id": letter.position}, {"_id": True}) is None:
-                raise _not_found(letter.position)
+                raise NotFound(f"there is no dead letter at {letter.position}")
             try:
                 await self._history.insert_one(document | asdict(entry))
             except DuplicateKeyError:
-                raise Conflict(
-                    f"the dead letter at {letter.position} was handled by somebody else meanwhile"
-                ) from None
+                raise Conflict(f"the dead letter at {letter.position} was handled by somebody else") from None
             await self._follow(letter.with_entry(entry))
 
     async def _completed(self, letter: DeadLetter, entries: int) -> DeadLetter:
@@ -112,25 +106,27 @@ class MongoDeadLetters(DeadLetters):
 
     async def _complete_newest(self) -> None:
         """Complete what was begun last: lists show states, and a crash leaves its entry among the newest."""
-        with translate_errors():
-            newest = self._history.find({}, {"position": True, "number": True}).sort(BY_TIME)
+        with mongo.translate_errors():
+            newest = self._history.find(NUMBERED, {"position": True, "number": True}).sort(BY_TIME)
             last: dict[str, int] = {}
             async for entry in newest.limit(MAX_INCOMPLETE):
                 last[entry["position"]] = max(entry["number"], last.get(entry["position"], 0))
-            async for letter in self._documents.find({"_id": {"$in": [*last]}}, {"entries": True}):
+            begun = {"_id": {"$in": [*last]}, "entries": {"$gte": 0}}
+            async for letter in self._documents.find(begun, {"entries": True}):
                 if letter["entries"] <= last[letter["_id"]]:
-                    await self.get(letter["_id"])
+                    with suppress(Unreadable):  # one that cannot be read is no reason to list nothing
+                        await self.get(letter["_id"])
 
     async def _follow(self, letter: DeadLetter) -> None:
         older = {"_id": letter.position, "entries": {"$lt": letter.entries}}
         await self._documents.update_one(older, {"$set": {"state": letter.state, "entries": letter.entries}})
 
     @property
-    def _documents(self) -> Collection:
+    def _documents(self) -> mongo.Collection:
         return self._database.collection("dead_letters")
 
     @property
-    def _history(self) -> Collection:
+    def _history(self) -> mongo.Collection:
         return self._database.collection("dead_letter_history")
 
 
@@ -141,14 +137,15 @@ def _adding(letter: DeadLetter) -> list[UpdateOne]:
     del first["history"]
     first["headers"] = [list(header) for header in letter.headers]
     latest = {name: first.pop(name) for name in ("reason", "code", "group")}
-    earlier = {"_id": position, "last_seen": {"$lt": letter.last_seen}}
+    # What is no number cannot be counted up: nothing else would be kept with it.
+    earlier = {"_id": position, "last_seen": {"$lt": letter.last_seen}, "attempts": {"$gte": 0}}
     return [
         UpdateOne(earlier, {"$set": {"last_seen": letter.last_seen}, "$inc": {"attempts": 1}}),
         UpdateOne({"_id": position}, {"$setOnInsert": first, "$set": latest}, upsert=True),
     ]
 
 
-def _counted() -> Document:
+def _counted() -> mongo.Document:
     states = {
         state: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}
         for state in ("waiting", "replayed", "discarded")
@@ -157,15 +154,5 @@ def _counted() -> Document:
     return {"_id": "$group", **states, "reason": {"$min": "$reason"}, **seen}
 
 
-def _letter(document: Document) -> DeadLetter:
-    position = document.pop("_id")
-    headers = tuple((name, content) for name, content in document.pop("headers"))
-    return DeadLetter(position=position, headers=headers, **document)
-
-
-def _entry(document: Document) -> HistoryEntry:
-    return HistoryEntry(document["event"], document["by"], document["at"], document["note"])
-
-
-def _not_found(position: str) -> NotFound:
-    return NotFound(f"there is no dead letter at {position}")
+def _letter(document: mongo.Document) -> DeadLetter:
+    return restored(DeadLetter, document["_id"], lambda: {**document, "position": document["_id"]})

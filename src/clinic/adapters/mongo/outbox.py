@@ -7,7 +7,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final
 from uuid import UUID, uuid4
 
@@ -15,15 +15,10 @@ import msgspec
 from msgspec.structs import asdict
 from pymongo import ASCENDING, UpdateOne
 
-from clinic.adapters.mongo.database import Collection, Document, MongoDatabase, fetch_all, translate_errors
+from clinic.adapters.mongo import database as mongo
+from clinic.adapters.stored import event_of
 from clinic.domain.errors import Unavailable
-from clinic.domain.messaging.messages import (
-    ClaimedMessage,
-    Message,
-    PublicationStatus,
-    PublishResult,
-    unreadable,
-)
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Monotonic, Outbox
 
 MAX_READY: Final = 10_000
@@ -38,7 +33,7 @@ ADDED: Final = {"added_at": {"$exists": True}}
 class MongoOutbox(Outbox):
     """The unpublished events in the collection `appointments`."""
 
-    def __init__(self, database: MongoDatabase, lease: float, monotonic: Monotonic) -> None:
+    def __init__(self, database: mongo.MongoDatabase, lease: float, monotonic: Monotonic) -> None:
         self._database = database
         self._lease = lease
         self._monotonic = monotonic
@@ -50,7 +45,9 @@ class MongoOutbox(Outbox):
         self._blocked: set[UUID] = set()
         self._failure: Unavailable | None = None
 
-    def update(self, state: Document, events: Sequence[Message], now: datetime, *, at_once: bool) -> Document:
+    def update(
+        self, state: mongo.Document, events: Sequence[Message], now: datetime, *, at_once: bool
+    ) -> mongo.Document:
         """The update that saves this state and its events.
 
         `at_once`: none can be before these, so that the update leases them to this process. Otherwise they
@@ -59,7 +56,7 @@ class MongoOutbox(Outbox):
         if not events:
             return {"$set": state}
         push = {"outbox": {"$each": [{**asdict(event), "saved_at": now} for event in events]}}
-        update: Document = {"$set": {**state, "saved_at": now}, "$push": push}
+        update: mongo.Document = {"$set": {**state, "saved_at": now}, "$push": push}
         if at_once:
             update["$set"]["lease.seconds"] = self._lease
             update["$currentDate"] = {"lease.since": True}
@@ -96,11 +93,15 @@ class MongoOutbox(Outbox):
                 raise failure
 
     async def confirm(self, published: Sequence[PublishResult]) -> None:
-        requests = [_confirmation(result) for result in published]
-        if not requests:
+        if not published:
             return
-        with translate_errors():
-            await self._documents.bulk_write(requests, ordered=False)
+        with mongo.translate_errors():
+            details = await mongo.bulk(self._documents, [_confirmation(result) for result in published])
+            failed = [published[error["index"]] for error in details["writeErrors"]]
+            if details["writeConcernErrors"]:
+                raise Unavailable("MongoDB does not say whether the confirmation is safe")
+            if failed:  # where there is no room for a note: without one
+                await self._documents.bulk_write([_removal(result) for result in failed], ordered=False)
         confirmed = {UUID(result.message.subject) for result in published}
         if self._has_backlog or confirmed & self._blocked:
             self._blocked -= confirmed
@@ -109,18 +110,18 @@ class MongoOutbox(Outbox):
     async def oldest(self) -> datetime | None:
         query = self._documents.find({**UNPUBLISHED, **ADDED}, {"saved_at": True, "outbox.saved_at": True})
         oldest = query.sort(BY_SAVE).hint(BY_SAVE).limit(1)
-        for document in await self._database.with_timeout(fetch_all(oldest)):
+        for document in await self._database.with_timeout(mongo.fetch_all(oldest)):
             return min(_saved_at(event, document) for event in document["outbox"])
         return None
 
     async def status(self, event: Message) -> PublicationStatus | None:
-        shown = {"saved_at": True, "outbox.id": True, "outbox.saved_at": True, f"published.{event.id}": True}
-        with translate_errors():
-            found = await self._documents.find_one({"_id": UUID(event.subject)}, shown)
+        shown = {"saved_at": True, "outbox.id": True, "outbox.saved_at": True, "published": True}
+        with mongo.translate_errors():
+            found = await self._documents.find_one({"_id": _key(event.subject)}, shown)
         return _status(event.id, found) if found else None
 
     @property
-    def _documents(self) -> Collection:
+    def _documents(self) -> mongo.Collection:
         return self._database.collection("appointments")
 
     def _sweep_soon(self) -> None:
@@ -138,10 +139,8 @@ class MongoOutbox(Outbox):
                 self._next_sweep = 0.0  # there may be more
             else:
                 self._has_backlog = False
-        except Unavailable as failure:
-            self._failure = failure
         except Exception as error:  # noqa: BLE001 — a task of its own: nobody else would hear of it
-            self._failure = Unavailable(f"the outbox cannot be read: {error!r}")
+            self._failure = Unavailable(f"the outbox cannot be read: {error}")
         finally:
             self._sweeping = None
             self._woken.set()
@@ -152,17 +151,21 @@ class MongoOutbox(Outbox):
         """
         expires_at = self.expiry()
         token = uuid4()
-        with translate_errors():
-            oldest = self._documents.find(UNPUBLISHED, {"_id": True}).sort("lease.since", ASCENDING)
+        with mongo.translate_errors():
+            oldest = self._documents.find({**UNPUBLISHED, **ADDED}, {"_id": True}).sort(
+                "lease.since", ASCENDING
+            )
             ids = [document["_id"] async for document in oldest.limit(limit)]
             if not ids:
                 return []
-            over = {"$add": ["$lease.since", {"$multiply": ["$lease.seconds", 1000]}]}
-            ahead = {"$add": ["$$NOW", self._lease * 1000]}
-            is_free = {"$or": [{"$lte": [over, "$$NOW"]}, {"$gt": ["$lease.since", ahead]}]}
+            since, now = _number("$lease.since"), _number("$$NOW")
+            over = {"$add": [since, {"$multiply": [_number("$lease.seconds"), 1000]}]}
+            ahead = {"$add": [now, self._lease * 1000]}
+            is_free = {"$or": [{"$lte": [over, now]}, {"$gt": [since, ahead]}]}
             free = {"_id": {"$in": ids}, **UNPUBLISHED, **ADDED, "$expr": is_free}
-            lease = {"lease.seconds": self._lease, "lease.token": token}
-            update = {"$set": lease, "$currentDate": {"lease.since": True}}
+            lease = {"since": "$$NOW", "seconds": self._lease, "token": token}
+            # Merged, it takes the place of whatever is there.
+            update = [{"$set": {"lease": {"$mergeObjects": [lease]}}}]
             if not (await self._documents.update_many(free, update)).modified_count:
                 return []
             shown = {"saved_at": True, "outbox": True}
@@ -174,31 +177,51 @@ class MongoOutbox(Outbox):
             ]
 
 
+def _number(of: str) -> mongo.Document:
+    """Also where something else has written there: else one such lease would stop every sweep."""
+    return {"$convert": {"input": of, "to": "double", "onError": 0, "onNull": 0}}
+
+
 def _confirmation(result: PublishResult) -> UpdateOne:
-    event_id = result.message.id
-    note = {f"published.{event_id}": {"position": result.position, "at": result.at}}
-    pull = {"outbox": {"id": event_id}}
-    return UpdateOne(
-        {"_id": UUID(result.message.subject)}, {"$pull": pull, "$set": note, "$unset": {"lease": True}}
-    )
+    note = {f"published.{result.message.id}": {"position": result.position, "at": result.at}}
+    return _removal(result, **{"$set": note})
 
 
-def _status(event_id: str, document: Document) -> PublicationStatus | None:
-    for waiting in document.get("outbox", ()):
-        if str(waiting.get("id")) == event_id:
-            return PublicationStatus(_saved_at(waiting, document))
-    note = document.get("published", {}).get(event_id)
-    return note and PublicationStatus(document["saved_at"], note["at"], note["position"])
+def _removal(result: PublishResult, **more: mongo.Document) -> UpdateOne:
+    removal = {"$pull": {"outbox": {"id": result.message.id}}, "$unset": {"lease": True}}
+    return UpdateOne({"_id": UUID(result.message.subject)}, removal | more)
 
 
-def _saved_at(event: object, document: Document) -> datetime:
-    found = event.get("saved_at") if isinstance(event, dict) else None
-    return found if isinstance(found, datetime) else document["saved_at"]
-
-
-def _message(event: object, subject: UUID) -> Message:
+def _key(subject: str) -> UUID | str:
     try:
-        return msgspec.convert(event, Message)
-    except msgspec.ValidationError:
-        event_id = event.get("id") if isinstance(event, dict) else event
-        return unreadable(str(event_id), str(subject))
+        return UUID(subject)
+    except ValueError:
+        return subject
+
+
+def _status(event_id: str, document: mongo.Document) -> PublicationStatus | None:
+    try:
+        for waiting in document.get("outbox", ()):
+            if _event_id(waiting) == event_id:
+                return PublicationStatus(_saved_at(waiting, document))
+        note = document.get("published", {}).get(event_id)
+        return note and PublicationStatus(_saved_at(None, document), note["at"], note["position"])
+    except (AttributeError, KeyError, TypeError) as error:
+        raise Unavailable(f"whether event {event_id} is published cannot be read: {error!r}") from error
+
+
+def _saved_at(event: object, document: mongo.Document) -> datetime:
+    found = event.get("saved_at") if isinstance(event, dict) else None
+    times = (each for each in (found, document.get("saved_at")) if isinstance(each, datetime))
+    return next(times, datetime.fromtimestamp(0, UTC))
+
+
+def _event_id(event: object) -> str:
+    return str(event.get("id") if isinstance(event, dict) else event)
+
+
+def _message(event: object, subject: object) -> Message:
+    """What can be published, and confirmed afterwards."""
+    event_id = _event_id(event)
+    is_name = isinstance(subject, UUID) and event_id.replace("-", "").isalnum()
+    return event_of(event_id, str(subject), lambda: is_name and msgspec.convert(event, Message))

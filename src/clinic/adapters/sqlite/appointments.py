@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
 from time import monotonic
+from typing import Any, Final
 from uuid import UUID
 
 import msgspec
@@ -13,21 +14,19 @@ from msgspec.structs import replace
 from clinic.adapters import cloudevents
 from clinic.adapters.group_commit import GroupCommit
 from clinic.adapters.leases import Leases
-from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, placeholders
+from clinic.adapters.sqlite import file as sqlite
+from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment
+from clinic.adapters.stored import attempt, event_of, restored
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound
-from clinic.domain.messaging.messages import (
-    ClaimedMessage,
-    Message,
-    PublicationStatus,
-    PublishResult,
-    unreadable,
-)
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Clock, Monotonic, Outbox
 from clinic.domain.money import Money
 
 Operation = Callable[[sqlite3.Connection], Appointment | ClinicError]
+
+COLUMNS: Final = ("id", "physician_id", "patient_id", "cents", "start", "end", "version")
 
 _encoder = msgspec.msgpack.Encoder()
 _message = msgspec.msgpack.Decoder(Message)
@@ -88,10 +87,13 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         return await self._file.read(partial(_status, event.id))
 
     async def _unpublished(self, limit: int) -> Sequence[tuple[datetime, Message]]:
-        columns = "CAST(id AS BLOB), CAST(subject AS BLOB), CAST(message AS BLOB)"  # text may be no text
-        query = f"SELECT CAST(saved_at AS INTEGER), {columns} FROM outbox ORDER BY seq LIMIT ?"
+        columns = "CAST(id AS TEXT), CAST(subject AS TEXT), CAST(message AS BLOB), CAST(saved_at AS INTEGER)"
+        query = f"SELECT {columns} FROM outbox ORDER BY seq LIMIT ?"
         rows = await self._file.read(lambda connection: connection.execute(query, (limit,)).fetchall())
-        return [(cloudevents.time(saved_at), _event(*row)) for saved_at, *row in rows]
+        return [
+            (cloudevents.time(saved_at), event_of(event_id, subject, partial(_message.decode, message)))
+            for event_id, subject, message, saved_at in rows
+        ]
 
     async def _write_group(self, group: Sequence[Operation]) -> Sequence[Appointment | ClinicError]:
         try:
@@ -100,11 +102,11 @@ class SqliteAppointments(appointment.Appointments, Outbox):
             self._leases.wake()  # also when it failed: its outcome is unknown
 
     async def _read_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
-        query = f"SELECT * FROM appointments WHERE id IN ({placeholders(ids)})"
+        query = f"SELECT * FROM appointments WHERE id IN ({sqlite.placeholders(ids)})"
         keys = [id_.bytes for id_ in ids]
-        rows = await self._file.read(lambda connection: connection.execute(query, keys).fetchall())
-        found = {row[0]: _appointment(row) for row in rows}
-        return [found.get(id_.bytes) or NotFound(f"there is no appointment {id_}") for id_ in ids]
+        rows = await self._file.read(lambda connection: sqlite.named_rows(connection, query, keys).fetchall())
+        found = {UUID(bytes=row["id"]): attempt(_appointment, row) for row in rows}
+        return [found.get(id_) or NotFound(f"there is no appointment {id_}") for id_ in ids]
 
 
 def _source(matching: appointment.AppointmentFilter) -> str:
@@ -120,7 +122,7 @@ def _add(appointment: Appointment, once: bytes, connection: sqlite3.Connection) 
     if once:
         query = "SELECT appointment FROM idempotency_keys WHERE key = ?"
         for (first,) in connection.execute(query, (once,)):
-            return _appointment(_row.decode(first))
+            return attempt(_reserved, (once, first))
     insert = "INSERT INTO appointments VALUES (?,?,?,?,?,?,?) ON CONFLICT DO NOTHING"
     row = (appointment.id.bytes, *_state(appointment), appointment.version)
     if not connection.execute(insert, row).rowcount:
@@ -139,9 +141,8 @@ def _save(
     if not connection.execute(update, row).rowcount:
         return Conflict(f"appointment {appointment.id} was saved by somebody else meanwhile")
     rows = [(event.id, event.subject, now, _encoder.encode(event)) for event in events]
-    connection.executemany(
-        "INSERT INTO outbox (id, subject, saved_at, message) VALUES (?,?,?,?) ON CONFLICT DO NOTHING", rows
-    )
+    insert = "INSERT INTO outbox (id, subject, saved_at, message) VALUES (?,?,?,?) ON CONFLICT DO NOTHING"
+    connection.executemany(insert, rows)
     return replace(appointment, version=appointment.version + 1)
 
 
@@ -149,13 +150,6 @@ def _state(appointment: Appointment) -> Row:
     end = None if appointment.end is None else milliseconds(appointment.end)
     ids = appointment.physician_id.bytes, appointment.patient_id.bytes
     return (*ids, appointment.price.cents, milliseconds(appointment.start), end)
-
-
-def _event(event_id: bytes, subject: bytes, message: bytes) -> Message:
-    try:
-        return _message.decode(message)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        return unreadable(event_id.decode(errors="replace"), subject.decode(errors="replace"))
 
 
 def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:
@@ -172,14 +166,16 @@ def _status(event_id: str, connection: sqlite3.Connection) -> PublicationStatus 
     return row and PublicationStatus(moment(row[0]), None if row[1] is None else moment(row[1]), row[2])
 
 
-def _appointment(row: Row) -> Appointment:
-    id_, physician_id, patient_id, cents, start, end, version = row
-    return Appointment(
-        id=UUID(bytes=id_),
-        physician_id=UUID(bytes=physician_id),
-        patient_id=UUID(bytes=patient_id),
-        price=Money.of_cents(cents),
-        start=moment(start),
-        end=None if end is None else moment(end),
-        version=version,
+def _reserved(kept: tuple[bytes, bytes]) -> Appointment:
+    """From the row of a key."""
+    return restored(
+        Appointment, kept[0], lambda: _fields(dict(zip(COLUMNS, _row.decode(kept[1]), strict=True)))
     )
+
+
+def _appointment(row: Any) -> Appointment:
+    return restored(Appointment, row["id"], lambda: _fields(row))
+
+
+def _fields(row: Any) -> dict[str, Any]:
+    return sqlite.with_times(row, "start", "end") | {"price": Money.of_cents(row["cents"])}

@@ -4,15 +4,26 @@ import sqlite3
 from collections.abc import Sequence
 from fractions import Fraction
 from functools import partial
+from typing import Any, Final
 from uuid import UUID
 
+from msgspec.structs import asdict
+
 from clinic.adapters.charge_waiters import ChargeWaiters
-from clinic.adapters.sqlite.file import Row, SqliteFile, milliseconds, moment, placeholders
+from clinic.adapters.sqlite.file import SqliteFile, named_rows, placeholders, stored, with_times
+from clinic.adapters.stored import restored
 from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
-from clinic.domain.messaging.messages import Origin
 from clinic.domain.money import Money
+
+COLUMNS: Final = (
+    *("appointment_id", "physician_id", "patient_id", "cents", "start", "end", "pricing", "hours"),
+    *("total_cents", "charged_at", "position", "published_at", "received_at", "attempts"),
+)
+ADD: Final = (
+    f"INSERT INTO charges VALUES ({', '.join(f':{name}' for name in COLUMNS)}) ON CONFLICT DO NOTHING"
+)
 
 
 class SqliteCharges(financial.Charges):
@@ -66,10 +77,9 @@ class SqliteCharges(financial.Charges):
 
 
 def _add_charges(charges: Sequence[Charge], connection: sqlite3.Connection) -> financial.AddResult:
-    insert = f"INSERT INTO charges VALUES ({placeholders(range(14))}) ON CONFLICT DO NOTHING"
     added, known = financial.AddResult([], []), []
     for charge in charges:
-        if connection.execute(insert, _charge_row(charge)).rowcount:
+        if connection.execute(ADD, _charge_row(charge)).rowcount:
             added.new.append(charge)
         else:
             known.append(charge.appointment_id)
@@ -79,41 +89,19 @@ def _add_charges(charges: Sequence[Charge], connection: sqlite3.Connection) -> f
 
 def _charges(ids: Sequence[UUID], connection: sqlite3.Connection) -> Sequence[Charge]:
     query = f"SELECT * FROM charges WHERE appointment_id IN ({placeholders(ids)})"
-    return [_charge(row) for row in connection.execute(query, [id_.bytes for id_ in ids])]
+    return [_charge(row) for row in named_rows(connection, query, [id_.bytes for id_ in ids])]
 
 
-def _charge_row(charge: Charge) -> Row:
-    return (
-        charge.appointment_id.bytes,
-        charge.physician_id.bytes,
-        charge.patient_id.bytes,
-        charge.price.cents,
-        milliseconds(charge.start),
-        milliseconds(charge.end),
-        charge.pricing,
-        str(charge.hours),
-        charge.total.cents,
-        milliseconds(charge.charged_at),
-        charge.origin.position,
-        milliseconds(charge.origin.published_at),
-        milliseconds(charge.origin.received_at),
-        charge.origin.attempts,
-    )
+def _charge_row(charge: Charge) -> dict[str, Any]:
+    amounts = {"cents": charge.price.cents, "total_cents": charge.total.cents, "hours": str(charge.hours)}
+    columns = asdict(charge) | asdict(charge.origin) | amounts
+    return {name: stored(columns[name]) for name in COLUMNS}
 
 
-def _charge(row: Row) -> Charge:
-    return Charge(
-        appointment_id=UUID(bytes=row[0]),
-        physician_id=UUID(bytes=row[1]),
-        patient_id=UUID(bytes=row[2]),
-        price=Money.of_cents(row[3]),
-        start=moment(row[4]),
-        end=moment(row[5]),
-        pricing=row[6],
-        hours=Fraction(row[7]),
-        total=Money.of_cents(row[8]),
-        charged_at=moment(row[9]),
-        origin=Origin(
-            position=row[10], published_at=moment(row[11]), received_at=moment(row[12]), attempts=row[13]
-        ),
-    )
+def _charge(row: Any) -> Charge:
+    def fields() -> dict[str, Any]:
+        columns = with_times(row, "start", "end", "charged_at", "published_at", "received_at")
+        amounts = {"price": Money.of_cents(row["cents"]), "total": Money.of_cents(row["total_cents"])}
+        return {**columns, **amounts, "hours": Fraction(row["hours"]), "origin": columns}
+
+    return restored(Charge, row["appointment_id"], fields)

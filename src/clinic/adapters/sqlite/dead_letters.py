@@ -8,7 +8,8 @@ from typing import Any, Final
 import msgspec
 from msgspec.structs import asdict, replace
 
-from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment, named_rows, stored
+from clinic.adapters.sqlite.file import SqliteFile, milliseconds, named_rows, stored, with_times
+from clinic.adapters.stored import restored
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
     MAX_HISTORY,
@@ -31,6 +32,7 @@ ADD: Final = f"""INSERT INTO dead_letters ({NAMES}) VALUES ({", ".join(f":{name}
 GROUPS: Final = """SELECT "group", sum(state = 'waiting') AS waiting, sum(state = 'replayed') AS replayed,
     sum(state = 'discarded') AS discarded, min(reason) AS reason, min(first_seen) AS first_seen,
     max(last_seen) AS last_seen FROM dead_letters GROUP BY "group" ORDER BY "group" """
+SEEN: Final = ("first_seen", "last_seen")
 
 _encoder = msgspec.msgpack.Encoder()
 _headers = msgspec.msgpack.Decoder(Headers)
@@ -56,7 +58,10 @@ class SqliteDeadLetters(DeadLetters):
 
     async def groups(self) -> Sequence[LetterGroup]:
         return await self._file.read(
-            lambda connection: [LetterGroup(**_with_times(row)) for row in named_rows(connection, GROUPS)]
+            lambda connection: [
+                restored(LetterGroup, row["group"], partial(with_times, row, *SEEN))
+                for row in named_rows(connection, GROUPS)
+            ]
         )
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
@@ -75,14 +80,16 @@ def _history(letter: DeadLetter, connection: sqlite3.Connection) -> tuple[Histor
     # Only the entries that the letter counts: another process may have added one since the letter was read.
     query = f"""SELECT event, by, at, note FROM dead_letter_history WHERE position = ? AND number < ?
         ORDER BY number DESC LIMIT {MAX_HISTORY}"""
-    rows = connection.execute(query, (letter.position, letter.entries)).fetchall()
-    return tuple(HistoryEntry(event, by, moment(at), note) for event, by, at, note in reversed(rows))
+    rows = named_rows(connection, query, (letter.position, letter.entries)).fetchall()
+    return tuple(
+        restored(HistoryEntry, letter.position, partial(with_times, row, "at")) for row in reversed(rows)
+    )
 
 
 def _record(letter: DeadLetter, entry: HistoryEntry, connection: sqlite3.Connection) -> None:
     kept = _get(letter.position, connection)
     if kept.entries != letter.entries:
-        raise Conflict(f"the dead letter at {letter.position} was handled by somebody else meanwhile")
+        raise Conflict(f"the dead letter at {letter.position} was handled by somebody else")
     row = (letter.position, letter.entries, entry.event, entry.by, milliseconds(entry.at), entry.note)
     connection.execute("INSERT INTO dead_letter_history VALUES (?, ?, ?, ?, ?, ?)", row)
     after = kept.with_entry(entry)
@@ -96,12 +103,8 @@ def _row(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _letter(row: Any) -> DeadLetter:
-    columns = _with_times(row)
-    headers, cut = _headers.decode(columns.pop("headers")), bool(columns.pop("cut"))
-    return DeadLetter(**columns, headers=headers, cut=cut)
+    def fields() -> dict[str, Any]:
+        kept = {"headers": _headers.decode(row["headers"]), "cut": bool(row["cut"])}
+        return with_times(row, "published_at", *SEEN) | kept
 
-
-def _with_times(row: Any) -> dict[str, Any]:
-    columns = dict(row)
-    times = columns.keys() & {"published_at", "first_seen", "last_seen"}
-    return columns | {name: moment(columns[name]) for name in times}
+    return restored(DeadLetter, row["position"], fields)

@@ -91,10 +91,7 @@ class SqliteFile(Resource):
             raise
 
     async def attach(self) -> None:
-        """Open it beside the process that serves it.
-
-        Raises `Misconfigured` where that process never ran in this version, or is newer.
-        """
+        """Open it beside its process. Raises `Misconfigured` unless its schema is of this version."""
         if not self.path.exists():
             raise Misconfigured(
                 f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once"
@@ -149,9 +146,7 @@ class SqliteFile(Resource):
             for part in (value if isinstance(value, tuple) else (value,))
         ]
         query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
-        return await self.read(
-            lambda connection: [read(row) for row in named_rows(connection, query, [*values, limit])]
-        )
+        return await self.read(lambda it: [read(row) for row in named_rows(it, query, [*values, limit])])
 
     async def check(self) -> None:
         """Return when the file takes writes and answers reads. Raises `Unavailable`."""
@@ -212,10 +207,8 @@ class SqliteFile(Resource):
         connection.execute("PRAGMA journal_mode=WAL")
         found = schema_version(connection, self.path, self._version)
         if found < self._version:
-            missing = ";".join(self._scripts[found:])
-            connection.executescript(
-                f"BEGIN IMMEDIATE; {missing}; PRAGMA user_version={self._version}; COMMIT"
-            )
+            newer = ";".join(self._scripts[found:])
+            connection.executescript(f"BEGIN IMMEDIATE; {newer}; PRAGMA user_version={self._version}; COMMIT")
 
 
 class _Thread:
@@ -255,6 +248,8 @@ def connect(path: Path) -> sqlite3.Connection:
         connection = sqlite3.connect(path, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
         try:
             connection.executescript(DURABLE)
+            # What is no text, in one row, is no reason to read none of the others.
+            connection.text_factory = lambda text: text.decode(errors="replace")
         except sqlite3.Error:
             connection.close()
             raise
@@ -330,19 +325,17 @@ def _locked(path: Path) -> int:
     """A lock file's descriptor: the lock goes with the process, however it ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(
-            path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-        )
+        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Misconfigured(
             f"{path.parent} cannot be written: {error.strerror}. Set CLINIC_DATA_DIR to a folder that can"
         ) from error
     for wait in (0.01, 0.01, 0):  # `is_served` asks with a lock of its own
         with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return descriptor
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return lock
         time.sleep(wait)
-    os.close(descriptor)
+    os.close(lock)
     raise Misconfigured(
         f"{path} is served by another process: stop that one, or set CLINIC_DATA_DIR to another folder"
     )
@@ -360,6 +353,11 @@ def named_rows(connection: sqlite3.Connection, query: str, values: Sequence[Any]
     cursor = connection.cursor()
     cursor.row_factory = sqlite3.Row
     return cursor.execute(query, values)
+
+
+def with_times(row: Any, *names: str) -> dict[str, Any]:
+    """The columns of a row, those with these names as moments."""
+    return {**row, **{name: moment(row[name]) for name in names if row[name] is not None}}
 
 
 def placeholders(values: Iterable[object]) -> str:

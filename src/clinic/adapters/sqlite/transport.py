@@ -71,9 +71,7 @@ class SqlitePublisher(Publisher, Resource):
             self._since_pruning = 0
             with suppress(Unavailable):  # what is published is published
                 await self.prune()
-        return [
-            PublishResult(message, position, now) for message, position in zip(batch, positions, strict=True)
-        ]
+        return [PublishResult(*kept, now) for kept in zip(batch, positions, strict=True)]
 
     async def prune(self) -> None:
         """Drop the events that every group has acknowledged."""

@@ -24,8 +24,8 @@ class AppointmentFilter(Struct, frozen=True):
 class Appointments(Protocol):
     """Appointments, each stored together with its unpublished events.
 
-    Every call raises `Unavailable` when the store does not answer. The outcome of `add` and `save` is then
-    unknown.
+    Every call raises `Unavailable` when the store does not answer: the outcome of `add` and `save` is then
+    unknown. It raises `Unreadable` for what was damaged, and for nothing beside it.
     """
 
     @abstractmethod

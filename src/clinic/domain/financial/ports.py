@@ -31,7 +31,7 @@ class AddResult(Struct, frozen=True):
 
 
 class Charges(Protocol):
-    """The clinic's charges. Every call raises `Unavailable` when the store does not answer."""
+    """The clinic's charges. Every call raises `Unavailable`, and `Unreadable` for a damaged charge."""
 
     @abstractmethod
     async def add(self, charges: Sequence[Charge]) -> AddResult:

@@ -119,7 +119,7 @@ class LetterGroup(Struct, frozen=True, kw_only=True):
 
 
 class DeadLetters(Protocol):
-    """Keeps dead letters for a person; nothing removes one. Every call raises `Unavailable`."""
+    """Keeps dead letters for a person; nothing removes one. Calls raise `Unavailable`, reads `Unreadable`."""
 
     @abstractmethod
     async def add(self, letters: Sequence[DeadLetter]) -> None:

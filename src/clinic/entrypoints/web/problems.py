@@ -29,6 +29,11 @@ TITLES = {
     HTTPStatus.UNPROCESSABLE_ENTITY: "Unprocessable Content",
 }
 """As RFC 9110 has them, where versions of Python differ: a problem's type must not depend on that."""
+STATUS_OF = {
+    "key-reused": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "stored-unreadable": HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""Of refusals whose code makes a difference."""
 UUID_IN_WORDS = "is not a UUID: give one like 84ab6121-c4a8-4684-8cc2-b03024ec0f1d"
 IN_WORDS: dict[type, str] = {
     msgspec.inspect.UUIDType: "a UUID",
@@ -120,10 +125,8 @@ def _status(error: Exception) -> HTTPStatus:
             return HTTPStatus(error.status_code)
         case NotFound():
             return HTTPStatus.NOT_FOUND
-        case Refused(code="key-reused"):
-            return HTTPStatus.UNPROCESSABLE_ENTITY
         case Refused():
-            return HTTPStatus.BAD_REQUEST
+            return STATUS_OF.get(error.code, HTTPStatus.BAD_REQUEST)
         case NotNow():
             return HTTPStatus.SERVICE_UNAVAILABLE
     return HTTPStatus.INTERNAL_SERVER_ERROR
