@@ -1,5 +1,7 @@
 """What schemathesis is told about the services (its variable SCHEMATHESIS_HOOKS names this file)."""
 
+from http import HTTPStatus
+
 import schemathesis
 from schemathesis.core.failures import Failure
 
@@ -13,7 +15,12 @@ REJECTED = "ST202"
 def filter_failure(
     _: schemathesis.HookContext, failure: Failure, __: object, response: schemathesis.Response
 ) -> bool:
-    """Whether a failure counts: not if what was rejected cannot be said in a schema."""
+    """Whether a failure counts: not if what was rejected cannot be said in a schema.
+
+    A key that another request has used (422) is a matter of history.
+    """
+    if failure.code == REJECTED and response.status_code == HTTPStatus.UNPROCESSABLE_ENTITY:
+        return False
     is_refused = failure.code == REJECTED and response.status_code == 400
     fields = {each["field"] for each in response.json().get("errors", ())} if is_refused else set()
     return not fields or not fields <= BEYOND_SCHEMAS

@@ -1,5 +1,6 @@
 """A fuzz of both services: real processes on SQLite, a fuzzer for each, and what both left behind."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -45,6 +46,20 @@ async def fuzz(pair: Pair, examples: int, seed: int, within: float) -> list[Fuzz
         Fuzzed(service.name, _requests(fuzzer.printed), fuzzer.printed + fuzzer.complained, code == PASSES)
         for service, fuzzer, code in zip(pair.services, fuzzers, codes, strict=True)
     ]
+
+
+async def journey(pair: Pair, within: float) -> dict[str, int]:
+    """How often what was answered, from starts to charges, on a running pair: see `fuzz/journey.py`."""
+    command = (sys.executable, "-m", "fuzz.journey", *(service.url for service in pair.services))
+    going = Process("journey", command, {"PYTHONPATH": str(HOOKS.parents[1])}, pair.folder)
+    going.start()
+    try:
+        code = await going.ended(within=within)
+    finally:
+        going.clean_up()
+    assert code == PASSES, going.printed + going.complained
+    seen: dict[str, int] = json.loads(going.printed)
+    return seen
 
 
 async def audit(pair: Pair) -> Process:

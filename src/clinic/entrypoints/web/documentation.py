@@ -1,6 +1,6 @@
 """The documentation that a service serves: its two documents, and the pages that show them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
 from importlib.metadata import distribution, version
@@ -142,7 +142,21 @@ def _completed(document: dict[str, Any]) -> dict[str, Any]:
                 answers[status].setdefault("headers", {})["Preference-Applied"] = _header(
                     "The wait that was granted.", "string"
                 )
+        if "201" in answers:
+            answers["201"]["links"] = _links(document["paths"]["/{appointment_id}"].values())
     return document
+
+
+def _links(operations: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """What can be done with an appointment that was started."""
+    return {
+        operation["operationId"]: {
+            "operationId": operation["operationId"],
+            "description": operation["summary"],
+            "parameters": {"appointment_id": "$response.body#/id"},
+        }
+        for operation in operations
+    }
 
 
 def _header(description: str, kind: str) -> dict[str, Any]:
