@@ -1,8 +1,9 @@
 """What the stores share: many callers, one write, each caller its own outcome."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from clinic.domain.errors import ClinicError
 
@@ -15,8 +16,10 @@ class GroupCommit(Generic[Operation, Outcome]):
 
     `write` returns one outcome for each operation, in order; an outcome that is an error is raised to its own
     caller. When `write` itself raises, every caller of the group gets that error: no outcome is known.
-    Cancelling a caller leaves the write and the others alone.
+    Cancelling a caller leaves the write and the others alone. `sizes` counts the groups of this process.
     """
+
+    sizes: ClassVar[Counter[int]] = Counter()
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class GroupCommit(Generic[Operation, Outcome]):
         try:
             while self._gathering:
                 group, self._gathering = self._gathering[: self._limit], self._gathering[self._limit :]
+                self.sizes[len(group)] += 1
                 await self._write_group(group)
         finally:
             self._writer = None

@@ -161,12 +161,9 @@ class ReplayDeadLetters:
         return None if event is None else Received(event, origin)
 
     async def _recorded(self, letter: DeadLetter, outcome: Outcome, by: str) -> Outcome:
-        failed = outcome.outcome == "failed again"
-        entry = (
-            HistoryEntry("failed again", by, self._clock(), outcome.note)
-            if failed
-            else HistoryEntry("replayed", by, self._clock(), outcome.sentence)
-        )
+        entry = HistoryEntry("replayed", by, self._clock(), outcome.sentence)
+        if outcome.outcome == "failed again":
+            entry = HistoryEntry("failed again", by, entry.at, outcome.note)
         if conflict := await _record(self._letters, self._telemetry, letter, entry):
             return _outcome(letter, "handled already", f"{conflict} meanwhile; here: {outcome.sentence}")
         return outcome
