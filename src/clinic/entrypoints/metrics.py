@@ -36,6 +36,27 @@ MAX_COUNTED: Final = 10_000
 FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 LATE: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
 SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+EVENTS: Final = {
+    "finished": "an appointment was finished, and its event saved",
+    "published": "its event was published",
+    "relay waits": "publishing failed and will be repeated",
+    "cannot be published": "an event was refused by the transport: it stays in the outbox",
+    "charged": "a new charge was made",
+    "already charged": "a duplicate: the event was charged before",
+    "differs from its charge": "a duplicate that says something else than the charge",
+    "skipped": "a message that is not for accounting",
+    "dead-lettered": "a message that cannot be charged was stored for a person",
+    "consumer waits": "charging failed and will be repeated",
+    "replayed": "a person replayed a dead letter",
+    "failed again": "a replayed dead letter cannot be charged yet",
+    "discarded": "a person discarded a dead letter",
+    "topic is weaker than asked for": "Kafka's topic may lose events",
+    "client left": "a client left in the middle of its request",
+    "unforeseen": "a defect: a request was answered 500",
+    "could not start or end": "the service ended",
+    "the loop behind the service ended": "the service ended",
+}
+"""All that is counted, with what it means."""
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 STATUSES: Final = {hundred: f"{hundred}xx" for hundred in range(1, 6)}
 OTHER: Final = "other"
