@@ -146,8 +146,7 @@ class ReplayDeadLetters:
         return _outcome(letter, charged.outcome, str(charged.total))
 
     def _received(self, letter: DeadLetter) -> Received[AppointmentFinished] | None:
-        kept = len(letter.value or b"")
-        if kept < letter.length:
+        if (kept := len(letter.value or b"")) < letter.length:
             raise _cut(f"{kept} of its {letter.length} bytes")
         if letter.cut:
             raise _cut("a part of its key and headers")
