@@ -90,9 +90,11 @@ async def recorded(http: httpx.AsyncClient, pair: Pair, strikes: faults.Fault) -
     scraper = Scraper({service.name: service.url for service in pair.services}, time.time())
 
     async def scrape() -> None:
-        for times in range((BEFORE + UNDER + AFTER) // INTERVAL + 1):
-            await asyncio.sleep(max(0.0, began + times * INTERVAL - time.monotonic()))
-            await scraper.scrape(http)
+        number = 0
+        while number <= (BEFORE + UNDER + AFTER) // INTERVAL:
+            await asyncio.sleep(began + number * INTERVAL - time.monotonic())
+            await scraper.scrape(http, number)
+            number = int((time.monotonic() - began) / INTERVAL) + 1
 
     async def strike() -> None:
         await asyncio.sleep(BEFORE)

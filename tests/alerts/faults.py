@@ -162,7 +162,7 @@ class Piped(Service):
 def small_disk(folder: Path) -> Iterator[None]:
     """A disk of its own, which a fault may fill; needs root."""
     folder.mkdir(parents=True)
-    subprocess.run(("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", str(folder)), check=True)  # noqa: S607 — wherever it is
+    subprocess.run(("mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", str(folder)), check=True)  # noqa: S607 — wherever it is
     try:
         yield
     finally:

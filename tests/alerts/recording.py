@@ -1,5 +1,6 @@
 """What a pair of services showed over time: scraped, kept as text, and read as promtool writes series."""
 
+import asyncio
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +15,8 @@ RULES = ROOT / "deploy" / "prometheus" / "alerts.yaml"
 INTERVAL = 5
 """Seconds between two scrapes."""
 SCRAPE_TIMEOUT = 4.0
+STALE = float("-inf")
+"""Stands where a series that was there has ended."""
 MOMENTS = ("clinic_time_seconds", "process_start_time_seconds")
 """Kept as seconds since the recording began: promtool's time begins at 0."""
 NAME = re.compile(r"\b(?:clinic_\w+|process_\w+|up)\b")
@@ -38,31 +41,36 @@ class Scraper:
 
     def __init__(self, targets: Mapping[str, str], zero: float) -> None:
         self._targets, self._zero = targets, zero
-        self._times = 0
         self.series: dict[str, list[float | None]] = {}
 
-    async def scrape(self, http: httpx.AsyncClient) -> None:
-        self._times += 1
-        for service, url in self._targets.items():
-            labels = {"instance": f"{service}:80", "job": "clinic", "service": service}
-            try:
-                page = (await http.get(f"{url}/metrics", timeout=SCRAPE_TIMEOUT)).raise_for_status().text
-            except httpx.HTTPError:
-                self._add("up", labels, 0)
-                continue
-            self._add("up", labels, 1)
-            for family in text_string_to_metric_families(page):
-                for sample in family.samples:
-                    value = sample.value - self._zero if sample.name in MOMENTS else sample.value
-                    self._add(sample.name, labels | sample.labels, value)
-        for found in self.series.values():
-            found.extend([None] * (self._times - len(found)))
+    async def scrape(self, http: httpx.AsyncClient, number: int) -> None:
+        """The scrape of that number; those that were left out before are missing."""
+        shown = await asyncio.gather(*(self._shown(http, *target) for target in self._targets.items()))
+        found = {series: value for one in shown for series, value in one.items()}
+        for series in found:
+            self.series.setdefault(series, [])
+        for series, values in self.series.items():
+            is_over = series not in found and values and values[-1] not in {None, STALE}
+            values.extend([None] * (number - len(values)))
+            values.append(STALE if is_over else found.get(series))
 
-    def _add(self, name: str, labels: Mapping[str, str], value: float) -> None:
-        text = ",".join(f'{label}="{labels[label]}"' for label in sorted(labels))
-        values = self.series.setdefault(f"{name}{{{text}}}", [])
-        values.extend([None] * (self._times - 1 - len(values)))
-        values.append(value)
+    async def _shown(self, http: httpx.AsyncClient, service: str, url: str) -> dict[str, float]:
+        labels = {"instance": f"{service}:80", "job": "clinic", "service": service}
+        try:
+            page = (await http.get(f"{url}/metrics", timeout=SCRAPE_TIMEOUT)).raise_for_status().text
+        except httpx.HTTPError:
+            return {_named("up", labels): 0}
+        return {_named("up", labels): 1} | {
+            _named(sample.name, labels | sample.labels): sample.value
+            - (self._zero if sample.name in MOMENTS else 0)
+            for family in text_string_to_metric_families(page)
+            for sample in family.samples
+        }
+
+
+def _named(name: str, labels: Mapping[str, str]) -> str:
+    given = ",".join(f'{label}="{labels[label]}"' for label in sorted(labels))
+    return f"{name}{{{given}}}"
 
 
 def needed() -> set[str]:
@@ -101,21 +109,21 @@ def promtool(fault: str) -> list[dict[str, str]]:
 
 
 def written(values: Values) -> Iterator[str]:
-    """promtool's notation: `3x2` is 3 3 3, `1+2x2` is 1 3 5; a series that ends is `stale`, then missing."""
-    numbers = [None if value is None else _rounded(value) for value in values]
+    """promtool's notation: `3x2` is 3 3 3, `1+2x2` is 1 3 5, `_` is none, `stale` the series' end."""
+    numbers = [value and round(value, 3) for value in values]
     at = 0
     while at < len(numbers):
-        value = numbers[at]
-        if value is None:
-            yield "stale" if at and numbers[at - 1] is not None else "_"
+        value, step, times = numbers[at], 0.0, 0
+        if value is None or value == STALE:
+            yield "_" if value is None else "stale"
             at += 1
             continue
-        step = (numbers[at + 1] or 0) - value if at + 1 < len(numbers) and numbers[at + 1] is not None else 0
-        step = round(step) if float(step).is_integer() and float(value).is_integer() else 0
-        times = 0
+        following = numbers[at + 1] if at + 1 < len(numbers) else None
+        if following is not None and (following - value).is_integer() and value.is_integer():
+            step = following - value
         while at + times + 1 < len(numbers) and numbers[at + times + 1] == value + step * (times + 1):
             times += 1
-        sign = f"{step:+d}" if step else ""
+        sign = f"{step:+.0f}" if step else ""
         yield f"{_text(value)}{sign}x{times}" if times else _text(value)
         at += times + 1
 
@@ -132,9 +140,5 @@ def values(text: str) -> Iterator[float | None]:
         yield from (first + step * each for each in range(times + 1))
 
 
-def _rounded(value: float) -> float:
-    return value if float(value).is_integer() else round(value, 3)
-
-
 def _text(value: float) -> str:
-    return str(int(value)) if float(value).is_integer() else str(value)
+    return str(int(value)) if value.is_integer() else str(value)

@@ -8,6 +8,7 @@ from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
 
 from clinic.adapters.kafka.cluster import KafkaConfig
+from clinic.domain.errors import Unavailable
 
 TIMEOUT: Final = 1.0
 """Seconds for each of the questions: nothing but a scrape waits for the answers."""
@@ -20,7 +21,7 @@ class KafkaLag:
         self._kafka = kafka
 
     async def ask(self) -> int | None:
-        """How many records the group has not acknowledged. Raises `KafkaException` where nobody says."""
+        """How many records the group has not acknowledged. Raises where nobody says."""
         return await asyncio.to_thread(self._ask)
 
     @cached_property
@@ -35,6 +36,9 @@ class KafkaLag:
         ends = self._admin.list_offsets(newest, request_timeout=TIMEOUT)
         asked = [ConsumerGroupTopicPartitions(self._kafka.group, partitions)]
         (group,) = self._admin.list_consumer_group_offsets(asked, request_timeout=TIMEOUT).values()
-        acknowledged = group.result().topic_partitions or ()
+        acknowledged = {at: at.offset for at in group.result().topic_partitions or ()}
+        found = {at: end.result().offset for at, end in ends.items()}
+        if min(found.values()) < 0:  # how the client says that no broker has answered in time
+            raise Unavailable(f"Kafka does not say where {topic} ends")
         # Where nothing is acknowledged yet, the offset is negative.
-        return sum(max(0, ends[at].result().offset - max(0, at.offset)) for at in acknowledged)
+        return sum(max(0, end - max(0, acknowledged[at])) for at, end in found.items())
