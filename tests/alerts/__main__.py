@@ -80,6 +80,8 @@ async def record(fault: str, pair: Pair, strikes: faults.Fault) -> None:
         await started(pair)
         async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
             write(fault, await recorded(http, pair, strikes), whole=fault == WHOLE)
+        for service in pair.services:
+            assert service.exit_code is None, f"{fault}: {service.name} ended: {service.complained[-2000:]}"
     finally:
         for service in pair.services:
             service.clean_up()

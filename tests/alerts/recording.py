@@ -59,8 +59,8 @@ class Scraper:
         try:
             page = (await http.get(f"{url}/metrics", timeout=SCRAPE_TIMEOUT)).raise_for_status().text
         except httpx.HTTPError:
-            return {_named("up", labels): 0}
-        return {_named("up", labels): 1} | {
+            return {_named("up", labels): 0.0}
+        return {_named("up", labels): 1.0} | {
             _named(sample.name, labels | sample.labels): sample.value
             - (self._zero if sample.name in MOMENTS else 0)
             for family in text_string_to_metric_families(page)
