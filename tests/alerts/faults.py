@@ -32,8 +32,8 @@ sys.exit(main())
 """The program with an appointment clock that is an hour behind once that file is there."""
 PAUSE: Final = 1.0
 """Seconds between two finishes."""
-BURST: Final = 1200
-FROZEN: Final = 25
+BURST: Final = 600
+FROZEN: Final = 16
 """Finishes before a freeze that makes few of them late, and its seconds."""
 
 Fault = Callable[[Pair], AbstractAsyncContextManager[None]]
