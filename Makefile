@@ -109,6 +109,14 @@ bench-compare: .venv/dev ## what a change cost, in one paired run: BASE=commit S
 
 BENCH := PYTHONPATH=tests:. $(BIN)/python -m benchmarks
 
+.PHONY: metrics-page
+metrics-page: .venv/dev ## write docs/metrics.md from what the services show
+	CLINIC_TEST_REWRITE=1 $(BIN)/pytest tests/unit/test_metrics_page.py
+
+.PHONY: record-alerts
+record-alerts: .venv/dev ## what real services show under each fault, for the test of the alerts; seven minutes, root and Docker: ONLY=
+	PYTHONPATH=tests $(BIN)/python -m alerts $(call given,ONLY)
+
 .PHONY: format
 format: .venv/dev ## put every file into its format
 	$(BIN)/ruff format .

@@ -217,6 +217,15 @@ class OutboxContract(Contract):
         await store.confirm(published(message))
         assert await store.oldest() is None
 
+    async def test_count_says_how_many_events_are_unpublished_up_to_a_limit(self, store: Store) -> None:
+        assert await store.count(2) == 0
+        first, *_ = [await saved(store) for _ in range(3)]
+        assert [await store.count(limit) for limit in (2, 3, 4)] == [2, 3, 3]
+        await hand_over(store, 3)
+        assert await store.count(4) == 3
+        await store.confirm(published(first))
+        assert await store.count(4) == 2
+
     async def test_oldest_says_when_the_oldest_unpublished_event_was_saved(self, store: Store) -> None:
         assert await store.oldest() is None
         first = await saved(store)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from uuid import uuid4
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 from contracts.subject import FEW, Ends
 from contracts.transports import TransportContract
@@ -26,6 +26,7 @@ from clinic.adapters.kafka.publisher import MIN_LEASE, KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery, Message, PublishResult
+from clinic.entrypoints.technologies.kafka_lag import KafkaLag
 
 LEASE = 20.0
 
@@ -461,3 +462,25 @@ async def _first_to_receive(*members: KafkaSubscription) -> tuple[Sequence[Deliv
 async def test_nothing_is_published_at_once(its: KafkaConfig) -> None:
     async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher:
         assert await publisher.publish([]) == []
+
+
+async def test_the_lag_is_what_a_group_has_not_acknowledged_in_all_partitions(its: KafkaConfig) -> None:
+    its = replace(its, partitions=3)
+    lag = KafkaLag(its)
+    publisher = KafkaPublisher(its, LEASE, RecordedTelemetry())
+    async with opened(publisher), opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
+        assert await lag.ask() == 0
+        await publisher.publish([a_message() for _ in range(20)])
+        assert await lag.ask() == 20
+        left = 20
+        while left:
+            batch = await subscription.receive()
+            assert await lag.ask() == left
+            await subscription.acknowledge(batch)
+            left -= len(batch)
+            assert await lag.ask() == left
+
+
+async def test_the_lag_is_soon_unknown_where_no_broker_answers(its: KafkaConfig) -> None:
+    with pytest.raises(KafkaException):
+        await KafkaLag(replace(its, servers="127.0.0.1:1")).ask()

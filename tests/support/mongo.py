@@ -42,6 +42,9 @@ class MongoStore(Appointments, Outbox):
     async def check(self) -> None:
         await self.appointments.check()
 
+    async def count(self, limit: int) -> int:
+        return await self.outbox.count(limit)
+
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
         return await self.outbox.claim(limit)
 

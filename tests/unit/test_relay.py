@@ -51,6 +51,9 @@ class FragileOutbox(Outbox):
     async def oldest(self) -> datetime | None:
         return await self._outbox.oldest()
 
+    async def count(self, limit: int) -> int:
+        return await self._outbox.count(limit)
+
     async def status(self, event: Message) -> PublicationStatus | None:
         return await self._outbox.status(event)
 
@@ -351,6 +354,9 @@ class Overslept(Outbox):
 
     async def oldest(self) -> datetime | None:
         return await self._outbox.oldest()
+
+    async def count(self, limit: int) -> int:
+        return await self._outbox.count(limit)
 
     async def status(self, event: Message) -> PublicationStatus | None:
         return await self._outbox.status(event)

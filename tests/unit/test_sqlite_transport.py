@@ -437,3 +437,30 @@ async def test_what_is_published_to_a_copy_restored_beneath_the_publisher_arrive
         while len(arrived) < 13:
             arrived += [delivery.message.id for delivery in await take(subscription)]
     assert {message.id for message in again} <= set(arrived)
+
+
+async def test_the_lag_is_what_a_group_has_not_acknowledged(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        assert await subscription.lag() is None  # nothing was read yet
+        await publisher.publish([a_message() for _ in range(5)])
+        batch = await subscription.receive()
+        assert await subscription.lag() == 5
+        await subscription.acknowledge(batch[:2])
+        assert await subscription.lag() == 3
+        await subscription.acknowledge(batch)
+        await publisher.prune()
+        assert await subscription.lag() == 0
+        await publisher.publish([a_message()])
+        assert await subscription.lag() == 1
+
+
+async def test_the_lag_in_a_log_made_anew_is_all_of_it(tmp_path: Path) -> None:
+    async with subscribed(tmp_path) as subscription:
+        async with publishing(tmp_path) as publisher:
+            await publisher.publish([a_message() for _ in range(5)])
+            await take(subscription)
+        lose(tmp_path / "events.db")
+        async with publishing(tmp_path) as publisher:
+            await publisher.publish([a_message() for _ in range(2)])
+            await subscription.receive()
+            assert await subscription.lag() == 2

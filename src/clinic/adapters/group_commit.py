@@ -1,8 +1,9 @@
 """What the stores share: many callers, one write, each caller its own outcome."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from clinic.domain.errors import ClinicError, Unavailable
 
@@ -16,8 +17,11 @@ class GroupCommit(Generic[Operation, Outcome]):
     `write` returns one outcome for each operation, in order; an outcome that is an error is raised to its own
     caller. When `write` itself raises, every caller of the group gets that error: no outcome is known.
     Cancelling a caller leaves the write and the others alone. While fewer than `beside` operations are under
-    way, the next write begins beside them. A caller gets `Unavailable` after `timeout` seconds.
+    way, the next write begins beside them. A caller gets `Unavailable` after `timeout` seconds. `sizes`
+    counts the groups of this process.
     """
+
+    sizes: ClassVar[Counter[int]] = Counter()
 
     def __init__(
         self,
@@ -47,6 +51,7 @@ class GroupCommit(Generic[Operation, Outcome]):
     def _begin(self) -> None:
         if self._gathering and sum(self._writing.values()) < self._beside:
             group, self._gathering = self._gathering[: self._limit], self._gathering[self._limit :]
+            self.sizes[len(group)] += 1
             writing = asyncio.create_task(self._write_group(group))
             self._writing[writing] = len(group)
             writing.add_done_callback(self._end)

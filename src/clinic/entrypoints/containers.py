@@ -33,7 +33,7 @@ from clinic.domain.financial.dead_letters import (
 )
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.tracing import TraceCharge
-from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ListCharges, PreviewCharges
+from clinic.domain.financial.use_cases import ChargeAppointments, ListCharges, PreviewCharges
 from clinic.domain.messaging.consumer import Consumer
 from clinic.domain.messaging.ports import Clock, Monotonic, Sleep, Telemetry
 from clinic.domain.messaging.relay import Relay
@@ -41,6 +41,15 @@ from clinic.domain.reconciliation.audit import AuditCharges
 from clinic.domain.reconciliation.repair import RepairCharges
 from clinic.entrypoints import technologies
 from clinic.entrypoints.at_hand import AtHand
+from clinic.entrypoints.measured import (
+    MeasuredCharging,
+    MeasuredDeadLetters,
+    MeasuredFindCharge,
+    MeasuredOutbox,
+    MeasuredPublisher,
+    MeasuredSubscription,
+)
+from clinic.entrypoints.metrics import AppointmentMetrics, FinancialMetrics
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.factories import (
     AppointmentStore,
@@ -113,6 +122,7 @@ class AppointmentContainer(DeclarativeContainer):
     monotonic = Object(time.monotonic)
     jitter = Object(random.uniform)
     telemetry = Singleton(LoggingTelemetry, "appointment")
+    metrics = Singleton(AppointmentMetrics, telemetry.provided.registry, clock)
     context = Singleton(_context, settings, clock, sleep, monotonic, telemetry, shared)
 
     store = Singleton(_appointment_store, settings, context)
@@ -122,7 +132,15 @@ class AppointmentContainer(DeclarativeContainer):
     publisher = Callable(attrgetter("publisher"), transport)
     channel = Callable(_channel, settings, context)
     resources = List(store.provided.resource, transport.provided.resource)
-    relay = Singleton(Relay, outbox, publisher, sleep, telemetry, monotonic, jitter)
+    relay = Singleton(
+        Relay,
+        Singleton(MeasuredOutbox, outbox, metrics, clock, settings.provided.lease),
+        Singleton(MeasuredPublisher, publisher, metrics, monotonic),
+        sleep,
+        telemetry,
+        monotonic,
+        jitter,
+    )
 
     at_hand = Singleton(AtHand, appointments)
     start_appointment = Singleton(
@@ -147,6 +165,7 @@ class FinancialContainer(DeclarativeContainer):
     monotonic = Object(time.monotonic)
     jitter = Object(random.uniform)
     telemetry = Singleton(LoggingTelemetry, "financial")
+    metrics = Singleton(FinancialMetrics, telemetry.provided.registry, clock)
     context = Singleton(_context, settings, clock, sleep, monotonic, telemetry, shared)
 
     store = Singleton(_financial_store, settings, context)
@@ -155,23 +174,25 @@ class FinancialContainer(DeclarativeContainer):
     transport = Singleton(_subscription_end, settings, context)
     subscription = Callable(attrgetter("subscription"), transport)
     channel = Callable(_channel, settings, context)
+    lag = Callable(attrgetter("lag"), transport)
     resources = List(store.provided.resource, transport.provided.resource)
 
     policy = Callable(POLICIES.__getitem__, settings.provided.pricing)
     charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, telemetry)
+    measured_subscription = Singleton(MeasuredSubscription, subscription, metrics, clock)
     consumer = Singleton(
         Consumer,
-        subscription,
+        measured_subscription,
         Object(events.from_message),
-        charge_appointments,
-        dead_letters,
+        Singleton(MeasuredCharging, charge_appointments, measured_subscription, metrics, clock, monotonic),
+        Singleton(MeasuredDeadLetters, dead_letters, metrics),
         sleep,
         telemetry,
         monotonic,
         jitter,
     )
 
-    find_charge = Singleton(FindCharge, charges)
+    find_charge = Singleton(MeasuredFindCharge, charges, metrics)
     list_charges = Singleton(ListCharges, charges)
     list_dead_letters = Singleton(ListDeadLetters, dead_letters)
     group_dead_letters = Singleton(GroupDeadLetters, dead_letters)

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from clinic.domain.messaging.ports import Telemetry
 from clinic.entrypoints.log_writer import LogWriter, standard_error
+from clinic.entrypoints.metrics import EVENTS, OTHER
 from clinic.entrypoints.settings import Settings
 
 MAX_DETAIL: Final = 2000
@@ -38,7 +39,10 @@ class LoggingTelemetry(Telemetry):
         self.count("clinic_log_dropped", "Log lines that could not be written.", lambda: writer.dropped)
         self._service = service
         self._counter = Counter("clinic_events", "What happened, by name.", ["event"], registry=self.registry)
-        self._counts = lru_cache(self._counter.labels)
+        self._counts = lru_cache(self._count_of)
+
+    def _count_of(self, event: str) -> Counter:
+        return self._counter.labels(event if event in EVENTS else OTHER)
 
     @cached_property
     def _log(self) -> Any:

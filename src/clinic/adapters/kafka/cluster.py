@@ -1,8 +1,10 @@
 """What the Kafka adapters share: the cluster, its clients, the topic and a record's position in it."""
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from importlib.resources import files
 from time import monotonic, sleep
 from typing import Any, Final, TypeVar
 
@@ -26,32 +28,8 @@ REFUSALS: Final = frozenset({
     KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.TOPIC_EXCEPTION,
 })  # fmt: skip
 """The cluster's answers that no retry changes: this client will never make such a topic."""
-NOT_OPTIONS: Final = frozenset({
-    # settings of the clinic's own
-    "bootstrap.servers", "metadata.broker.list", "group.id", "group.protocol",
-    # which events are published, where to, and in which order
-    "acks", "request.required.acks", "enable.idempotence", "transactional.id", "queuing.strategy",
-    "partitioner", "partitioner_cb", "msg_order_cmp", "queue.buffering.max.messages",
-    # when a publication is answered
-    "delivery.timeout.ms", "message.timeout.ms", "delivery.report.only.error", "produce.offset.report",
-    "dr_cb", "dr_msg_cb", "on_delivery",
-    # where a group starts, and what counts as acknowledged
-    "auto.offset.reset", "enable.auto.commit", "auto.commit.enable", "enable.auto.offset.store",
-    "offset.store.method", "offset.store.path", "offset.store.sync.interval.ms", "isolation.level",
-    "offset_commit_cb", "on_commit", "consume_cb",
-    # who has which partitions
-    "group.instance.id", "group.protocol.type", "partition.assignment.strategy", "rebalance_cb",
-    # which topic it is, and whether headers travel
-    "topic.blacklist", "allow.auto.create.topics", "default_topic_conf", "default.topic.config",
-    "api.version.request", "api.version.fallback.ms", "broker.version.fallback",
-    # what runs inside the client
-    "plugin.library.paths", "interceptors", "opaque", "enabled_events", "background_event_cb", "error_cb",
-    "log_cb", "stats_cb", "throttle_cb", "oauth_cb", "oauthbearer_token_refresh_cb", "socket_cb",
-    "connect_cb", "closesocket_cb", "open_cb", "resolve_cb", "logger", "log.queue",
-    "internal.termination.signal", "ssl_engine_callback_data", "ssl.certificate.verify_cb",
-    "test.mock.num.brokers", "test.mock.broker.rtt",
-})  # fmt: skip
-"""Names in librdkafka's CONFIGURATION.md that a promise rests on. All others are the operator's choice."""
+_reserved = (files(__package__) / "reserved_options.txt").read_text()
+NOT_OPTIONS: Final = frozenset(re.findall(r"^[a-z]\S*$", _reserved, re.MULTILINE))
 SILENT: Final = logging.Logger("librdkafka", logging.CRITICAL + 1)  # noqa: LOG001 — no configuration reaches it
 """librdkafka would write to stderr from its own threads, which blocks them while nobody reads it."""
 ADMIN_TIMEOUT: Final = 10.0

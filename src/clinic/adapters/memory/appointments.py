@@ -81,6 +81,9 @@ class MemoryAppointments(appointment.Appointments, Outbox):
     async def oldest(self) -> datetime | None:
         return min((saved_at for saved_at, _ in self._outbox.values()), default=None)
 
+    async def count(self, limit: int) -> int:
+        return min(len(self._outbox), limit)
+
     async def status(self, event: Message) -> PublicationStatus | None:
         if event.id in self._outbox:
             return PublicationStatus(self._outbox[event.id][0])

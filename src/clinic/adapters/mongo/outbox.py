@@ -114,6 +114,10 @@ class MongoOutbox(Outbox):
             return min(_saved_at(event, document) for event in document["outbox"])
         return None
 
+    async def count(self, limit: int) -> int:
+        with mongo.translate_errors():
+            return await self._documents.count_documents(UNPUBLISHED, limit=limit, hint=BY_SAVE)
+
     async def status(self, event: Message) -> PublicationStatus | None:
         shown = {"saved_at": True, "outbox.id": True, "outbox.saved_at": True, "published": True}
         with mongo.translate_errors():

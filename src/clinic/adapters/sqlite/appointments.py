@@ -83,6 +83,10 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         row = await self._file.read(lambda connection: connection.execute(query).fetchone())
         return moment(row[0]) if row else None
 
+    async def count(self, limit: int) -> int:
+        query = "SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?)"
+        return int(await self._file.read(lambda it: it.execute(query, (limit,)).fetchone()[0]))
+
     async def status(self, event: Message) -> PublicationStatus | None:
         return await self._file.read(partial(_status, event.id))
 

@@ -127,6 +127,13 @@ class SqliteSubscription(Subscription, Resource):
         log, seq = _log_and_seq(batch[-1])
         await self._offset.write(partial(_advance, self._received_from, log, seq))
 
+    async def lag(self) -> int | None:
+        """How many events the group has not acknowledged; None where unknown."""
+        log, seq = await self._offset.read(_stored_offset)
+        if (opened := self._log) is None:
+            return None
+        return _newest(opened.connection) - (seq if log == _log_id(opened.connection) else 0)
+
     def _read_after(self, log: str, seq: int) -> Sequence[Delivery]:
         """The next events. A read of a local file takes microseconds, less than waking a thread."""
         try:

@@ -146,8 +146,7 @@ class ReplayDeadLetters:
         return _outcome(letter, charged.outcome, str(charged.total))
 
     def _received(self, letter: DeadLetter) -> Received[AppointmentFinished] | None:
-        kept = len(letter.value or b"")
-        if kept < letter.length:
+        if (kept := len(letter.value or b"")) < letter.length:
             raise _cut(f"{kept} of its {letter.length} bytes")
         if letter.cut:
             raise _cut("a part of its key and headers")
@@ -161,12 +160,9 @@ class ReplayDeadLetters:
         return None if event is None else Received(event, origin)
 
     async def _recorded(self, letter: DeadLetter, outcome: Outcome, by: str) -> Outcome:
-        failed = outcome.outcome == "failed again"
-        entry = (
-            HistoryEntry("failed again", by, self._clock(), outcome.note)
-            if failed
-            else HistoryEntry("replayed", by, self._clock(), outcome.sentence)
-        )
+        entry = HistoryEntry("replayed", by, self._clock(), outcome.sentence)
+        if outcome.outcome == "failed again":
+            entry = HistoryEntry("failed again", by, entry.at, outcome.note)
         if conflict := await _record(self._letters, self._telemetry, letter, entry):
             return _outcome(letter, "handled already", f"{conflict} meanwhile; here: {outcome.sentence}")
         return outcome

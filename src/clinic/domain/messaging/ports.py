@@ -89,6 +89,10 @@ class Outbox(Protocol):
         """When the oldest unpublished event was saved; None if all are published. Raises `Unavailable`."""
 
     @abstractmethod
+    async def count(self, limit: int) -> int:
+        """How many events are unpublished, counted up to `limit`. Raises `Unavailable`."""
+
+    @abstractmethod
     async def status(self, event: Message) -> PublicationStatus | None:
         """When this event was last saved, and when and where it was published since; None if never saved.
 

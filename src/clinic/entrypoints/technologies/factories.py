@@ -1,6 +1,6 @@
 """What a technology offers to the containers: its stores, its transport, and what they are made from."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,11 +61,20 @@ class PublisherEnd(Struct, frozen=True):
     publisher: Publisher
 
 
+async def unknown() -> int | None:
+    """The lag of a transport that cannot say."""
+    return None
+
+
 class SubscriptionEnd(Struct, frozen=True):
-    """The financial context's end of a transport."""
+    """The financial context's end of a transport.
+
+    `lag` says how many messages the group has not acknowledged, for people who watch; None where unknown.
+    """
 
     resource: Resource
     subscription: Subscription
+    lag: Callable[[], Awaitable[int | None]] = unknown
 
 
 class Store(Struct, frozen=True):

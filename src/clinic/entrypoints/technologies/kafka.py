@@ -10,6 +10,7 @@ from clinic.entrypoints.technologies.factories import (
     SubscriptionEnd,
     Transport,
 )
+from clinic.entrypoints.technologies.kafka_lag import KafkaLag
 
 
 def _publisher(context: FactoryContext) -> PublisherEnd:
@@ -18,8 +19,9 @@ def _publisher(context: FactoryContext) -> PublisherEnd:
 
 
 def _subscription(context: FactoryContext) -> SubscriptionEnd:
-    subscription = KafkaSubscription(_config(context), context.clock, context.telemetry)
-    return SubscriptionEnd(subscription, subscription)
+    config = _config(context)
+    subscription = KafkaSubscription(config, context.clock, context.telemetry)
+    return SubscriptionEnd(subscription, subscription, KafkaLag(config).ask)
 
 
 def _config(context: FactoryContext) -> KafkaConfig:

@@ -30,7 +30,7 @@ def _subscription(context: FactoryContext) -> factories.SubscriptionEnd:
     offset = SqliteFile(context.data_dir / f"events.{context.group}.db", *scripts("group"))
     log = context.data_dir / "events.db"
     subscription = SqliteSubscription(log, offset, context.clock, context.sleep, context.monotonic)
-    return factories.SubscriptionEnd(subscription, subscription)
+    return factories.SubscriptionEnd(subscription, subscription, subscription.lag)
 
 
 def _channel(_: FactoryContext) -> factories.Channel:

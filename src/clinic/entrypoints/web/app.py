@@ -11,12 +11,12 @@ from litestar.exceptions import InternalServerException
 from litestar.handlers import BaseRouteHandler
 from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
-from prometheus_client import generate_latest
 
 from clinic.domain.errors import NotNow
 from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
 from clinic.entrypoints.formats import money
+from clinic.entrypoints.metrics import Metrics
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
@@ -112,6 +112,7 @@ def application(
     dependencies: Mapping[str, Callable[[], object]],
     ready: Callable[[], Awaitable[Health]],
     telemetry: LoggingTelemetry,
+    metrics: Metrics,
     lifecycle: Lifecycle,
     resources: Callable[[], Sequence[Resource]],
     loop: Callable[[], Coroutine[Any, Any, None]],
@@ -142,9 +143,9 @@ def application(
             found, status_code=HTTPStatus.SERVICE_UNAVAILABLE if found.status == "unready" else HTTPStatus.OK
         )
 
-    @get("/metrics", include_in_schema=False, media_type=MediaType.TEXT, sync_to_thread=False)
-    def metrics() -> bytes:
-        return generate_latest(telemetry.registry)
+    @get("/metrics", include_in_schema=False, media_type=MediaType.TEXT)
+    async def show_metrics() -> bytes:
+        return await metrics.scrape()
 
     def failed(request: Request[Any, Any, Any], error: Exception) -> Response[Any]:
         response = respond(request, or_not_found(request, error))
@@ -163,11 +164,11 @@ def application(
         name: Provide(_plain(provider), sync_to_thread=False) for name, provider in dependencies.items()
     }
     handlers = [*routes, live, is_ready]
-    return Application(
-        [*handlers, metrics, *documentation(title, description, handlers, provided, events)],
+    app = Application(
+        [*handlers, show_metrics, *documentation(title, description, handlers, provided, events)],
         dependencies=provided,
         exception_handlers={Exception: failed},
-        lifespan=[lambda _: lifecycle.lifespan(all_made, loop)],
+        lifespan=[lambda _: lifecycle.lifespan(all_made, loop), metrics.lifespan],
         logging_config=None,
         middleware=[checking_query],
         openapi_config=None,
@@ -175,6 +176,8 @@ def application(
         request_max_body_size=MAX_BODY,
         type_encoders={Money: money},
     )
+    app.requests = metrics.requests
+    return app
 
 
 def _plain(provider: Callable[[], object]) -> Callable[[], Any]:

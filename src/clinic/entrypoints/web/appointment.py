@@ -22,8 +22,9 @@ from clinic.domain.appointment.use_cases import (
     TraceAppointment,
 )
 from clinic.domain.money import Money
-from clinic.entrypoints import formats
+from clinic.entrypoints import formats, metrics
 from clinic.entrypoints.containers import AppointmentContainer
+from clinic.entrypoints.metrics import AppointmentMetrics
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.web import events, parameters
 from clinic.entrypoints.web.app import Health, application, health
@@ -219,10 +220,18 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
+        metrics=_metrics(container),
         lifecycle=lifecycle,
         resources=container.resources,
         loop=lambda: container.relay().run(),
     )
+
+
+def _metrics(container: AppointmentContainer) -> AppointmentMetrics:
+    asked = container.metrics()
+    asked.questions["outbox"] = lambda: metrics.backlog(container.outbox(), container.clock())
+    metrics.ask_disk(asked, container.settings())
+    return asked
 
 
 def _operated(token: str) -> Router:

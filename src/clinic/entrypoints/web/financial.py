@@ -20,8 +20,9 @@ from clinic.domain.financial.tracing import TraceCharge
 from clinic.domain.financial.use_cases import FindCharge, ListCharges
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
 from clinic.domain.money import Money
-from clinic.entrypoints import formats
+from clinic.entrypoints import formats, metrics
 from clinic.entrypoints.containers import FinancialContainer
+from clinic.entrypoints.metrics import FinancialMetrics
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.web import dead_letters, events, parameters
 from clinic.entrypoints.web.app import Health, application, health
@@ -185,10 +186,19 @@ def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
+        metrics=_metrics(container),
         lifecycle=lifecycle,
         resources=container.resources,
         loop=lambda: container.consumer().run(),
     )
+
+
+def _metrics(container: FinancialContainer) -> FinancialMetrics:
+    asked, subscription = container.metrics(), container.measured_subscription
+    asked.questions["lag"] = lambda: metrics.lag(container.lag(), subscription().held_seconds)
+    asked.questions["dead letters"] = lambda: metrics.dead_letters(container.group_dead_letters())
+    metrics.ask_disk(asked, container.settings())
+    return asked
 
 
 async def _ready(container: FinancialContainer, lifecycle: Lifecycle) -> Health:

@@ -1,12 +1,15 @@
-"""HEAD, OPTIONS and 405, once for every path."""
+"""HEAD, OPTIONS and 405, once for every path; and how long each request took."""
 
 from http import HTTPStatus
+from time import perf_counter
 from typing import Any, cast
 
 from litestar import Litestar, Request
 from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from litestar.types import Message, Send
 from litestar.utils import normalize_path
+
+from clinic.entrypoints.metrics import Histogram, route_labels
 
 UNUSED = "TRACE"
 """A method that no path takes: Litestar answers it with the methods that the path does take, or with 404."""
@@ -15,14 +18,31 @@ UNUSED = "TRACE"
 class Application(Litestar):
     """Answers HEAD as GET without its body, and OPTIONS with the methods of a path."""
 
+    requests: Histogram
+    """How long each took, by its route, method and class of status."""
+
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        match scope.get("method"):
-            case "HEAD":
-                await super().__call__(scope | {"method": "GET"}, receive, _without_body(send))
-            case "OPTIONS":
-                await super().__call__(scope | {"method": UNUSED}, receive, _allowed_methods(send))
-            case _:
-                await super().__call__(scope, receive, send)
+        if scope["type"] != "http":
+            await super().__call__(scope, receive, send)
+            return
+        began, method, status = perf_counter(), scope["method"], 0
+
+        async def sending(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        wrapped: Send = sending
+        if method == "HEAD":
+            scope, wrapped = scope | {"method": "GET"}, _without_body(sending)
+        elif method == "OPTIONS":
+            scope, wrapped = scope | {"method": UNUSED}, _allowed_methods(sending)
+        try:
+            await super().__call__(scope, receive, wrapped)
+        finally:
+            labels = route_labels(scope.get("path_template"), method, status)
+            self.requests.observe(perf_counter() - began, labels)
 
 
 def or_not_found(request: Request[Any, Any, Any], error: Exception) -> Exception:
