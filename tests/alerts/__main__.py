@@ -9,7 +9,6 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
-from support import servers
 from support.deployments import own_kafka, own_mongo
 from support.processes import Pair
 
@@ -23,7 +22,6 @@ WHOLE = "broker-away"
 
 
 async def main(only: set[str]) -> None:
-    servers.START_TIMEOUT = 300.0  # beside whatever else this machine does
     with tempfile.TemporaryDirectory() as name, own_kafka() as kafka, own_mongo() as mongo:
         folder = Path(name)
         with ExitStack() as stack:

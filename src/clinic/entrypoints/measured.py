@@ -45,7 +45,9 @@ class MeasuredOutbox(Outbox):
     """Counts what the relay has to repeat, and what it claims later than a lease after its save."""
 
     def __init__(self, outbox: Outbox, metrics: AppointmentMetrics, clock: Clock, lease: float) -> None:
-        self._outbox, self._retries, self._late = outbox, metrics.retries, metrics.late_claims
+        self._outbox = outbox
+        self._retries = metrics.retries
+        self._late = metrics.late_claims
         self._clock, self._lease = clock, timedelta(seconds=lease)
 
     async def claim(self, limit: int) -> Sequence[ClaimedMessage]:
@@ -74,7 +76,9 @@ class MeasuredPublisher(Publisher):
     """Times each batch."""
 
     def __init__(self, publisher: Publisher, metrics: AppointmentMetrics, monotonic: Monotonic) -> None:
-        self._publisher, self._metrics, self._monotonic = publisher, metrics, monotonic
+        self._publisher = publisher
+        self._metrics = metrics
+        self._monotonic = monotonic
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         began = self._monotonic()
@@ -89,7 +93,9 @@ class MeasuredSubscription(Subscription):
     """Knows the batch in hand: when its messages were saved and published."""
 
     def __init__(self, subscription: Subscription, metrics: FinancialMetrics, clock: Clock) -> None:
-        self._subscription, self._metrics, self._clock = subscription, metrics, clock
+        self._subscription = subscription
+        self._metrics = metrics
+        self._clock = clock
         self._held: Sequence[Delivery] = ()
         self._messages: dict[str, Message] = {}
 
@@ -131,7 +137,9 @@ class MeasuredCharging:
         clock: Clock,
         monotonic: Monotonic,
     ) -> None:
-        self._charge, self._subscription, self._metrics = charge, subscription, metrics
+        self._charge = charge
+        self._subscription = subscription
+        self._metrics = metrics
         self._clock, self._monotonic = clock, monotonic
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:

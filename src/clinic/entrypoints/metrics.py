@@ -79,7 +79,9 @@ class Histogram(Collector):
         labels: Sequence[str] = (),
         registry: CollectorRegistry | None = None,
     ) -> None:
-        self._name, self._help, self._labels = name, help_, labels
+        self._name = name
+        self._help = help_
+        self._labels = labels
         self._bounds = buckets
         self._counts: dict[Sequence[str], list[int]] = {}
         self._sums: dict[Sequence[str], float] = {}

@@ -25,7 +25,9 @@ class Application(Litestar):
         if scope["type"] != "http":
             await super().__call__(scope, receive, send)
             return
-        began, method, status = perf_counter(), scope["method"], 0
+        began = perf_counter()
+        method = scope["method"]
+        status = 0
 
         async def sending(message: Message) -> None:
             nonlocal status
