@@ -13,7 +13,7 @@ from benchmarks.servers import Servers
 from benchmarks.session import Session, session, until
 from benchmarks.systems import System
 
-SCENARIOS: Final = frozenset({"start", "finish", "idle", "rates", "drain"})
+SCENARIOS: Final = frozenset({"start", "finish", "loaded", "idle", "rates", "drain"})
 PAUSE: Final = 1.0
 """Seconds in which the servers clear up what a session left."""
 
@@ -65,6 +65,8 @@ def _one(plan: Plan, system: System, running: Servers | None, number: int) -> It
             yield scenarios.start(opened, plan.seconds)
         if "finish" in wanted:
             yield scenarios.finish(opened, plan.seconds)
+        if "loaded" in wanted and not system.is_peer:  # a peer has nothing at hand
+            yield scenarios.finish_loaded(opened, plan.seconds)
         if wanted & {"idle", "rates", "drain"}:
             yield from _both(plan, opened, wanted)
     time.sleep(PAUSE)

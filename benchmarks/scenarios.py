@@ -1,6 +1,7 @@
 """What is measured: each scenario is a function of a running session, and leaves it ready for the next."""
 
 import asyncio
+import re
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -8,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 from uuid import uuid4
 
+import httpx
 import uvloop
 from dependency_injector.providers import Object
 from msgspec.structs import replace
@@ -50,25 +52,47 @@ def start(session: Session, seconds: float) -> Measurement:
     return session.measurement("start", spent(before, session.snapshot()), _driven(driven), driven.requests)
 
 
-def finish(session: Session, seconds: float) -> Measurement:
-    """`POST /{id}/` over 64 connections. CPU time counts until the outbox is empty."""
-    port = session.port("appointment")
-    prefix = session.system.prefix
-    folder = session.place.folder
-    if prefix:  # nothing is stored: any id will do
-        before = session.snapshot()
-        driven = wrk.finish(port, seconds, folder, [str(uuid4()) for _ in range(1000)], prefix)
-        finished = driven.requests
-    else:
-        ids = session.stored.open_ids()
-        before = session.snapshot()
-        driven = wrk.finish(port, seconds, folder, ids)
-        time.sleep(SETTLES)
-        until(lambda: session.stored.unpublished() == 0, "the outbox is empty")
-        finished = 0
-    after = session.snapshot()
-    finished = finished or session.stored.finished()
-    return session.measurement("finish", spent(before, after), _driven(driven), finished)
+def finish(session: Session, seconds: float, name: str = "finish") -> Measurement:
+    """`POST /{id}/` over 64 connections, the newest first. CPU time counts until the outbox is empty.
+
+    `at_hand`: per cent of the finishes that needed no load.
+    """
+    if session.system.prefix:
+        return _finish_nothing(session, seconds)
+    port, folder = session.port("appointment"), session.place.folder
+    ids, earlier = sorted(session.stored.open_ids(), reverse=True), session.stored.finished()
+    before, saved = session.snapshot(), loads_saved(session)
+    driven = wrk.finish(port, seconds, folder, ids)
+    time.sleep(SETTLES)
+    until(lambda: session.stored.unpublished() == 0, "the outbox is empty")
+    after, finished = session.snapshot(), session.stored.finished() - earlier
+    values = _driven(driven)
+    if saved is not None:
+        values["at_hand"] = ((loads_saved(session) or 0) - saved) * 100 / finished
+    return session.measurement(name, spent(before, after), values, finished)
+
+
+def _finish_nothing(session: Session, seconds: float) -> Measurement:
+    ids = [str(uuid4()) for _ in range(1000)]  # nothing is stored: any id will do
+    before = session.snapshot()
+    port, folder = session.port("appointment"), session.place.folder
+    driven = wrk.finish(port, seconds, folder, ids, session.system.prefix)
+    return session.measurement("finish", spent(before, session.snapshot()), _driven(driven), driven.requests)
+
+
+def finish_loaded(session: Session, seconds: float) -> Measurement:
+    """The same by a service that has started none of them: each is loaded."""
+    wrk.start(session.port("appointment"), seconds, session.place.folder)
+    session.stop("appointment")
+    session.start("appointment")
+    return finish(session, seconds, "finish loaded")
+
+
+def loads_saved(session: Session) -> float | None:
+    """How many finishes needed no load so far; None where nobody counts them."""
+    found = httpx.get(f"http://127.0.0.1:{session.port('appointment')}/metrics", trust_env=False)
+    counted = re.search(r"^clinic_loads_saved_total (\S+)$", found.text, re.MULTILINE)
+    return float(counted[1]) if counted else None
 
 
 def idle(session: Session, seconds: float) -> Measurement:

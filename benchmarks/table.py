@@ -44,6 +44,14 @@ def real_rows(rates: Sequence[int]) -> list[Row]:
             0,
             SUM,
         ),
+        *AT_HAND,
+        Row(
+            "— CPU µs a finish: service + mongod + kafka",
+            "finish loaded",
+            ["cpu.appointment", "cpu.mongod", "cpu.kafka"],
+            0,
+            SUM,
+        ),
         Row("drain of a backlog: events/s", "drain", ["rate"]),
         Row("— CPU µs an event: service + mongod", "drain", ["cpu.financial", "cpu.mongod"], 0, SUM),
         *(row for rate in rates for row in _at_rate(rate)),
@@ -60,6 +68,8 @@ def embedded_rows(rates: Sequence[int]) -> list[Row]:
         Row("— p50 / p99, ms", "start", ["p50", "p99"], 1),
         Row("`POST /{id}/`, 64 connections: requests/s", "finish", ["rate"]),
         Row("— CPU µs a finish, until its event is published", "finish", ["cpu.appointment"]),
+        *AT_HAND,
+        Row("— CPU µs a finish", "finish loaded", ["cpu.appointment"]),
         Row("drain of a backlog: events/s", "drain", ["rate"]),
         Row("— CPU µs an event", "drain", ["cpu.financial"]),
         *(row for rate in rates for row in _at_rate(rate)),
@@ -76,6 +86,10 @@ def _at_rate(rate: int) -> list[Row]:
     ]
 
 
+AT_HAND: Final = [
+    Row("— at hand, so without a load: %", "finish", ["at_hand"]),
+    Row("the same after a restart, each loaded: requests/s", "finish loaded", ["rate"]),
+]
 STARTS: Final = [
     Row("appointment service: start to ready, s", "begin appointment", ["ready.appointment"], 2),
     Row("— memory, MB", "begin appointment", ["memory.appointment"]),
