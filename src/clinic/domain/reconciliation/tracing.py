@@ -30,7 +30,10 @@ class TracedStep(Step, frozen=True, kw_only=True):
 
 
 class Traced(Struct, frozen=True, kw_only=True):
-    """The answer of `clinic trace --json`: `unreadable` says why a context's store cannot be read."""
+    """The answer of `clinic trace --json`.
+
+    `unreadable` names each context whose store cannot be read, and why.
+    """
 
     appointment_id: UUID
     steps: list[TracedStep]

@@ -160,7 +160,7 @@ def _details(charge: Charge) -> ChargeDetails:
 
 @get_trace("Show what arrived about an appointment and what became of it")
 async def trace(appointment_id: FromPath[UUID], trace_charge: NamedDependency[TraceCharge]) -> TraceResponse:
-    """From the publication of its event to its charge, dead letters about it included."""
+    """From the publication of its event to its charge, with what could not be charged."""
     return trace_response(appointment_id, await trace_charge(appointment_id))
 
 
