@@ -277,6 +277,7 @@ async def test_a_body_that_cannot_be_used_is_a_400_that_names_each_field(clinic:
         ("replay", {"by": "anna", "all": False}, {"body"}),
         ("replay", one | {"by": ""}, {"by"}),
         ("replay", one | {"by": " \t"}, {"by"}),
+        ("replay", one | {"by": "\x1e\x85\ufeff\u2028"}, {"by"}),
         ("replay", one | {"by": "x" * 201}, {"by"}),
         ("replay", one | {"by": None, "dry_run": "yes", "after": 1}, {"by", "dry_run", "after"}),
         ("replay", one | {"position": ["topic/0/1"]}, {"position"}),

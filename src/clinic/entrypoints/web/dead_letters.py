@@ -47,12 +47,14 @@ InState = Annotated[
     str | None, QueryParameter(name="state", enum=STATES, description="Only those in this state.")
 ]
 """Under another name inside: `state` is Litestar's own there, and an error would name the wrong field."""
+VISIBLE = r"[^\u0000-\u0020\u007f-\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000\ufeff]"
+"""A character that is no space and no control: `\\S` is not the same in Python and in JSON Schema."""
 Name = Annotated[
     str,
     Meta(
         min_length=1,
         max_length=200,
-        pattern=r"\S",
+        pattern=VISIBLE,
         description="Who does it: kept with the letter.",
         examples=["anna"],
     ),
@@ -62,7 +64,7 @@ Words = Annotated[
     Meta(
         min_length=1,
         max_length=2000,
-        pattern=r"\S",
+        pattern=VISIBLE,
         description="Why: kept with the letter.",
         examples=["sent by a test"],
     ),
