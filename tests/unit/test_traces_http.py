@@ -93,7 +93,7 @@ async def test_without_the_token_nothing_is_published_again(clinic: Clinic) -> N
 async def test_what_has_no_event_is_not_published_again(clinic: Clinic) -> None:
     open_one = await clinic.start()
     answer = await clinic.appointments.post(f"/{open_one}/republish/", headers=WITH_TOKEN)
-    assert "not finished" in problem(answer, 400)["detail"]
+    assert "not finished" in problem(answer, 409)["detail"]
     problem(await clinic.appointments.post(f"/{NOBODY}/republish/", headers=WITH_TOKEN), 404)
 
 

@@ -167,9 +167,9 @@ async def trace(
     tags=["operator"],
     summary="Publish the event of a finished appointment again",
     responses=documented(
-        HTTPStatus.BAD_REQUEST,
         HTTPStatus.UNAUTHORIZED,
         HTTPStatus.NOT_FOUND,
+        HTTPStatus.CONFLICT,
         HTTPStatus.SERVICE_UNAVAILABLE,
     ),
 )
@@ -180,7 +180,7 @@ async def republish(
 ) -> TraceResponse:
     """Safe at any time: what is charged stays as it is, and an event that still waits is left alone.
 
-    An appointment that is not finished has no event yet: 400.
+    An appointment that is not finished has no event yet: 409.
     """
     await republish_finished(appointment_id)
     return trace_response(appointment_id, await trace_appointment(appointment_id))

@@ -31,6 +31,7 @@ TITLES = {
 """As RFC 9110 has them, where versions of Python differ: a problem's type must not depend on that."""
 STATUS_OF = {
     "key-reused": HTTPStatus.UNPROCESSABLE_ENTITY,
+    "not-finished": HTTPStatus.CONFLICT,
     "stored-unreadable": HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """Of refusals whose code makes a difference."""
