@@ -70,7 +70,7 @@ def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
 async def test_on_the_embedded_stack_every_acknowledged_finish_has_exactly_one_charge(
     tmp_path: Path, judged: Judged
 ) -> None:
-    options = replace(DEFAULTS["embedded"], minutes=0, appointments=500, faults=60, bound=800)
+    options = replace(DEFAULTS["embedded"], minutes=0, appointments=350, faults=42, bound=800)
 
     judged(await prove(options, Embedded(tmp_path, options), lambda _: None))
 
@@ -79,7 +79,7 @@ async def test_on_the_embedded_stack_every_acknowledged_finish_has_exactly_one_c
 async def test_on_the_real_stack_every_acknowledged_finish_has_exactly_one_charge(
     tmp_path: Path, judged: Judged, below: RealServers
 ) -> None:
-    options = replace(DEFAULTS["real"], minutes=0, appointments=200, faults=30, bound=800, only=OF_A_MINUTE)
+    options = replace(DEFAULTS["real"], minutes=0, appointments=150, faults=20, bound=800, only=OF_A_MINUTE)
 
     with on_real_servers(tmp_path, options, below) as stack:
         judged(await prove(options, stack, lambda _: None))

@@ -1,6 +1,7 @@
 """The pure parts of `make bench`: what it says of numbers, it says of these too."""
 
 import asyncio
+import os
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
@@ -129,7 +130,7 @@ def test_what_is_neither_the_system_nor_the_benchmark_is_others() -> None:
 def test_ones_own_process_is_found_in_proc() -> None:
     if not Path("/proc/self/stat").exists():
         pytest.skip("Linux only")
-    used = spent(procfs.snapshot({"self": 1}), procfs.snapshot({"self": 1}))
+    used = spent(procfs.snapshot({"self": os.getpid()}), procfs.snapshot({"self": os.getpid()}))
     assert used.cpu["self"] >= 0
 
 
