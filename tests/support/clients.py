@@ -26,7 +26,9 @@ WITH_A_KEY = 0.8
 STUBBORN = 0.6
 """Of the people, how many ask again until they are answered; others leave."""
 TRIES = 200
-"""How often somebody who wants to know asks again: for some twenty seconds of closed doors."""
+"""How often somebody who wants to know asks again: for a minute of closed doors."""
+LONGEST_REST = 4
+"""Times the first one."""
 
 
 class Client:
@@ -38,7 +40,7 @@ class Client:
     """
 
     between_tries = 0.05, 0.15
-    """Seconds."""
+    """Seconds, after the first try in vain."""
 
     def __init__(
         self,
@@ -73,10 +75,10 @@ class Client:
         if self._rng.random() < WITH_A_KEY:
             request["headers"] = {"Idempotency-Key": f'"{uuid4()}"'}
             tries = TRIES if self._rng.random() < STUBBORN else 1
-        for _ in range(tries):
+        for tried in range(1, tries + 1):
             if appointment_id := await self._start(request):
                 return appointment_id
-            await asyncio.sleep(self._rng.uniform(*self.between_tries))
+            await self._rest(tried)
         return None
 
     async def _start(self, request: Json) -> str | None:
@@ -106,10 +108,10 @@ class Client:
             self._history.saw_charge(appointment_id, Decimal(charge["total_price"]))
 
     async def _finish_in_some_way(self, appointment_id: str) -> None:
-        for _ in range(TRIES if self._rng.random() < STUBBORN else 1):
+        for tried in range(1, 1 + (TRIES if self._rng.random() < STUBBORN else 1)):
             if await self.finish(appointment_id):
                 break
-            await asyncio.sleep(self._rng.uniform(*self.between_tries))
+            await self._rest(tried)
         else:
             return
         if self._rng.random() < 0.1:  # some are not sure that they did
@@ -118,6 +120,10 @@ class Client:
             await self._start(self._history.requests[appointment_id])
         if self._rng.random() < 0.2:  # some want to see what it costs
             await self.look_at_charge(appointment_id)
+
+    async def _rest(self, tried: int) -> None:
+        """Longer after each try in vain: the fewer there are who knock, the sooner somebody opens."""
+        await asyncio.sleep(self._rng.uniform(*self.between_tries) * min(tried, LONGEST_REST))
 
     async def _ask(self, kind: str, method: str, url: str, **more: Any) -> tuple[str, Json | None]:
         outcome, found = await self._outcome(method, url, **more)

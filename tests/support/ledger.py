@@ -16,6 +16,8 @@ import msgspec
 
 Json = dict[str, Any]
 
+STORE_TRIES: Final = 30
+
 _decoder = msgspec.json.Decoder(float_hook=Decimal)
 
 
@@ -107,7 +109,7 @@ async def kept(http: httpx.AsyncClient, appointment_url: str, financial_url: str
 async def _all(http: httpx.AsyncClient, url: str) -> AsyncIterator[Json]:
     after: Json = {}
     while True:
-        answer = await http.get(f"{url}/", params={"limit": 100, **after})
+        answer = await _answered(http, f"{url}/", params={"limit": 100, **after})
         page = read(answer.raise_for_status())
         for each in page["items"]:
             yield each
@@ -116,13 +118,23 @@ async def _all(http: httpx.AsyncClient, url: str) -> AsyncIterator[Json]:
         after = {"after": page["next"]}
 
 
+async def _answered(http: httpx.AsyncClient, url: str, **more: Any) -> httpx.Response:
+    """As soon as the store behind a service is back: a service may be ready before it."""
+    for _ in range(STORE_TRIES):
+        answer = await http.get(url, **more)
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            return answer
+        await asyncio.sleep(float(answer.headers["Retry-After"]))
+    return await http.get(url, **more)
+
+
 async def shown_charges(http: httpx.AsyncClient, url: str, ids: list[str]) -> dict[str, Decimal | None]:
     """The total of each of these, asked for one by one, some at a time; None where there is no charge."""
     some = asyncio.Semaphore(8)
 
     async def show(appointment_id: str) -> Decimal | None:
         async with some:
-            answer = await http.get(f"{url}/{appointment_id}/")
+            answer = await _answered(http, f"{url}/{appointment_id}/")
         return (
             None
             if answer.status_code == httpx.codes.NOT_FOUND
