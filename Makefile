@@ -124,8 +124,8 @@ format: .venv/dev ## put every file into its format
 
 .PHONY: lock
 lock: ## pin the newest dependencies (needs uv)
-	uv pip compile $(LOCK) pyproject.toml --group build -o requirements.txt
-	uv pip compile $(LOCK) pyproject.toml --group build --group dev -o requirements-dev.txt
+	uv pip compile $(LOCK) pyproject.toml $(EXTRAS) --group build -o requirements.txt
+	uv pip compile $(LOCK) pyproject.toml $(EXTRAS) --group build --group dev -o requirements-dev.txt
 
 .PHONY: lock-peers
 lock-peers: ## pin the newest dependencies of the peers (needs uv)
@@ -134,6 +134,7 @@ lock-peers: ## pin the newest dependencies of the peers (needs uv)
 # Django is declared by the package that carries the files of Swagger UI and ReDoc, and not needed for files.
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--no-emit-package django --no-emit-package asgiref --no-emit-package sqlparse
+EXTRAS := --extra kafka --extra mongo
 
 # An environment is set up once: again only when what it is made of has changed.
 .venv/run: requirements.txt pyproject.toml | .venv/bin/python

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from msgspec import Struct
 
 from clinic.domain.errors import Misconfigured
-from clinic.entrypoints import technologies
+from clinic.entrypoints import discovery
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.formats import as_json
 
@@ -25,7 +25,7 @@ async def attached(*containers: AppointmentContainer | FinancialContainer) -> As
     async with AsyncExitStack() as stack:
         for container in containers:
             settings = container.settings()
-            if technologies.store(settings).in_process:
+            if discovery.store(settings.store).in_process:
                 raise Misconfigured(
                     f"CLINIC_STORE={settings.store} keeps everything inside its own process: no command can "
                     f"read it"
