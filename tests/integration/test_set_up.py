@@ -12,7 +12,6 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 from msgspec.structs import replace
 from support.apps import settings
-from support.builders import RecordedTelemetry
 from support.proxy import proxied
 
 from clinic.adapters.kafka.cluster import KafkaConfig
@@ -20,6 +19,7 @@ from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.domain.errors import Misconfigured
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.technologies.mongo import MongoSettings
+from clinic.testing.builders import RecordedTelemetry
 
 Document = dict[str, object]
 

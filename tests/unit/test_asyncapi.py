@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.apps import Clinic, settings
-from support.builders import ONE_O_CLOCK, an_event
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import AppointmentFinished, FinishedDataV1, from_message, to_message
@@ -24,6 +23,7 @@ from clinic.entrypoints.technologies.kafka import KafkaSettings
 from clinic.entrypoints.technologies.memory import memory_log
 from clinic.entrypoints.web import events, events_page
 from clinic.entrypoints.web.events import EXAMPLE, FIELDS, HEADERS, Document, Events
+from clinic.testing.builders import ONE_O_CLOCK, an_event
 
 SECRET = "hunter2"  # noqa: S105 — of no server
 Json = dict[str, Any]

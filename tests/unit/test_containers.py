@@ -10,7 +10,6 @@ import pytest
 from dependency_injector.providers import Object, Singleton
 from prometheus_client import CollectorRegistry
 from support.apps import Technology, settings
-from support.builders import opened
 
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
@@ -30,6 +29,7 @@ from clinic.domain.messaging.relay import Relay
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.memory import memory_log
+from clinic.testing.builders import opened
 
 Store = Literal["sqlite", "mongo", "memory"]
 Transport = Literal["sqlite", "kafka", "memory"]
