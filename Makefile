@@ -63,6 +63,17 @@ test: .venv/dev .venv/asyncapi/ready ## every test, three files at a time
 test-unit: .venv/dev ## the tests that need nothing
 	$(BIN)/pytest tests/unit --numprocesses 2
 
+# In a folder of its own that only this command looks into: what is installed in .venv stays what the locks say.
+.PHONY: test-example
+test-example: .venv/dev ## the transport that stands beside the wheel, on a real server (needs nats-server)
+	@rm -rf var/example
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target var/example \
+		-r examples/clinic-nats/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --target var/example \
+		./examples/clinic-nats
+	cd examples/clinic-nats && PYTHONPATH=$(CURDIR)/var/example $(CURDIR)/$(BIN)/python -m pytest -p no:schemathesis
+	MYPYPATH=$(CURDIR)/var/example $(BIN)/mypy --strict --follow-imports=silent examples/clinic-nats/src
+
 .PHONY: coverage
 coverage: .venv/dev ## lines and branches of domain and adapters that tests reach, with a floor for each (needs Docker)
 	$(BIN)/pytest $(MEASURED) --numprocesses 2 --dist loadfile --timeout 600 --cov --cov-report=

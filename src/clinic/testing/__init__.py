@@ -11,6 +11,8 @@ A subclass names its subject in about five lines and inherits every test (see do
 What a subject cannot do it declares in a class attribute, where its readers see it. Put
 `pytest_plugins = ["clinic.testing"]` into conftest.py, so that a failing assertion shows its values.
 Needs the extra `clinic[testing]`; nothing of the services imports it.
+
+PYTEST_DONT_REWRITE this module: it has no assertions, and a conftest.py may import it first.
 """
 
 import pytest

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from msgspec import Meta, Struct
 
@@ -65,16 +65,28 @@ class FinancialStore(Struct, frozen=True):
     dead_letters: DeadLetters
 
 
+class OpenedPublisher(Resource, Publisher, Protocol):
+    """A publisher that is the resource, too."""
+
+
 class PublisherEnd(Struct, frozen=True):
     """The appointment context's end of a transport, and the resource that is open while it is used."""
 
     resource: Resource
     publisher: Publisher
 
+    @classmethod
+    def of(cls, both: OpenedPublisher) -> "PublisherEnd":
+        return cls(both, both)
+
 
 async def unknown() -> int | None:
     """The lag of a transport that cannot say."""
     return None
+
+
+class OpenedSubscription(Resource, Subscription, Protocol):
+    """A subscription that is the resource, too."""
 
 
 class SubscriptionEnd(Struct, frozen=True):
@@ -86,6 +98,12 @@ class SubscriptionEnd(Struct, frozen=True):
     resource: Resource
     subscription: Subscription
     lag: Callable[[], Awaitable[int | None]] = unknown
+
+    @classmethod
+    def of(
+        cls, both: OpenedSubscription, lag: Callable[[], Awaitable[int | None]] = unknown
+    ) -> "SubscriptionEnd":
+        return cls(both, both, lag)
 
 
 class Store(Struct, Generic[S], frozen=True, kw_only=True):

@@ -33,14 +33,13 @@ Context = FactoryContext[KafkaSettings]
 
 
 def _publisher(context: Context) -> PublisherEnd:
-    publisher = KafkaPublisher(_config(context), context.lease, context.telemetry)
-    return PublisherEnd(publisher, publisher)
+    return PublisherEnd.of(KafkaPublisher(_config(context), context.lease, context.telemetry))
 
 
 def _subscription(context: Context) -> SubscriptionEnd:
     config = _config(context)
     subscription = KafkaSubscription(config, context.clock, context.telemetry)
-    return SubscriptionEnd(subscription, subscription, KafkaLag(config).ask)
+    return SubscriptionEnd.of(subscription, KafkaLag(config).ask)
 
 
 def _config(context: Context) -> KafkaConfig:

@@ -24,15 +24,15 @@ def _financial_store(context: Context) -> factories.FinancialStore:
 
 
 def _publisher(context: Context) -> factories.PublisherEnd:
-    publisher = SqlitePublisher(SqliteFile(context.data_dir / "events.db", *scripts("events")), context.clock)
-    return factories.PublisherEnd(publisher, publisher)
+    log = SqliteFile(context.data_dir / "events.db", *scripts("events"))
+    return factories.PublisherEnd.of(SqlitePublisher(log, context.clock))
 
 
 def _subscription(context: Context) -> factories.SubscriptionEnd:
     offset = SqliteFile(context.data_dir / f"events.{context.group}.db", *scripts("group"))
     log = context.data_dir / "events.db"
     subscription = SqliteSubscription(log, offset, context.clock, context.sleep, context.monotonic)
-    return factories.SubscriptionEnd(subscription, subscription, subscription.lag)
+    return factories.SubscriptionEnd.of(subscription, subscription.lag)
 
 
 def _channel(_: Context) -> factories.Channel:

@@ -28,6 +28,8 @@ from clinic.entrypoints.technologies.factories import (
     SubscriptionEnd,
     Transport,
 )
+from clinic.plugins.pulled import PulledSubscription
+from clinic.plugins.text_headers import text_delivery, text_headers
 
 __all__ = [
     "AppointmentStore",
@@ -47,6 +49,7 @@ __all__ = [
     "PublishResult",
     "Publisher",
     "PublisherEnd",
+    "PulledSubscription",
     "Refused",
     "Resource",
     "Secret",
@@ -59,4 +62,6 @@ __all__ = [
     "Unavailable",
     "Unreadable",
     "cloudevents",
+    "text_delivery",
+    "text_headers",
 ]
