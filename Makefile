@@ -148,7 +148,7 @@ LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --
 EXTRAS := --extra kafka --extra mongo
 
 # An environment is set up once: again only when what it is made of has changed.
-.venv/run: requirements.txt pyproject.toml | .venv/bin/python
+.venv/run: requirements.txt pyproject.toml hatch_build.py | .venv/bin/python
 	@echo "Installing what the services need ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .

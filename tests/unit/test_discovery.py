@@ -1,5 +1,6 @@
 """Stores and transports of any package: found by name, loaded when chosen, refused with what to do."""
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import requires
@@ -191,6 +192,15 @@ def test_plugins_says_what_cannot_be_used(install: Install, capsys: pytest.Captu
     assert "No module named 'no_such_client'" in printed.err
 
 
+def test_a_client_that_is_not_installed_is_no_problem_until_it_is_chosen(
+    install: Install, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("clinic-pigeon", "pigeon", "import no_such_client", extra="pigeon")
+    assert cli.main(["plugins"]) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if "clinic-pigeon" in line]
+    assert row.endswith("needs clinic-pigeon[pigeon]")
+
+
 def test_settings_lists_each_variable_with_its_value_and_hides_secrets(
     install: Install, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +223,7 @@ def test_the_package_alone_depends_on_no_client_of_a_server() -> None:
     clients = {each for each in wanted if each.startswith(("confluent-kafka", "pymongo"))}
     assert len(clients) == 2
     assert all("extra ==" in each for each in clients)
+    assert not [each for each in wanted if re.match("django|drf", each, re.IGNORECASE)]
 
 
 @pytest.mark.parametrize("kind", ["store", "transport"])

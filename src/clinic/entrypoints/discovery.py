@@ -89,16 +89,19 @@ def _loaded(point: EntryPoint, type_: type[T]) -> T:
     try:
         found = point.load()
     except Exception as error:
-        extras = point.dist.metadata.get_all("Provides-Extra") if point.dist else None
-        remedy = (
-            f": pip install '{package(point)}[{point.name}]'"
-            if isinstance(error, ModuleNotFoundError) and point.name in (extras or ())
-            else ""
-        )
+        extra = needed(point, error)
+        remedy = f": pip install '{extra}'" if extra else ""
         raise Misconfigured(f"{_described(point)} cannot be loaded: {_line(error)}{remedy}") from error
     if not isinstance(found, type_):
         raise Misconfigured(f"{_described(point)} cannot be used: {point.value} is no {type_.__name__}")
     return found
+
+
+def needed(point: EntryPoint, error: BaseException | None) -> str:
+    """What to install, where an extra of its package is missing; empty where something else is wrong."""
+    extras = (point.dist.metadata.get_all("Provides-Extra") or ()) if point.dist else ()
+    is_missing = isinstance(error, ModuleNotFoundError) and point.name in extras
+    return f"{package(point)}[{point.name}]" if is_missing else ""
 
 
 def _line(error: Exception) -> str:

@@ -46,6 +46,9 @@ def _features(point: EntryPoint, problems: list[str]) -> Iterator[str]:
     try:
         found = discovery.load(point)
     except Misconfigured as problem:
+        if extra := discovery.needed(point, problem.__cause__):
+            yield f"needs {extra}"
+            return
         problems.append(str(problem))
         yield "cannot be loaded"
         return
