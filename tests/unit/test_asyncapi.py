@@ -17,6 +17,7 @@ from support.apps import Clinic, settings
 from clinic.adapters import cloudevents
 from clinic.domain.events import AppointmentFinished, FinishedDataV1, from_message, to_message
 from clinic.domain.money import LIMIT, Money
+from clinic.entrypoints import discovery
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.kafka import KafkaSettings
@@ -40,7 +41,7 @@ def both(**changes: Any) -> dict[str, Events]:
 
 ALL = {
     f"{side} over {transport}": found
-    for transport in ("kafka", "memory", "sqlite")
+    for transport in [each.name for each in discovery.installed("transport")]
     for side, found in both(transport=transport).items()
 }
 each = pytest.mark.parametrize("name", ALL)

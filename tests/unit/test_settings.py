@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 from dotenv import dotenv_values
+from msgspec.structs import fields
 
 from clinic.domain.errors import Misconfigured
 from clinic.domain.money import Money
+from clinic.entrypoints import discovery
 from clinic.entrypoints.cli.main import main
 from clinic.entrypoints.environment import PREFIX, environment
 from clinic.entrypoints.service import _bound
@@ -198,6 +200,10 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 def test_the_example_lists_exactly_all_variables_with_their_defaults() -> None:
     listed = {name: text or "" for name, text in dotenv_values(EXAMPLE).items()}
     assert list(listed) == list(variables(load(REAL)))
+    for point in (each for kind in discovery.GROUPS for each in discovery.installed(kind)):
+        if discovery.package(point) == "clinic":
+            for field in fields(discovery.load(point).settings):
+                assert discovery.prefix(point.name) + field.name.upper() in listed
     assert [name for name, text in listed.items() if not text] == ["CLINIC_OPERATOR_TOKEN"]
     assert load(listed) == load({})
     assert load(listed | REAL) == load(REAL)
