@@ -61,7 +61,7 @@ async def test_a_relay_killed_between_save_and_publication_leaves_one_trace(
     started = (await http.post(f"{before.url}/", json=PEOPLE)).json()
     finish = f"{before.url}/{started['id']}/"
     await http.post(finish, headers={"traceparent": f"00-{TRACE}-{CALLER}-01"})
-    await collector.came("POST /{appointment_id}/", "create")
+    await collector.came("POST /{appointment_id}", "create")
     before.kill()
     await pair.appointment.started()
     await collector.came("send", "receive", "process", "charge")
@@ -73,8 +73,8 @@ async def test_a_relay_killed_between_save_and_publication_leaves_one_trace(
         trace_picture.keep(way)
     assert shape(way) == shape(trace_picture.kept())
     assert shape(way) == [
-        ("appointment 1", "POST /{appointment_id}/", "server", "the caller", TRACE),
-        ("appointment 1", "create", "producer", "POST /{appointment_id}/", TRACE),
+        ("appointment 1", "POST /{appointment_id}", "server", "the caller", TRACE),
+        ("appointment 1", "create", "producer", "POST /{appointment_id}", TRACE),
         ("appointment 2", "send", "client", "→ create", "another"),
         ("financial 1", "receive", "client", "→ create", "another"),
         ("financial 1", "process", "consumer", "receive → create", "another"),

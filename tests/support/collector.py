@@ -60,7 +60,10 @@ class Collector:
         async def have_come() -> bool:
             return {span.name for span in self._spans} >= set(names)
 
-        await eventually(have_come, within=30)
+        try:
+            await eventually(have_come, within=30)
+        except AssertionError:
+            raise AssertionError(f"of {names} only {[span.name for span in self._spans]} came") from None
         return self.spans
 
     def way_of(self, trace_id: str) -> list[Span]:

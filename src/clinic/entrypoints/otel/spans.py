@@ -92,11 +92,11 @@ class SpanTracing(Tracing):
 
     @contextmanager
     def charging(self, finished: Sequence[Received[AppointmentFinished]]) -> Iterator[Report]:
-        began, parent = time_ns(), trace_context.current.get() or self._batch
+        parent = trace_context.current.get() or self._batch
         contexts = [_found(each.origin.position, str(each.event.appointment_id)) for each in finished]
         links = filter(None, contexts)
         process = self._messaging("process", SpanKind.CONSUMER, _size(finished), parent, links)
-        batch = _context(process)
+        batch, began = _context(process), time_ns()
 
         def report(outcomes: Sequence[Charged]) -> None:
             for received, context, charged in zip(finished, contexts, outcomes, strict=True):
