@@ -10,6 +10,7 @@ from google.protobuf.json_format import MessageToDict
 from msgspec import Struct
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
+
 from support.processes import eventually
 
 Context = tuple[str, str]

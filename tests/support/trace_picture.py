@@ -25,7 +25,7 @@ def drawn(spans: Sequence[Span], trace_id: str) -> str:
     """A line a span: its tree, its service, when it began and how long it took. `⇠` marks a linked trace."""
     first, last = min(span.start for span in spans), max(span.end for span in spans)
     lines = [f"trace {trace_id}"]
-    for depth, span in _tree(spans, trace_id):
+    for depth, span in _tree(spans):
         mark = "  " * depth + ("" if span.trace_id == trace_id else "⇠ ")
         began, ended = ((each - first) * (WIDTH - 1) // (last - first) for each in (span.start, span.end))
         bar = " " * began + "█" * (ended - began + 1)
@@ -35,8 +35,8 @@ def drawn(spans: Sequence[Span], trace_id: str) -> str:
     return "\n".join(lines)
 
 
-def _tree(spans: Sequence[Span], trace_id: str) -> Iterator[tuple[int, Span]]:
-    """Each span beneath its parent; those of linked traces beneath what they link to, in the order of time."""
+def _tree(spans: Sequence[Span]) -> Iterator[tuple[int, Span]]:
+    """Each span beneath its parent, or beneath what it links to, in the order of time."""
     depths: dict[str, int] = {}
     for span in spans:
         above = [depths[each] for each in (span.parent_id, *(its for _, its in span.links)) if each in depths]

@@ -37,6 +37,7 @@ def written() -> Iterator[Written]:
 
 @pytest.fixture
 async def clinic(tmp_path: Path, written: Written) -> AsyncIterator[Clinic]:
+    assert not written.getvalue()
     async with Clinic(settings("memory", tmp_path, operator_token=TOKEN)).running() as clinic:
         yield clinic
 
@@ -74,9 +75,9 @@ async def test_a_trace_is_kept_with_the_event_and_goes_with_the_message(clinic: 
 async def test_every_line_about_the_event_names_its_trace(clinic: Clinic, written: Written) -> None:
     await sent(clinic, ("traceparent", PARENT))
     found = lines(written)
-    assert {name: found[name].get("trace_id") for name in ("finished", "published", "charged")} == {
-        name: TRACE for name in ("finished", "published", "charged")
-    }
+    assert {
+        name: found[name].get("trace_id") for name in ("finished", "published", "charged")
+    } == dict.fromkeys(("finished", "published", "charged"), TRACE)
 
 
 async def test_without_a_trace_there_is_no_word_of_one(clinic: Clinic, written: Written) -> None:
@@ -99,9 +100,7 @@ async def test_without_a_trace_there_is_no_word_of_one(clinic: Clinic, written: 
         [("tracestate", STATE)],
     ],
 )
-async def test_a_trace_that_is_not_valid_is_no_trace(
-    clinic: Clinic, headers: list[tuple[str, str]]
-) -> None:
+async def test_a_trace_that_is_not_valid_is_no_trace(clinic: Clinic, headers: list[tuple[str, str]]) -> None:
     assert [name for name in plain(await sent(clinic, *headers)) if "trace" in name] == []
 
 
@@ -119,9 +118,7 @@ async def test_a_trace_that_is_not_valid_is_no_trace(
         (f"{PARENT}\n", "", None),
     ],
 )
-def test_a_context_is_read_within_its_bounds(
-    parent: str, state: str, expected: TraceContext | None
-) -> None:
+def test_a_context_is_read_within_its_bounds(parent: str, state: str, expected: TraceContext | None) -> None:
     assert trace_context.parse(parent, state) == expected
 
 
