@@ -270,5 +270,5 @@ def test_the_trace_in_the_documentation_is_the_one_that_is_kept() -> None:
     drawn = re.search(r"^```\n(trace .*?)\n```$", page, re.MULTILINE | re.DOTALL)
     assert drawn
     if os.environ.get("CLINIC_TEST_REWRITE"):
-        trace_picture.PAGE.write_text(page.replace(drawn[1], picture))
+        trace_picture.PAGE.write_text(page.replace(drawn[0], f"```\n{picture}\n```"))
     assert drawn[1] == picture
