@@ -1,9 +1,9 @@
 """Spans by OpenTelemetry: one picture from a request to its charge, and a watcher that holds nothing up."""
 
-import asyncio
 import os
 import re
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import UUID
@@ -12,11 +12,13 @@ import pytest
 from dependency_injector.providers import Object
 from support import trace_picture
 from support.apps import Clinic, UnreachableAppointments, WatchedTelemetry, settings
-from support.builders import a_message
+from support.builders import a_letter, a_message
 from support.collector import Collector, Span, collecting
+from support.folders import a_folder
 from support.ports import free_ports
 from support.processes import eventually
 
+from clinic.adapters import cloudevents
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.errors import Conflict, Refused, Unavailable
@@ -118,6 +120,23 @@ async def test_a_replayed_dead_letter_is_charged_in_the_trace_it_came_from(
     (process,) = [span for span in spans if span.context == charge.links[0]]
     assert (process.name, process.trace_id, process.parent_id) == ("process", *request.context)
     assert process.links == [create.context]
+
+
+def test_a_letter_that_a_command_replays_is_charged_in_the_trace_it_came_from(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    collector: Collector,
+) -> None:
+    message = a_message(extensions=(("traceparent", PARENT),))
+    value = message.data or b""
+    headers = tuple(cloudevents.headers(message))
+    letter = a_letter(about=message.subject, headers=headers, value=value, length=len(value))
+    with a_folder(tmp_path, monkeypatch, capsys) as folder:
+        folder.run(lambda _, financial: financial.dead_letters().add([letter]))
+        assert "charged" in folder.command("dead-letters", "replay", letter.position, "--by", "anna")
+    (charge,) = named(collector.spans, "charge")
+    assert (charge.trace_id, charge.parent_id) == tuple(PARENT.split("-")[1:3])
 
 
 async def test_an_event_delivered_again_stays_in_its_trace(clinic: Clinic, collector: Collector) -> None:
@@ -224,22 +243,30 @@ async def test_the_variables_name_the_service_before_we_do(
     assert collector.spans[-1].service == "front-desk"
 
 
+def ending() -> list[threading.Thread]:
+    """The threads in which an SDK shuts down."""
+    return [thread for thread in threading.enumerate() if thread.name == "otel-end"]
+
+
 @pytest.fixture
 def silent() -> Iterator[str]:
-    """A collector that takes connections and never answers."""
+    """A collector that takes connections and never answers. No thread is left waiting for it."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield f"http://127.0.0.1:{server.getsockname()[1]}"
+    for thread in ending():
+        thread.join()
 
 
 async def test_a_silent_collector_holds_nothing_up_and_not_the_end_either(
     silent: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", silent)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "2.5")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
     clinic = Clinic(settings("memory", tmp_path))
-    async with asyncio.timeout(8):  # by itself, the SDK waits for ten seconds, for each of the two
-        async with clinic.running():
-            assert (await clinic.charged(await finished(clinic))).is_success
+    async with clinic.running():
+        assert (await clinic.charged(await finished(clinic))).is_success
+    assert ending(), "the service waited until the SDK had given up"
 
 
 async def test_a_collector_that_refuses_is_reported_once_and_what_is_lost_is_counted(

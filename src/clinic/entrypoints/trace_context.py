@@ -1,7 +1,7 @@
 """W3C Trace Context as text: what came with a request is kept with its event, and stands in the log."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Final
 
@@ -50,7 +50,7 @@ def parse(parent: str, state: str = "") -> TraceContext | None:
     return TraceContext(f"00{found[1]}", state if _state.fullmatch(state) else "")
 
 
-def of_headers(headers: Iterable[tuple[bytes, bytes]]) -> TraceContext | None:
+def of_headers(headers: Sequence[tuple[bytes, bytes]]) -> TraceContext | None:
     """The context in the headers of a request. One that comes twice is not valid."""
     found = [value for name, value in headers if name == b"traceparent"]
     if len(found) != 1:

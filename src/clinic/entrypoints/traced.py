@@ -87,7 +87,8 @@ def tracing_of(service: str, transport: str, telemetry: Telemetry) -> Tracing:
             tracing: Tracing = resolve_name(SPANS)(service, transport, telemetry)
             return tracing
     except Exception as error:  # noqa: BLE001 — nothing depends on it
-        telemetry("no traces", reason=f"{error}; they need the extra clinic[otel]")
+        remedy = "install clinic[otel]: " if isinstance(error, ImportError) else ""
+        telemetry("no traces", reason=f"{remedy}{error}")
     return Tracing()
 
 

@@ -74,8 +74,8 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ce_subject": {"format": "uuid", "description": "Whom it is about: the appointment's id."},
     "ce_traceparent": {
         "pattern": TRACEPARENT,
-        "description": "The trace that the finish belongs to (W3C Trace Context), the same whenever the event "
-        "is sent: an extension. It may be missing.",
+        "description": "The trace that the finish belongs to (W3C Trace Context): an extension, the same at "
+        "each sending. It may be missing.",
     },
     "ce_recordedtime": {
         "format": "date-time",
