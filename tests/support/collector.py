@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
 from msgspec import Struct
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as Sent
@@ -92,7 +91,7 @@ def _span(sent: Sent, about: Mapping[str, str]) -> Span:
 
 
 def _values(attributes: Any) -> dict[str, str]:
-    return {each.key: str(next(iter(MessageToDict(each.value).values()))) for each in attributes}
+    return {each.key: str(getattr(each.value, each.value.WhichOneof("value"))) for each in attributes}
 
 
 @contextmanager
