@@ -35,11 +35,6 @@ def collector() -> Iterator[Collector]:
         yield collector
 
 
-def of_instance(service: Process, instance: str, collector: Collector) -> None:
-    service.environment |= collector.environment
-    service.environment["OTEL_RESOURCE_ATTRIBUTES"] = f"service.instance.id={instance}"
-
-
 async def test_a_relay_killed_between_save_and_publication_leaves_one_trace(
     pair: Pair, processes: list[Process], http: httpx.AsyncClient, collector: Collector
 ) -> None:
@@ -51,8 +46,10 @@ async def test_a_relay_killed_between_save_and_publication_leaves_one_trace(
         pair.appointment.url,
     )
     processes.append(before)
+    variables = [f"{name}={value}\n" for name, value in collector.environment.items()]
+    (pair.folder / ".env").write_text("".join(variables))
     for service, instance in ((before, "1"), (pair.appointment, "2"), (pair.financial, "1")):
-        of_instance(service, instance, collector)
+        service.environment["OTEL_RESOURCE_ATTRIBUTES"] = f"service.instance.id={instance}"
     for service in (before, pair.financial):
         service.start()
     for service in (before, pair.financial):
