@@ -28,7 +28,7 @@ from clinic.domain.messaging.dead_letters import (
 from clinic.domain.messaging.messages import Delivery, Message, PublishResult, Received
 from clinic.domain.messaging.ports import Publisher, Subscription, Telemetry
 from clinic.entrypoints import trace_context
-from clinic.entrypoints.trace_context import NAMES, TraceContext
+from clinic.entrypoints.trace_context import PARENT, TraceContext
 
 Attributes = Sequence[tuple[str, str]]
 Report = Callable[[Sequence[Charged]], None]
@@ -139,7 +139,8 @@ class TracedPublisher(Publisher):
         self._publisher, self._tracing = publisher, tracing
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
-        contexts = _carry((about(message), _context(message)) for message in batch)
+        found = ((about(message), _context(message)) for message in batch)
+        contexts = _carry((name, context) for name, context in found if context)
         with self._tracing.sending(batch, contexts) as sent:
             return await self._publisher.publish(sent)
 
@@ -199,7 +200,8 @@ class TracedDeadLetters(DeadLetters):
 def decode(key: bytes | None, headers: cloudevents.Headers, value: bytes | None) -> Message:
     """The message in a dead letter. What happens to it from now on belongs to the trace that it came from."""
     message = cloudevents.message(key, headers, value)
-    _carry([(about(message), _context(message, headers))])
+    context = _context(message, headers)
+    _carry([(about(message), context)] if context else [])
     return message
 
 
@@ -223,22 +225,30 @@ def _sent(message: Message, context: TraceContext | None) -> Message:
 
 
 def _context(message: Message, headers: cloudevents.Headers = ()) -> TraceContext | None:
-    """The one that is kept with the event, or else that of the hop: a foreign producer's, perhaps."""
-    return trace_context.of_attributes(message.extensions) or trace_context.of_attributes(
-        (name, content.decode("latin-1")) for name, content in headers if content and name in NAMES
-    )
+    """The one that is kept with the event, or else that of the hop: a foreign producer's, perhaps.
+
+    Most often there is none, and a batch has five hundred messages: this is asked for each.
+    """
+    for name, _ in message.extensions:
+        if name == PARENT:
+            return trace_context.of_attributes(message.extensions)
+    for name, _ in headers:
+        if name == PARENT:
+            texts = [(name, (content or b"").decode("latin-1")) for name, content in headers]
+            return trace_context.of_attributes(texts)
+    return None
 
 
-def _contexts(batch: Sequence[Delivery]) -> Iterable[tuple[str, TraceContext | None]]:
+def _contexts(batch: Sequence[Delivery]) -> Iterable[tuple[str, TraceContext]]:
     for delivery in batch:
-        context = _context(delivery.message, delivery.headers)
-        yield about(delivery.message), context
-        yield delivery.origin.position, context
+        if context := _context(delivery.message, delivery.headers):
+            yield about(delivery.message), context
+            yield delivery.origin.position, context
 
 
-def _carry(contexts: Iterable[tuple[str, TraceContext | None]]) -> Mapping[str, TraceContext]:
+def _carry(contexts: Iterable[tuple[str, TraceContext]]) -> Mapping[str, TraceContext]:
     """From now on, these are in hand."""
-    carried = {name: context for name, context in contexts if context}
+    carried = dict(contexts)
     trace_context.carried.set(carried)
     return carried
 
