@@ -26,7 +26,7 @@ from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import AddResult
 from clinic.domain.financial.pricing import POLICIES, Pricing
 from clinic.domain.messaging.messages import Message
-from clinic.entrypoints import traced
+from clinic.entrypoints import tracing
 from clinic.entrypoints.otel.spans import SpanTracing
 from clinic.entrypoints.technologies.memory import memory_log
 
@@ -236,7 +236,7 @@ async def test_the_variables_name_the_service_before_we_do(
         await clinic.start()
     assert [span.service for span in collector.spans] == ["clinic-appointment"]
     monkeypatch.setenv("OTEL_SERVICE_NAME", "front-desk")
-    assert isinstance(traced.tracing_of("appointment", "memory", WatchedTelemetry("other")), SpanTracing)
+    assert isinstance(tracing.tracing_of("appointment", "memory", WatchedTelemetry("other")), SpanTracing)
     other = Clinic(clinic.appointment.settings())
     async with other.running():
         await other.start()
@@ -277,14 +277,14 @@ async def test_a_collector_that_refuses_is_reported_once_and_what_is_lost_is_cou
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.05")
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "20")
     telemetry = WatchedTelemetry("appointment")
-    tracing = traced.tracing_of("appointment", "memory", telemetry)
+    its = tracing.tracing_of("appointment", "memory", telemetry)
 
     async def is_reported() -> bool:
         return telemetry.times("traces are lost") > 0
 
-    async with tracing.lifespan():
+    async with its.lifespan():
         for _ in range(3):
-            tracing.end_request(tracing.begin_request("GET", "/", []), "/", "GET", 200)
+            its.end_request(its.begin_request("GET", "/", []), "/", "GET", 200)
             await eventually(is_reported)
     value = telemetry.registry.get_sample_value
     assert (value("clinic_spans_ended_total"), value("clinic_spans_exported_total")) == (3, 0)

@@ -15,7 +15,7 @@ from support.logs import Written
 from clinic.adapters import cloudevents
 from clinic.adapters.memory.transport import MemoryPublisher
 from clinic.domain.messaging.messages import Message
-from clinic.entrypoints import trace_context, traced
+from clinic.entrypoints import trace_context, tracing
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.memory import memory_log
 from clinic.entrypoints.telemetry import LoggingTelemetry, configure_logging
@@ -191,7 +191,11 @@ async def test_a_replay_names_the_trace_that_the_letter_came_from(clinic: Clinic
     ],
 )
 def test_the_standard_variables_ask_for_traces(environment: dict[str, str], expected: bool) -> None:
-    assert traced.is_asked_for(environment) is expected
+    assert tracing.is_asked_for(environment) is expected
+
+
+def made() -> tracing.Tracing:
+    return tracing.tracing_of("appointment", "sqlite", LoggingTelemetry("appointment"))
 
 
 @pytest.mark.parametrize(
@@ -207,7 +211,7 @@ def test_what_is_asked_for_and_not_to_be_had_is_reported_and_ends_no_start(
 ) -> None:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert type(traced.tracing_of("appointment", "sqlite", LoggingTelemetry("appointment"))) is traced.Tracing
+    assert type(made()) is tracing.Tracing
     assert lines(written)["no traces"]["level"] == "warning"
     assert "set otlp and http/protobuf" in lines(written)["no traces"]["reason"]
 
@@ -216,6 +220,6 @@ def test_without_the_extra_a_service_runs_and_says_what_is_missing(
     monkeypatch: pytest.MonkeyPatch, written: Written
 ) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
-    monkeypatch.setattr(traced, "SPANS", "clinic.entrypoints.not_installed:SpanTracing")
-    assert type(traced.tracing_of("appointment", "sqlite", LoggingTelemetry("appointment"))) is traced.Tracing
+    monkeypatch.setattr(tracing, "SPANS", "clinic.entrypoints.not_installed:SpanTracing")
+    assert type(made()) is tracing.Tracing
     assert "clinic[otel]" in lines(written)["no traces"]["reason"]

@@ -65,8 +65,8 @@ from clinic.entrypoints.traced import (
     TracedDeadLetters,
     TracedPublisher,
     TracedSubscription,
-    tracing_of,
 )
+from clinic.entrypoints.tracing import tracing_of
 
 
 def now() -> datetime:

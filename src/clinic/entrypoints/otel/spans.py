@@ -24,7 +24,7 @@ from clinic.entrypoints import trace_context
 from clinic.entrypoints.otel.export import Export
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.trace_context import TraceContext
-from clinic.entrypoints.traced import Report, Tracing, about, extended, in_hop
+from clinic.entrypoints.tracing import Report, Tracing, about, extended, in_hop
 
 UNTRACED: Final = ("/health/", "/metrics")
 """Beginnings of paths that machines ask all the time."""

@@ -19,7 +19,7 @@ from clinic.entrypoints.formats import money
 from clinic.entrypoints.metrics import Metrics
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
-from clinic.entrypoints.traced import Tracing
+from clinic.entrypoints.tracing import Tracing
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
 from clinic.entrypoints.web.events import Events
 from clinic.entrypoints.web.methods import Application, or_not_found

@@ -10,7 +10,7 @@ from litestar.types import Message, Send
 from litestar.utils import normalize_path
 
 from clinic.entrypoints.metrics import Histogram, route_labels
-from clinic.entrypoints.traced import Tracing
+from clinic.entrypoints.tracing import Tracing
 
 UNUSED = "TRACE"
 """A method that no path takes: Litestar answers it with the methods that the path does take, or with 404."""
