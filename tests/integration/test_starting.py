@@ -181,7 +181,7 @@ async def test_an_unknown_word_is_answered_with_the_usage(command: Callable[...,
     assert "Traceback" not in process.complained
 
 
-OPTIONAL = ("adapters/kafka", "adapters/memory", "adapters/mongo")
+OPTIONAL = ("adapters/kafka", "adapters/memory", "adapters/mongo", "entrypoints/otel")
 """Folders that are imported only where a setting chooses them. A room that can stay closed belongs here."""
 
 

@@ -76,6 +76,7 @@ FROZEN = {
     "v1-moment.json": "a7f50e355bb48377",
     "v1-recordedtime.json": "2755aeef59d9defa",
     "v1-structured.json": "df4f0955707bc355",
+    "v1-traced.json": "57f81c294eb0ae63",
     "v1.schema.json": "3f8d07fc3a9dad6f",
     "readers/v1": "0709c76e6964b418",
 }

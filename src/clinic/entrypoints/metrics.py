@@ -51,6 +51,8 @@ EVENTS: Final = {
     "failed again": "a replayed dead letter cannot be charged yet",
     "discarded": "a person discarded a dead letter",
     "topic is weaker than asked for": "Kafka's topic may lose events",
+    "no traces": "traces are asked for and cannot be made: the service runs without",
+    "traces are lost": "the collector does not take spans: they are dropped until it does",
     "client left": "a client left in the middle of its request",
     "unforeseen": "a defect: a request was answered 500",
     "could not start or end": "the service ended",

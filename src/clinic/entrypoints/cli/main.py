@@ -1,6 +1,7 @@
 """The `clinic` command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -35,6 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         given = environment()
         settings = load(given)
+        os.environ.update({name: text for name, text in given.items() if name.startswith("OTEL_")})
         for sentence in unknown(given):
             print(f"clinic: {plain(sentence)}", file=sys.stderr)
         configure_logging(settings)

@@ -30,6 +30,7 @@ async def attached(*containers: AppointmentContainer | FinancialContainer) -> As
                     f"CLINIC_STORE={settings.store} keeps everything inside its own process: no command can "
                     f"read it"
                 )
+            await stack.enter_async_context(container.tracing().lifespan())
             resource = container.store().resource
             stack.push_async_callback(resource.close)
             await resource.attach()

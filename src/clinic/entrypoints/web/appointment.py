@@ -221,6 +221,7 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
         metrics=_metrics(container),
+        tracing=container.tracing(),
         lifecycle=lifecycle,
         resources=container.resources,
         loop=lambda: container.relay().run(),
