@@ -19,12 +19,12 @@ from clinic.adapters.mongo import database as mongo
 from clinic.adapters.stored import event_of
 from clinic.domain.errors import Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Monotonic, Outbox
+from clinic.domain.messaging.ports import Monotonic, Outbox, Waiting
 
 MAX_READY: Final = 10_000
 """Events that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
-BY_SAVE: Final = [("outbox.saved_at", ASCENDING)]
+BY_SAVE: Final = [("outbox.saved_at", ASCENDING), ("_id", ASCENDING)]
 """An index by each event's save: the oldest is its first key, however long the backlog is."""
 ADDED: Final = {"added_at": {"$exists": True}}
 """Saving what was never added makes a document that is no appointment, until it is removed again."""
@@ -34,8 +34,7 @@ class MongoOutbox(Outbox):
     """The unpublished events in the collection `appointments`."""
 
     def __init__(self, database: mongo.MongoDatabase, lease: float, monotonic: Monotonic) -> None:
-        self._database = database
-        self._lease = lease
+        self._database, self._lease = database, lease
         self._monotonic = monotonic
         self._ready: deque[ClaimedMessage] = deque()
         self._woken = asyncio.Event()
@@ -107,12 +106,16 @@ class MongoOutbox(Outbox):
             self._blocked -= confirmed
             self._sweep_soon()
 
-    async def oldest(self) -> datetime | None:
-        query = self._documents.find({**UNPUBLISHED, **ADDED}, {"saved_at": True, "outbox.saved_at": True})
-        oldest = query.sort(BY_SAVE).hint(BY_SAVE).limit(1)
-        for document in await self._database.with_timeout(mongo.fetch_all(oldest)):
-            return min(_saved_at(event, document) for event in document["outbox"])
-        return None
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        shown = {"saved_at": True, "outbox.saved_at": True}
+        query = {**UNPUBLISHED, **ADDED, **({"_id": {"$ne": _key(after[1])}} if after else {})}
+        found = self._documents.find(query, shown).sort(BY_SAVE).hint(BY_SAVE).limit(limit)
+        if after:
+            found = found.min([("outbox.saved_at", after[0]), ("_id", _key(after[1]))])
+        places = await self._database.fetch(found, _place)
+        return [place for place in places if before is None or place[0] < before]
 
     async def count(self, limit: int) -> int:
         with mongo.translate_errors():
@@ -218,6 +221,10 @@ def _saved_at(event: object, document: mongo.Document) -> datetime:
     found = event.get("saved_at") if isinstance(event, dict) else None
     times = (each for each in (found, document.get("saved_at")) if isinstance(each, datetime))
     return next(times, datetime.fromtimestamp(0, UTC))
+
+
+def _place(document: mongo.Document) -> Waiting:
+    return min(_saved_at(event, document) for event in document["outbox"]), str(document["_id"])
 
 
 def _event_id(event: object) -> str:

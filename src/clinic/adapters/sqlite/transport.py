@@ -88,11 +88,9 @@ class SqliteSubscription(Subscription, Resource):
     def __init__(
         self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep, monotonic: Monotonic = monotonic
     ) -> None:
-        self._path = log
-        self._offset = offset
-        self._clock = clock
+        self._path, self._offset = log, offset
+        self._clock, self._monotonic = clock, monotonic
         self._pause = pause
-        self._monotonic = monotonic
         self._log: _OpenLog | None = None
         self._received_from = ""
         self._has_failed = False

@@ -15,6 +15,7 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
+from clinic.domain.appointment.ports import AppointmentFilter
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.messaging.messages import PublicationStatus
 from clinic.domain.money import Money
@@ -109,7 +110,7 @@ async def audit(
     wait: float | None,
 ) -> int:
     """Compare all, report, and repair unless `wait`, in seconds, is None. Returns the exit code."""
-    finished = _Finished(appointment)
+    finished = Finished(appointment)
     compare = financial.audit_charges()
     counted = Counter[str]()
     async with attached(appointment, financial):
@@ -134,16 +135,17 @@ async def audit(
     return EXIT_FINDINGS if summary.remaining else 0
 
 
-class _Finished(FinishedAppointments):
+class Finished(FinishedAppointments):
     """What the appointment context's use cases answer."""
 
     def __init__(self, appointment: AppointmentContainer) -> None:
-        self._list = appointment.list_finished_events()
+        self._list = appointment.list_appointments()
         self._find = appointment.find_finished_event()
         self._republish = appointment.republish_finished()
 
     async def page(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
-        return await self._list(limit, after)
+        page = await self._list(AppointmentFilter(finished=True), limit, after)
+        return [found.finished_event for found in page if found.finished_event]
 
     async def find(self, appointment_id: UUID) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
         return await self._find(appointment_id)

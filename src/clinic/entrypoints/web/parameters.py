@@ -56,6 +56,16 @@ StartedBefore = Annotated[
         "Only with `finished=false`: what was opened long ago and may have been forgotten.",
     ),
 ]
+Place = tuple[Annotated[datetime, Meta(tz=True)], str]
+"""Of an event that waits to be published, in a cursor."""
+Late = Annotated[
+    str | None,
+    QueryParameter(
+        pattern="^[1-9][0-9]{0,7}$",  # as an int, Litestar would take 1e3 and 30.0, too
+        description="Only what is finished and whose event has waited for more than that many seconds to be "
+        "published, the longest first. A list of its own: with `limit` and `after`, and no other filter.",
+    ),
+]
 Prefer = Annotated[
     str | None,
     HeaderParameter(
