@@ -51,6 +51,9 @@ class MongoStore(Appointments, Outbox):
     async def confirm(self, published: Sequence[PublishResult]) -> None:
         await self.outbox.confirm(published)
 
+    async def oldest(self) -> datetime | None:
+        return await self.outbox.oldest()
+
     async def waiting(
         self, limit: int, before: datetime | None = None, after: Waiting | None = None
     ) -> Sequence[Waiting]:

@@ -62,6 +62,9 @@ class MeasuredOutbox(Outbox):
         with _counting_retries(self._retries, "confirm"):
             await self._outbox.confirm(published)
 
+    async def oldest(self) -> datetime | None:
+        return await self._outbox.oldest()
+
     async def waiting(
         self, limit: int, before: datetime | None = None, after: Waiting | None = None
     ) -> Sequence[Waiting]:

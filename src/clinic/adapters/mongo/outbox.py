@@ -24,8 +24,10 @@ from clinic.domain.messaging.ports import Monotonic, Outbox, Waiting
 MAX_READY: Final = 10_000
 """Events that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
-BY_SAVE: Final = [("outbox.saved_at", ASCENDING), ("_id", ASCENDING)]
+BY_SAVE: Final = [("outbox.saved_at", ASCENDING)]
 """An index by each event's save: the oldest is its first key, however long the backlog is."""
+BY_PLACE: Final = [("saved_at", ASCENDING), ("_id", ASCENDING)]
+"""By the last save: an index by what is in an array gives no order from a place in it."""
 ADDED: Final = {"added_at": {"$exists": True}}
 """Saving what was never added makes a document that is no appointment, until it is removed again."""
 
@@ -109,13 +111,20 @@ class MongoOutbox(Outbox):
     async def waiting(
         self, limit: int, before: datetime | None = None, after: Waiting | None = None
     ) -> Sequence[Waiting]:
-        shown = {"saved_at": True, "outbox.saved_at": True}
-        query = {**UNPUBLISHED, **ADDED, **({"_id": {"$ne": _key(after[1])}} if after else {})}
-        found = self._documents.find(query, shown).sort(BY_SAVE).hint(BY_SAVE).limit(limit)
-        if after:
-            found = found.min([("outbox.saved_at", after[0]), ("_id", _key(after[1]))])
-        places = await self._database.fetch(found, _place)
-        return [place for place in places if before is None or place[0] < before]
+        bounds = mongo.given(**{"$lt": before, "$gte": after and after[0]})
+        query = mongo.given(**UNPUBLISHED, **ADDED, saved_at=bounds or None)
+        if after is not None:
+            query["$or"] = [{"saved_at": {"$gt": after[0]}}, {"_id": {"$gt": _key(after[1])}}]
+        found = self._documents.find(query, {"saved_at": True}).sort(BY_PLACE).hint(BY_PLACE).limit(limit)
+        return await self._database.fetch(found, lambda it: (_saved_at(None, it), str(it["_id"])))
+
+    async def oldest(self) -> datetime | None:
+        query = self._documents.find({**UNPUBLISHED, **ADDED}, {"saved_at": True, "outbox.saved_at": True})
+        oldest = query.sort(BY_SAVE).hint(BY_SAVE).limit(1)
+        saves = await self._database.fetch(
+            oldest, lambda it: min(_saved_at(each, it) for each in it["outbox"])
+        )
+        return next(iter(saves), None)
 
     async def count(self, limit: int) -> int:
         with mongo.translate_errors():
@@ -221,10 +230,6 @@ def _saved_at(event: object, document: mongo.Document) -> datetime:
     found = event.get("saved_at") if isinstance(event, dict) else None
     times = (each for each in (found, document.get("saved_at")) if isinstance(each, datetime))
     return next(times, datetime.fromtimestamp(0, UTC))
-
-
-def _place(document: mongo.Document) -> Waiting:
-    return min(_saved_at(event, document) for event in document["outbox"]), str(document["_id"])
 
 
 def _event_id(event: object) -> str:

@@ -39,8 +39,7 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     def __init__(
         self, file: SqliteFile, clock: Clock, lease: float, monotonic: Monotonic = monotonic
     ) -> None:
-        self._file = file
-        self._clock = clock
+        self._file, self._clock = file, clock
         self._leases = Leases(lease, monotonic)
         self._commit = GroupCommit(self._write_group)
         self._load = GroupCommit(self._read_group, limit=100)

@@ -94,7 +94,7 @@ class Outbox(Protocol):
     ) -> Sequence[Waiting]:
         """Up to `limit` of those saved before that moment, the longest waiting first, from behind `after`.
 
-        Of several events about one subject, saved together, one may stand for all. Raises `Unavailable`.
+        Of several events about one subject, the last one saved may stand for all. Raises `Unavailable`.
         """
 
     async def oldest(self) -> datetime | None:
