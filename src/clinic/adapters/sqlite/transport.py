@@ -43,8 +43,7 @@ class SqlitePublisher(Publisher, Resource):
     """The way into the event log. It prunes what every group has acknowledged, once there is a group."""
 
     def __init__(self, log: SqliteFile, clock: Clock) -> None:
-        self._log = log
-        self._clock = clock
+        self._log, self._clock = log, clock
         self._last_seq = 0
         self._since_pruning = PRUNE_INTERVAL
 
