@@ -44,6 +44,7 @@ async def main(only: set[str]) -> None:
                     faults.log_unwritable,
                 ),
                 "clock-off": (faults.with_a_clock(a_pair(folder / "clock")), faults.clock_off),
+                "charge-lost": (faults.Audited(made(folder / "lost"), {}), faults.charge_lost),
                 "disk-full": (a_pair(folder / "disk"), faults.disk_full),
             }
             stack.enter_context(faults.small_disk(folder / "disk" / "data"))
@@ -55,8 +56,12 @@ async def main(only: set[str]) -> None:
 
 
 def a_pair(folder: Path, **settings: str) -> Pair:
+    return Pair(made(folder), {f"CLINIC_{name}": value for name, value in settings.items()})
+
+
+def made(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    return Pair(folder, {f"CLINIC_{name}": value for name, value in settings.items()})
+    return folder
 
 
 async def started(pair: Pair) -> None:

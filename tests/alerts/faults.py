@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,8 @@ from uuid import uuid4
 
 import httpx
 from support.deployments import Server
-from support.processes import PROGRAM, Pair, Service
+from support.ports import free_ports
+from support.processes import PROGRAM, Pair, Process, Service
 
 from clinic.domain.events import FINISHED_V1
 
@@ -112,6 +113,18 @@ async def charges_locked(pair: Pair) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def charge_lost(pair: Pair) -> AsyncIterator[None]:
+    """Somebody removes charges by hand; a person ends it as the runbook says."""
+    with closing(sqlite3.connect(pair.data / "financial.db", timeout=10)) as other, other:
+        newest = "SELECT appointment_id FROM charges ORDER BY appointment_id DESC LIMIT 3"
+        other.execute(f"DELETE FROM charges WHERE appointment_id IN ({newest})")
+    yield
+    repair = Process("repair", (*PROGRAM, "audit", "--repair"), pair.environment, pair.folder)
+    repair.start()
+    await repair.ended()
+
+
+@asynccontextmanager
 async def clock_off(pair: Pair) -> AsyncIterator[None]:
     (pair.folder / "step").touch()
     yield
@@ -133,6 +146,21 @@ async def disk_full(pair: Pair) -> AsyncIterator[None]:
     filler.write_bytes(bytes(int(found.f_bavail * found.f_frsize * 0.95)))
     yield
     filler.unlink()
+
+
+class Audited(Pair):
+    """A pair with the standing audit beside it."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        super().__init__(folder, environment)
+        (port,) = free_ports(1)
+        its = self.environment | {"CLINIC_AUDIT_PORT": str(port)}
+        words = ("audit", "--every", "5s", "--grace", "10")
+        self.audit = Service("audit", (*PROGRAM, *words), its, folder, f"http://127.0.0.1:{port}")
+
+    @property
+    def services(self) -> tuple[Service, ...]:
+        return *super().services, self.audit
 
 
 class Piped(Service):

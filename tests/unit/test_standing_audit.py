@@ -57,14 +57,16 @@ class Turns:
 class Standing:
     """A standing audit beside a clinic. `failure` is raised where it would open the stores."""
 
-    def __init__(self, clinic: Clinic, repairs: int | None = None) -> None:
+    def __init__(
+        self, clinic: Clinic, repairs: int | None = None, grace: float = 60, wait: float = 5
+    ) -> None:
         self._clinic = clinic
         self.failure: Exception | None = None
         self.turns = Turns(clinic)
         self.telemetry = RecordedTelemetry()
         self._shown = LoggingTelemetry("audit")
         self.metrics = WatcherMetrics(self._shown.registry, clinic.clock)
-        plan = Plan(every=300, grace=timedelta(seconds=60), repairs=repairs, wait=5)
+        plan = Plan(every=300, grace=timedelta(seconds=grace), repairs=repairs, wait=wait)
         self.audit = StandingAudit(
             self._sides,
             plan,
@@ -180,6 +182,21 @@ async def test_a_finding_of_the_daily_turn_is_looked_at_again_in_each_round(clin
         await charge(clinic, old)
         await watcher.turns.another()
     assert watcher.found == {}
+
+
+async def test_an_old_finding_that_was_republished_in_vain_is_not_forgotten(clinic: Clinic) -> None:
+    old = await finished(clinic, LONG_AGO)
+    watcher = Standing(clinic, repairs=1, grace=400, wait=0.05)
+    async with running(watcher.audit.run()):
+        await watcher.turns.ended()
+        await watcher.turns.another()
+        (found,) = watcher.audit.findings.page(10, None)
+        assert found.repair
+        assert found.repair.outcome == "republished"
+        await watcher.turns.another()
+        assert watcher.found == {}, "it is in flight"
+        await watcher.turns.another()
+    assert watcher.found == {old.id: "missing"}
 
 
 async def test_nothing_is_repaired_unless_it_is_told_to(clinic: Clinic) -> None:

@@ -24,10 +24,6 @@ class Findings:
     def __init__(self) -> None:
         self._found: dict[UUID, Found] = {}
 
-    def older(self, since: UUID) -> Sequence[UUID]:
-        """The appointments that started before that id."""
-        return [id_ for id_ in self._found if id_ < since]
-
     def replace(self, found: Iterable[tuple[Finding, Repair | None]], now: datetime) -> Sequence[Finding]:
         """Keep these and no others; return those that are new. An earlier repair stays with its finding."""
         before, self._found = self._found, {}

@@ -109,6 +109,8 @@ class StandingAudit:
         self._brake = Brake(plan.repairs)
         self._failure = self._too_many = ""
         self._last_of_all: datetime | None = None
+        self._suspects = set[UUID]()
+        self._in_flight = set[UUID]()
         self.findings = Findings()
         self.last_success: datetime | None = None
 
@@ -148,6 +150,7 @@ class StandingAudit:
         async with self._open_sides() as sides:
             found = await self._found(sides, since, counted)
         self._brake.end()
+        self._suspects = {finding.appointment_id for finding, _ in found} | self._in_flight
         self._failure, self.last_success = "", self._clock()
         self._last_of_all = now if of_all else self._last_of_all
         scope = "all" if of_all else "day"
@@ -176,8 +179,12 @@ class StandingAudit:
         return [each for each in found.values() if not each[1] or each[1].outcome != "charged"]
 
     async def _compared(self, sides: Sides, since: UUID) -> AsyncIterator[AuditChunk]:
-        if known := self.findings.older(since):
-            yield await sides.compare.read_again(known, sides.finished, self._plan.grace)
+        older = [id_ for id_ in self._suspects if id_ < since][:MAX_FINDINGS]
+        again = await sides.compare.read_again(older, sides.finished, self._plan.grace)
+        # One that was published anew is in flight, and no finding: it is a suspect until it is charged.
+        may_be_in_flight = self._suspects if since == START else older if again.in_flight else ()
+        self._in_flight = set(may_be_in_flight)
+        yield again
         async for chunk in sides.compare(sides.finished, self._plan.grace, since):
             yield chunk
 
