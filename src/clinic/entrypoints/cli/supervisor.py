@@ -33,13 +33,13 @@ def supervise(settings: Settings) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:  # `nohup`, a job in the background
             signal.signal(number, ask)
     services = {name: (*PROGRAM, "run", name) for name in SERVICES}
-    supervisor = Supervisor(services, _watchers(settings))
+    supervisor = Supervisor(services, watchers(settings))
     supervisor.start()
     _greet(settings)
     return supervisor.run(asked)
 
 
-def _watchers(settings: Settings) -> Mapping[str, Command]:
+def watchers(settings: Settings) -> Mapping[str, Command]:
     """The standing audit, unless it is set to off, or its folder was left out."""
     if settings.audit_every == "off" or find_spec("clinic.entrypoints.watcher") is None:
         return {}
@@ -165,6 +165,6 @@ def _greet(settings: Settings) -> None:
     charges = url(settings.financial_host, settings.financial_port)
     print(f"appointments  {appointments}/  (its documentation: /docs)")
     print(f"charges       {charges}/  (its documentation: /docs)")
-    if _watchers(settings):
+    if watchers(settings):
         print(f"audit         {url(settings.audit_host, settings.audit_port)}/findings/")
     print(f"data          {settings.data_dir.absolute()}", flush=True)
