@@ -120,7 +120,7 @@ async def rounds(folder: Path, scope: str) -> None:
 
 async def _said(audit: Service, name: str) -> None:
     """Wait until that is more than 0, then print what the metrics say."""
-    give_up = time.monotonic() + TURN_TIMEOUT
+    give_up, lines = time.monotonic() + TURN_TIMEOUT, list[str]()
     async with httpx.AsyncClient(base_url=audit.url, trust_env=False, timeout=60) as http:
         while time.monotonic() < give_up:
             await asyncio.sleep(1)

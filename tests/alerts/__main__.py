@@ -72,7 +72,7 @@ async def started(pair: Pair) -> None:
         except AssertionError:
             if not left:
                 raise
-            for service in pair.services:
+            for service in faults.recorded(pair):
                 service.clean_up()
         else:
             return
@@ -83,16 +83,16 @@ async def record(fault: str, pair: Pair, strikes: faults.Fault) -> None:
         await started(pair)
         async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
             write(fault, await recorded(http, pair, strikes), whole=fault == WHOLE)
-        for service in pair.services:
+        for service in faults.recorded(pair):
             assert service.exit_code is None, f"{fault}: {service.name} ended: {service.complained[-2000:]}"
     finally:
-        for service in pair.services:
+        for service in faults.recorded(pair):
             service.clean_up()
 
 
 async def recorded(http: httpx.AsyncClient, pair: Pair, strikes: faults.Fault) -> Recording:
     began = time.monotonic()
-    scraper = Scraper({service.name: service.url for service in pair.services}, time.time())
+    scraper = Scraper({service.name: service.url for service in faults.recorded(pair)}, time.time())
 
     async def scrape() -> None:
         number = 0

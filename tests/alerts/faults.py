@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -158,9 +158,9 @@ class Audited(Pair):
         words = ("audit", "--every", "5s", "--grace", "10")
         self.audit = Service("audit", (*PROGRAM, *words), its, folder, f"http://127.0.0.1:{port}")
 
-    @property
-    def services(self) -> tuple[Service, ...]:
-        return *super().services, self.audit
+    async def started(self) -> None:
+        await super().started()
+        await self.audit.started()
 
 
 class Piped(Service):
@@ -184,6 +184,11 @@ class Piped(Service):
         finally:
             assert self.reader.stdin
             self.reader.stdin.close()
+
+
+def recorded(pair: Pair) -> Sequence[Service]:
+    """All of it that is scraped."""
+    return [*pair.services, pair.audit] if isinstance(pair, Audited) else pair.services
 
 
 @contextmanager

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-from support.deployments import charged, finish
+from support.deployments import charged, finish, remove_from_sqlite
 from support.ports import free_ports
 from support.processes import PROGRAM, Pair, Process, Service, eventually
-from test_audit_journeys import remove_from_sqlite
 
 
 def watcher_of(parent: Process) -> int | None:

@@ -215,7 +215,7 @@ class Pair:
         )
 
     @property
-    def services(self) -> tuple[Service, ...]:
+    def services(self) -> tuple[Service, Service]:
         return self.appointment, self.financial
 
     async def started(self) -> None:

@@ -112,7 +112,8 @@ async def finished(clinic: Clinic, ago: timedelta = timedelta(hours=3)) -> Appoi
     start = clinic.clock() - ago
     its_id = UUID(int=first_id(start).int + uuid4().int % 2**60)
     made = an_appointment(id=its_id, start=start, end=start + timedelta(hours=1))
-    return await clinic.appointment.appointments().add(made)
+    await clinic.appointment.appointments().add(made)
+    return made
 
 
 async def charge(clinic: Clinic, made: Appointment, **changes: Any) -> None:
