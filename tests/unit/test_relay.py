@@ -415,5 +415,7 @@ def test_pauses_grow_are_jittered_and_have_a_longest() -> None:
     bounds = [1, 2, 4, *[8] * 47]
     ranges = backoff(lambda low, high: low * 100 + high, first=1, longest=8)
     assert [next(ranges) for _ in bounds] == [bound / 2 * 100 + bound for bound in bounds]
+    longest = backoff(lambda _, high: high)
+    assert [next(longest) for _ in range(9)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     pauses = backoff(uniform, first=1, longest=8)
     assert len({next(pauses) for _ in bounds}) == 50
