@@ -30,7 +30,7 @@ from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher
+from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher, Waiting
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.messaging.retry import STALLED_AFTER, backoff
 
@@ -48,8 +48,10 @@ class FragileOutbox(Outbox):
     async def confirm(self, published: Sequence[PublishResult]) -> None:
         await self._fault("confirm", lambda: self._outbox.confirm(published))
 
-    async def oldest(self) -> datetime | None:
-        return await self._outbox.oldest()
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        return await self._outbox.waiting(limit, before, after)
 
     async def count(self, limit: int) -> int:
         return await self._outbox.count(limit)
@@ -352,8 +354,10 @@ class Overslept(Outbox):
     async def confirm(self, published: Sequence[PublishResult]) -> None:
         await self._outbox.confirm(published)
 
-    async def oldest(self) -> datetime | None:
-        return await self._outbox.oldest()
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        return await self._outbox.waiting(limit, before, after)
 
     async def count(self, limit: int) -> int:
         return await self._outbox.count(limit)

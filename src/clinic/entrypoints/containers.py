@@ -18,7 +18,7 @@ from clinic.domain.appointment.use_cases import (
     FindFinishedEvent,
     FinishAppointment,
     ListAppointments,
-    ListFinishedEvents,
+    ListLateAppointments,
     RepublishFinished,
     StartAppointment,
     TraceAppointment,
@@ -158,7 +158,7 @@ class AppointmentContainer(DeclarativeContainer):
     finish_appointment = Singleton(FinishAppointment, at_hand, clock, telemetry)
     find_appointment = Singleton(FindAppointment, appointments)
     list_appointments = Singleton(ListAppointments, appointments)
-    list_finished_events = Singleton(ListFinishedEvents, appointments)
+    list_late_appointments = Singleton(ListLateAppointments, appointments, outbox, clock)
     find_finished_event = Singleton(FindFinishedEvent, appointments, outbox)
     republish_finished = Singleton(RepublishFinished, traced_appointments, outbox)
     trace_appointment = Singleton(TraceAppointment, appointments, outbox)

@@ -20,6 +20,9 @@ from clinic.entrypoints.settings import Settings
 MAX_DETAIL: Final = 2000
 """Characters of one detail in a line: the rest is cut."""
 WARNINGS: Final = frozenset({
+    "audit finds",
+    "audit needs a person",
+    "audit waits",
     "cannot be published",
     "consumer waits",
     "differs from its charge",

@@ -109,7 +109,7 @@ def application(
     title: str,
     description: str,
     routes: Sequence[BaseRouteHandler | Router],
-    events: Events,
+    events: Events | None = None,
     dependencies: Mapping[str, Callable[[], object]],
     ready: Callable[[], Awaitable[Health]],
     telemetry: LoggingTelemetry,

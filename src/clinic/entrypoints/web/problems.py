@@ -53,6 +53,7 @@ QUERY_IN_WORDS = {
     "charged_to": TIME_IN_WORDS,
     "started_before": TIME_IN_WORDS,
     "finished": "cannot be used: give true or false",
+    "late": "cannot be used: give a whole number of seconds from 1 to 99999999",
 }
 """What would be right, for each query parameter that Litestar reads."""
 
