@@ -136,7 +136,7 @@ format: .venv/dev ## put every file into its format
 .PHONY: lock
 lock: ## pin the newest dependencies (needs uv)
 	uv pip compile $(LOCK) pyproject.toml $(EXTRAS) --group build -o requirements.txt
-	uv pip compile $(LOCK) pyproject.toml $(EXTRAS) --extra testing --group build --group dev -o requirements-dev.txt
+	uv pip compile $(LOCK) pyproject.toml $(EXTRAS) --extra otel --extra testing --group build --group dev -o requirements-dev.txt
 
 .PHONY: lock-peers
 lock-peers: ## pin the newest dependencies of the peers (needs uv)

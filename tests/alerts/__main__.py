@@ -44,6 +44,7 @@ async def main(only: set[str]) -> None:
                     faults.log_unwritable,
                 ),
                 "clock-off": (faults.with_a_clock(a_pair(folder / "clock")), faults.clock_off),
+                "charge-lost": (faults.Audited(made(folder / "lost"), {}), faults.charge_lost),
                 "disk-full": (a_pair(folder / "disk"), faults.disk_full),
             }
             stack.enter_context(faults.small_disk(folder / "disk" / "data"))
@@ -55,8 +56,12 @@ async def main(only: set[str]) -> None:
 
 
 def a_pair(folder: Path, **settings: str) -> Pair:
+    return Pair(made(folder), {f"CLINIC_{name}": value for name, value in settings.items()})
+
+
+def made(folder: Path) -> Path:
     folder.mkdir(exist_ok=True)
-    return Pair(folder, {f"CLINIC_{name}": value for name, value in settings.items()})
+    return folder
 
 
 async def started(pair: Pair) -> None:
@@ -67,7 +72,7 @@ async def started(pair: Pair) -> None:
         except AssertionError:
             if not left:
                 raise
-            for service in pair.services:
+            for service in faults.recorded(pair):
                 service.clean_up()
         else:
             return
@@ -78,16 +83,16 @@ async def record(fault: str, pair: Pair, strikes: faults.Fault) -> None:
         await started(pair)
         async with httpx.AsyncClient(trust_env=False, timeout=5) as http:
             write(fault, await recorded(http, pair, strikes), whole=fault == WHOLE)
-        for service in pair.services:
+        for service in faults.recorded(pair):
             assert service.exit_code is None, f"{fault}: {service.name} ended: {service.complained[-2000:]}"
     finally:
-        for service in pair.services:
+        for service in faults.recorded(pair):
             service.clean_up()
 
 
 async def recorded(http: httpx.AsyncClient, pair: Pair, strikes: faults.Fault) -> Recording:
     began = time.monotonic()
-    scraper = Scraper({service.name: service.url for service in pair.services}, time.time())
+    scraper = Scraper({service.name: service.url for service in faults.recorded(pair)}, time.time())
 
     async def scrape() -> None:
         number = 0

@@ -6,7 +6,7 @@ import signal
 import sqlite3
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Final
@@ -14,7 +14,8 @@ from uuid import uuid4
 
 import httpx
 from support.deployments import Server
-from support.processes import PROGRAM, Pair, Service
+from support.ports import free_ports
+from support.processes import PROGRAM, Pair, Process, Service
 
 from clinic.domain.events import FINISHED_V1
 
@@ -112,6 +113,18 @@ async def charges_locked(pair: Pair) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
+async def charge_lost(pair: Pair) -> AsyncIterator[None]:
+    """Somebody removes charges by hand; a person ends it as the runbook says."""
+    with closing(sqlite3.connect(pair.data / "financial.db", timeout=10)) as other, other:
+        newest = "SELECT appointment_id FROM charges ORDER BY appointment_id DESC LIMIT 3"
+        other.execute(f"DELETE FROM charges WHERE appointment_id IN ({newest})")
+    yield
+    repair = Process("repair", (*PROGRAM, "audit", "--repair"), pair.environment, pair.folder)
+    repair.start()
+    await repair.ended()
+
+
+@asynccontextmanager
 async def clock_off(pair: Pair) -> AsyncIterator[None]:
     (pair.folder / "step").touch()
     yield
@@ -135,6 +148,21 @@ async def disk_full(pair: Pair) -> AsyncIterator[None]:
     filler.unlink()
 
 
+class Audited(Pair):
+    """A pair with the standing audit beside it."""
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        super().__init__(folder, environment)
+        (port,) = free_ports(1)
+        its = self.environment | {"CLINIC_AUDIT_PORT": str(port)}
+        words = ("audit", "--every", "5s", "--grace", "10")
+        self.audit = Service("audit", (*PROGRAM, *words), its, folder, f"http://127.0.0.1:{port}")
+
+    async def started(self) -> None:
+        await super().started()
+        await self.audit.started()
+
+
 class Piped(Service):
     """A service whose log goes to a reader that a test may take away."""
 
@@ -156,6 +184,11 @@ class Piped(Service):
         finally:
             assert self.reader.stdin
             self.reader.stdin.close()
+
+
+def recorded(pair: Pair) -> Sequence[Service]:
+    """All of it that is scraped."""
+    return [*pair.services, pair.audit] if isinstance(pair, Audited) else pair.services
 
 
 @contextmanager

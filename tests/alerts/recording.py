@@ -17,7 +17,11 @@ INTERVAL = 5
 SCRAPE_TIMEOUT = 4.0
 STALE = float("-inf")
 """Stands where a series that was there has ended."""
-MOMENTS = ("clinic_time_seconds", "process_start_time_seconds")
+MOMENTS = (
+    "clinic_audit_last_success_timestamp_seconds",
+    "clinic_time_seconds",
+    "process_start_time_seconds",
+)
 """Kept as seconds since the recording began: promtool's time begins at 0."""
 NAME = re.compile(r"\b(?:clinic_\w+|process_\w+|up)\b")
 
@@ -79,13 +83,13 @@ def needed() -> set[str]:
 
 
 def write(fault: str, recording: Recording, *, whole: bool) -> None:
-    """Keep it; of what the rules do not name, only where it is to be `whole`."""
+    """Keep it; of what the rules do not name, only the audit's, or all where it is to be `whole`."""
     names = needed()
     kept = {
         series: values
         for series, values in sorted(recording.series.items())
         if not series.partition("{")[0].endswith("_created")
-        and (whole or series.partition("{")[0] in names)
+        and (whole or series.partition("{")[0] in names or series.startswith("clinic_audit_"))
         and ("time_to_charge_seconds_bucket" not in series or whole or 'le="10.0"' in series)
     }
     lines = [f"# the fault from {recording.began} s to {recording.ended} s"]

@@ -5,8 +5,8 @@ from http import HTTPStatus
 import schemathesis
 from schemathesis.core.failures import Failure
 
-BEYOND_SCHEMAS = {"after", "started_before"}
-"""Which texts are cursors, and that a parameter wants another beside it."""
+BEYOND_SCHEMAS = {"after", "late", "started_before"}
+"""Which texts are cursors, and that a parameter wants another beside it, or none."""
 REJECTED = "ST202"
 """What the document allows was answered with 4xx."""
 

@@ -3,9 +3,7 @@
 import itertools
 import json
 import random
-import sqlite3
 from collections.abc import Callable
-from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -14,7 +12,7 @@ from uuid import UUID
 import httpx
 import pymongo
 import pytest
-from support.deployments import busy, charged, finish, finish_many, on_real_servers
+from support.deployments import busy, charged, finish, finish_many, on_real_servers, remove_from_sqlite
 from support.ledger import History, due
 from support.processes import PROGRAM, Pair, Process, eventually
 
@@ -50,16 +48,6 @@ class Stack:
         """Its exit code, what it found, and its summary."""
         code, (*found, summary) = await self.command("audit", *words)
         return code, found, summary
-
-
-def remove_from_sqlite(pair: Pair, appointment_id: str) -> None:
-    with closing(sqlite3.connect(pair.data / "financial.db", timeout=5)) as connection, connection:
-        assert (
-            connection.execute(
-                "DELETE FROM charges WHERE appointment_id = ?", (UUID(appointment_id).bytes,)
-            ).rowcount
-            == 1
-        )
 
 
 def remove_from_mongo(pair: Pair, appointment_id: str) -> None:

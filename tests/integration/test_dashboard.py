@@ -11,13 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
-from alerts.recording import INTERVAL, read
+from alerts.recording import INTERVAL, Recording, read
 from support.ports import free_ports
 from support.servers import until
 
 DASHBOARD = Path(__file__).parents[2] / "deploy" / "grafana" / "clinic.json"
-FAULT = "broker-away"
-"""Of this recording every series is kept."""
+FAULTS = ("broker-away", "charge-lost")
+"""Of the first recording every series is kept, of the second those of the standing audit."""
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,8 @@ def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, 
         reason = "needs prometheus (Debian: apt-get install prometheus)"
         pytest.fail(reason, pytrace=False) if os.environ.get("CI") == "true" else pytest.skip(reason)
     folder = tmp_path_factory.mktemp("prometheus")
-    recording = read(FAULT)
+    first, second = map(read, FAULTS)
+    recording = Recording(first.began, first.ended, second.series | first.series)
     began = time.time() // INTERVAL * INTERVAL - recording.seconds
     lines = [
         f"{series} {value} {began + number * INTERVAL}"

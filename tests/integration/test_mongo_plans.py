@@ -321,6 +321,22 @@ async def test_the_age_of_the_oldest_event_reads_one_document_at_any_backlog(
     assert max(each["docsExamined"] for each in plans) == 1
 
 
+async def test_the_list_of_what_waits_reads_a_page_of_documents_at_any_backlog(
+    appointments: MongoStore, profiler: Profiler
+) -> None:
+    await finished(appointments, await added(appointments, 200))
+    places = await appointments.waiting(200)
+    shapes = list(product((None, places[150][0], now()), (None, places[100])))
+
+    with profiler.watching("appointments") as plans:
+        for before, after in shapes:
+            await appointments.waiting(PAGE, before, after)
+
+    assert dear(plans) == []
+    assert len(plans) >= len(shapes) == 6
+    assert max(each["docsExamined"] for each in plans) <= PAGE + 1
+
+
 async def test_starting_and_finishing_find_an_appointment_by_its_id(
     appointments: MongoStore, profiler: Profiler
 ) -> None:

@@ -260,6 +260,7 @@ async def test_another_client_library_reads_our_event(
     pair: Pair, topic: str, by_hand: dict[str, Any], http: httpx.AsyncClient
 ) -> None:
     await pair.started()
+    http.headers["traceparent"] = parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
     appointment = await finish(http, pair)
     await charged(http, pair, {appointment["id"]})
 
@@ -280,7 +281,9 @@ async def test_another_client_library_reads_our_event(
         ("ce_type", FINISHED_V1.encode()),
         ("ce_time", end.encode()),
         ("ce_subject", appointment["id"].encode()),
+        ("ce_traceparent", parent.encode()),
         ("ce_recordedtime", headers["ce_recordedtime"]),
+        ("traceparent", parent.encode()),
         ("content-type", b"application/json"),
     ]
     assert json.loads(record.value) == {

@@ -59,6 +59,10 @@ class WatchedTelemetry(LoggingTelemetry):
         self._seen.append(event)
         self._news.set()
 
+    def times(self, event: str) -> int:
+        """How often it was recorded."""
+        return self._seen.count(event)
+
     async def seen(self, event: str, times: int = 1) -> None:
         """Return once it was recorded that often."""
         while self._seen.count(event) < times:

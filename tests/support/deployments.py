@@ -4,12 +4,13 @@ may take away.
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
 from testcontainers.core.docker_client import DockerClient
@@ -129,6 +130,17 @@ async def finish_many(http: httpx.AsyncClient, pair: Pair, count: int) -> list[J
             return await finish(http, pair)
 
     return await asyncio.gather(*(one() for _ in range(count)))
+
+
+def remove_from_sqlite(pair: Pair, appointment_id: str) -> None:
+    """Its charge, as a person would by hand."""
+    with closing(sqlite3.connect(pair.data / "financial.db", timeout=5)) as connection, connection:
+        assert (
+            connection.execute(
+                "DELETE FROM charges WHERE appointment_id = ?", (UUID(appointment_id).bytes,)
+            ).rowcount
+            == 1
+        )
 
 
 async def charged(http: httpx.AsyncClient, pair: Pair, ids: set[str], *, within: float = 30) -> None:

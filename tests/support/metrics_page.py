@@ -17,7 +17,8 @@ what to do then.
 A label's values are from a closed set: no path, type or text of a client or a foreign producer makes a series.
 What needs a store is asked at each scrape, one second for all of it: what has not answered by then is absent, and
 `clinic_scrape_answered` is 0. Two services in one process (`clinic run --in-process`) share what is about the
-process, and the sizes of groups. `process_…` and `python_info` are those of Prometheus's own library.
+process, and the sizes of groups. The standing audit shows what both do, except for the disk. `process_…` and
+`python_info` are those of Prometheus's own library.
 """  # noqa: E501 — a page's lines are wider than the code's
 LABELS = {
     "event": "[below](#events)",
@@ -25,21 +26,23 @@ LABELS = {
     "method": ", ".join(f"`{method}`" for method in [*sorted(METHODS), OTHER]),
     "status": ", ".join(f"`{status}`" for status in [*STATUSES.values(), "none"]) + " (the client left)",
     "code": ", ".join(f"`{code}`" for code in [*CODES, OTHER]),
+    "scope": "`day`, `all`",
     "question": "`disk`; in the appointment service `outbox`, in the financial service `lag`, `dead letters`",
     "version": "of the `clinic` package",
 }
 """What the values of a label are, where the samples do not show them all."""
 
 
-def made(appointment: CollectorRegistry, financial: CollectorRegistry) -> str:
+def made(appointment: CollectorRegistry, financial: CollectorRegistry, audit: CollectorRegistry) -> str:
     """The page."""
-    ours, theirs = _families(appointment), _families(financial)
+    ours, theirs, its = map(_families, (appointment, financial, audit))
     rows = [f"| `{event}` | {meaning} |" for event, meaning in EVENTS.items()]
     return "\n".join(
         [
             HEAD,
             *_section("The appointment service", [ours[name] for name in ours if name not in theirs]),
             *_section("The financial service", [theirs[name] for name in theirs if name not in ours]),
+            *_section("The standing audit", [its[name] for name in its if name not in ours]),
             *_section("Both", [ours[name] for name in ours if name in theirs]),
             *("## Events", "", "| event | meaning |", "|---|---|", *rows, ""),
         ]

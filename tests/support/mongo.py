@@ -14,7 +14,7 @@ from clinic.adapters.mongo.outbox import MongoOutbox
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter, Appointments
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Outbox
+from clinic.domain.messaging.ports import Outbox, Waiting
 from clinic.testing.builders import now, opened
 
 
@@ -53,6 +53,11 @@ class MongoStore(Appointments, Outbox):
 
     async def oldest(self) -> datetime | None:
         return await self.outbox.oldest()
+
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        return await self.outbox.waiting(limit, before, after)
 
     async def status(self, event: Message) -> PublicationStatus | None:
         return await self.outbox.status(event)

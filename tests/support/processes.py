@@ -202,6 +202,7 @@ class Pair:
             "CLINIC_DATA_DIR": str(self.data),
             "CLINIC_APPOINTMENT_PORT": str(appointment),
             "CLINIC_FINANCIAL_PORT": str(financial),
+            "CLINIC_AUDIT_EVERY": "off",
             **environment,
         }
         urls = {

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -22,6 +22,9 @@ from support.apps import (
     wrong_fields,
 )
 
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
+from clinic.domain.errors import Unavailable
+from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.domain.money import Money
 from clinic.testing.builders import ONE_O_CLOCK
 
@@ -260,6 +263,73 @@ async def test_a_filter_holds_from_page_to_page(clinic: Clinic) -> None:
     second = (await clinic.appointments.get(f"{query}&after={first['next']}")).json()
     assert [each["id"] for each in first["items"] + second["items"]] == wanted[::-1]
     assert second["next"] is None
+
+
+class Away(MemoryPublisher):
+    """A transport that does not answer."""
+
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
+        raise Unavailable(f"{len(batch)} events cannot be published")
+
+
+async def test_what_is_late_to_be_published_is_listed_the_longest_waiting_first(tmp_path: Path) -> None:
+    clinic = Clinic(settings("sqlite", tmp_path))
+    log = MemoryLog()
+    clinic.appointment.publisher.override(Object(Away(log, clinic.clock)))
+    async with clinic.running():
+        finished = []
+        for _ in range(3):
+            finished.append(await clinic.start())
+            await clinic.finish(finished[-1])
+            clinic.clock.move(seconds=30)
+        await clinic.start()
+
+        late = (await clinic.appointments.get("/?late=30&limit=1")).json()
+        assert [each["id"] for each in late["items"]] == finished[:1]
+        rest = (await clinic.appointments.get(f"/?late=30&after={late['next']}")).json()
+        assert ([each["id"] for each in rest["items"]], rest["next"]) == (finished[1:2], None)
+        assert (await clinic.appointments.get("/?late=91")).json() == {"items": [], "next": None}
+        assert (await clinic.appointments.get(f"/?after={late['next']}")).status_code == 400
+
+
+async def test_what_is_published_is_not_late(in_memory: Clinic) -> None:
+    its_id = await in_memory.start()
+    await in_memory.finish(its_id)
+    await in_memory.charged(its_id)
+    in_memory.clock.move(hours=1)
+    assert (await in_memory.appointments.get("/?late=1")).json() == {"items": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0",
+        "-1",
+        "100000000",
+        "1.5",
+        "30.0",
+        "1e3",
+        "030",
+        "3_0",
+        "%2B30",
+        "soon",
+        "",
+        "null",
+        "true",
+        "%D9%A3",
+    ],
+)
+async def test_a_lateness_that_is_no_whole_number_of_seconds_in_bounds_is_a_400(
+    in_memory: Clinic, text: str
+) -> None:
+    problem = "cannot be used: give a whole number of seconds from 1 to 99999999"
+    assert wrong_fields(await in_memory.appointments.get(f"/?late={text}")) == {"late": problem}
+
+
+async def test_the_list_of_what_is_late_takes_no_other_filter(in_memory: Clinic) -> None:
+    for other in (f"physician_id={PHYSICIAN}", f"patient_id={NIL}", "finished=true", "finished=false"):
+        named = wrong_fields(await in_memory.appointments.get(f"/?late=30&{other}"))
+        assert named == {"late": "is a list of its own: give it with limit and after only"}
 
 
 async def test_a_query_that_cannot_be_read_is_a_400_that_names_each_field(in_memory: Clinic) -> None:

@@ -45,6 +45,15 @@ def test_anything_else_would_be_seen(module: str) -> None:
     assert not is_allowed(module)
 
 
+def test_only_its_own_folder_knows_opentelemetry() -> None:
+    files = [file for file in DOMAIN.parent.rglob("*.py") if any(map(is_opentelemetry, imported(file)))]
+    assert {str(file.parent.relative_to(DOMAIN.parent)) for file in files} == {"entrypoints/otel"}
+
+
+def is_opentelemetry(module: str) -> bool:
+    return module.split(".", maxsplit=1)[0] == "opentelemetry" or "entrypoints.otel" in module
+
+
 @pytest.mark.parametrize(("room", "lines"), [("domain", 2600), ("adapters", 3500)])
 def test_a_room_keeps_within_its_budget_of_lines(room: str, lines: int) -> None:
     files = list((DOMAIN.parent / room).rglob("*.py"))

@@ -84,13 +84,15 @@ def test_every_example_is_as_its_schemas_say_and_is_read_as_the_event(name: str)
             headers = [(header, text.encode()) for header, text in example["headers"].items()]
             read = cloudevents.message(b"", headers, json.dumps(example["payload"]).encode())
             assert from_message(read) == from_message(EXAMPLE)
-            assert (read.id, read.time, read.extensions) == (EXAMPLE.id, EXAMPLE.time, EXAMPLE.extensions)
+            kept = tuple(each for each in EXAMPLE.extensions if not each[0].startswith(cloudevents.HOP))
+            assert (read.id, read.time, read.extensions) == (EXAMPLE.id, EXAMPLE.time, kept)
 
 
 async def test_what_is_sent_is_described_to_its_last_header(tmp_path: Path) -> None:
     async with Clinic(settings("memory", tmp_path)).running() as clinic:
         its_id = await clinic.start()
-        await clinic.finish(its_id)
+        traced = {"traceparent": dict(EXAMPLE.extensions)["traceparent"]}
+        await clinic.appointments.post(f"/{its_id}/", headers=traced)
         await clinic.charged(its_id)
         ((_, sent),) = memory_log(clinic.appointment.shared()).entries
         document = (await clinic.appointments.get("/asyncapi.json")).json()

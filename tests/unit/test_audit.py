@@ -12,7 +12,8 @@ from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.appointment.use_cases import FindFinishedEvent, ListFinishedEvents, RepublishFinished
+from clinic.domain.appointment.ports import AppointmentFilter
+from clinic.domain.appointment.use_cases import FindFinishedEvent, RepublishFinished
 from clinic.domain.events import AppointmentFinished, event_id, from_message
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
@@ -48,7 +49,8 @@ class Finished(FinishedAppointments):
         self._store = store
 
     async def page(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
-        return await ListFinishedEvents(self._store)(limit, after)
+        page = await self._store.page(AppointmentFilter(finished=True), limit, after)
+        return [found.finished_event for found in page if found.finished_event]
 
     async def find(self, appointment_id: UUID) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
         return await FindFinishedEvent(self._store, self._store)(appointment_id)

@@ -31,6 +31,7 @@ from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.memory import memory_log
 from clinic.testing.builders import opened
 
+WRAPPERS = {"clinic.entrypoints.measured", "clinic.entrypoints.traced"}
 Store = Literal["sqlite", "mongo", "memory"]
 Transport = Literal["sqlite", "kafka", "memory"]
 
@@ -124,10 +125,10 @@ class Mark:
 
 
 def rests_on(use: object, mark: Mark) -> bool:
-    """Whether it was handed to it, perhaps by what measures it."""
+    """Whether it was handed to it, perhaps by what measures or traces it."""
     handed = list(vars(use).values())
-    measured = [value for value in handed if type(value).__module__ == "clinic.entrypoints.measured"]
-    return any(mark is value for value in handed) or any(rests_on(each, mark) for each in measured)
+    wrapped = [value for value in handed if type(value).__module__ in WRAPPERS]
+    return any(mark is value for value in handed) or any(rests_on(each, mark) for each in wrapped)
 
 
 @pytest.mark.parametrize(

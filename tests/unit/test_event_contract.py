@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from contracts.events.gate import FOLDER, GOLDEN, SCHEMA, Code, Record, breaks, digest_of, golden, read, write
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from clinic.domain.events import AppointmentFinished
 from clinic.entrypoints.containers import AppointmentContainer
@@ -64,6 +64,11 @@ def write_a_second_version(event: AppointmentFinished) -> Record:
     return replace(record, headers=[*record.headers, ("ce_type", type_)])
 
 
+Grown = msgspec.defstruct(
+    "Grown", [("room", str, "12")], bases=(AppointmentFinished,), frozen=True, kw_only=True
+)
+"""Today's event with a field more."""
+
 FROZEN = {
     "v1-by-hand.json": "46548938e46a9126",
     "v1-first.json": "99f31efef663d583",
@@ -71,6 +76,7 @@ FROZEN = {
     "v1-moment.json": "a7f50e355bb48377",
     "v1-recordedtime.json": "2755aeef59d9defa",
     "v1-structured.json": "df4f0955707bc355",
+    "v1-traced.json": "57f81c294eb0ae63",
     "v1.schema.json": "3f8d07fc3a9dad6f",
     "readers/v1": "0709c76e6964b418",
 }
@@ -94,6 +100,7 @@ BREAKING = {
 COMPATIBLE = {
     "nothing": TODAY,
     "a field is added": written(room="12", ward={"floor": [1, 2]}),
+    "the event has a field more": replace(TODAY, events=[Grown(**asdict(event)) for event in TODAY.events]),
     "a field is described that need not be there": described(room={"type": "string"}),
     "a description is better": described(price={"description": "The price of an hour."}),
     "a header is added": replace(

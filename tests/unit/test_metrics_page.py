@@ -8,8 +8,12 @@ import pytest
 from support import metrics_page
 from support.apps import Clinic, settings
 
+from clinic.entrypoints.telemetry import LoggingTelemetry
+from clinic.entrypoints.watcher.metrics import WatcherMetrics
+
 UNITS = ("_seconds", "_bytes", "_size", "_total", "_info")
 WITHOUT = {
+    "clinic_audit_braked", "clinic_audit_missing", "clinic_audit_orphaned", "clinic_audit_wrong",
     "clinic_charge_waiters", "clinic_consumer_lag_events", "clinic_dead_letters", "clinic_outbox_unpublished",
     "clinic_outbox_unpublished_more", "clinic_scrape_answered",
 }  # fmt: skip
@@ -25,7 +29,10 @@ async def page(tmp_path: Path) -> str:
         for client in (clinic.appointments, clinic.charges):
             for _ in range(2):  # the second shows the first
                 await client.get("/metrics")
-        return metrics_page.made(clinic.appointment_telemetry.registry, clinic.financial_telemetry.registry)
+        audit = LoggingTelemetry("audit").registry
+        WatcherMetrics(audit, clinic.clock)
+        services = clinic.appointment_telemetry.registry, clinic.financial_telemetry.registry
+        return metrics_page.made(*services, audit)
 
 
 async def test_the_page_of_metrics_says_what_the_services_show(page: str) -> None:

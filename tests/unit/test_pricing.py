@@ -3,18 +3,26 @@
 from datetime import timedelta
 from fractions import Fraction
 from math import floor
+from typing import get_args, get_type_hints
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.ledger import BILLED
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.financial.pricing import POLICIES, Pricing
 from clinic.domain.money import Money
+from clinic.entrypoints.settings import Settings
 
 policies = st.sampled_from(list(POLICIES.values()))
 prices = st.integers(0, 10**8).map(Money.of_cents)
 durations = st.integers(0, 10**7).map(lambda seconds: timedelta(seconds=seconds))
+
+
+def test_the_policies_that_can_be_set_are_those_that_there_are() -> None:
+    named = get_args(get_type_hints(Settings)["pricing"])
+    assert set(named) == POLICIES.keys() == BILLED.keys()
 
 
 @pytest.mark.parametrize(

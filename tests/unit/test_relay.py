@@ -16,7 +16,7 @@ from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher
+from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher, Waiting
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.messaging.retry import STALLED_AFTER, backoff
 from clinic.testing.builders import (
@@ -48,8 +48,10 @@ class FragileOutbox(Outbox):
     async def confirm(self, published: Sequence[PublishResult]) -> None:
         await self._fault("confirm", lambda: self._outbox.confirm(published))
 
-    async def oldest(self) -> datetime | None:
-        return await self._outbox.oldest()
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        return await self._outbox.waiting(limit, before, after)
 
     async def count(self, limit: int) -> int:
         return await self._outbox.count(limit)
@@ -352,8 +354,10 @@ class Overslept(Outbox):
     async def confirm(self, published: Sequence[PublishResult]) -> None:
         await self._outbox.confirm(published)
 
-    async def oldest(self) -> datetime | None:
-        return await self._outbox.oldest()
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        return await self._outbox.waiting(limit, before, after)
 
     async def count(self, limit: int) -> int:
         return await self._outbox.count(limit)
@@ -411,5 +415,7 @@ def test_pauses_grow_are_jittered_and_have_a_longest() -> None:
     bounds = [1, 2, 4, *[8] * 47]
     ranges = backoff(lambda low, high: low * 100 + high, first=1, longest=8)
     assert [next(ranges) for _ in bounds] == [bound / 2 * 100 + bound for bound in bounds]
+    longest = backoff(lambda _, high: high)
+    assert [next(longest) for _ in range(9)] == [0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
     pauses = backoff(uniform, first=1, longest=8)
     assert len({next(pauses) for _ in bounds}) == 50

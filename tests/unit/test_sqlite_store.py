@@ -265,6 +265,22 @@ async def test_no_list_of_appointments_costs_more_with_a_longer_history(tmp_path
         assert len(short) == 32
 
 
+async def test_the_list_of_what_waits_costs_as_much_with_any_backlog(tmp_path: Path) -> None:
+    async with opened(SqliteFile(tmp_path / "appointment.db", *scripts("appointment"))) as file:
+        store = SqliteAppointments(file, now, LONG)
+
+        async def costs() -> list[int]:
+            shapes = product((None, places[150][0], now()), (None, places[100]))
+            return [await steps_of(file, partial(store.waiting, 10, *shape)) for shape in shapes]
+
+        await asyncio.gather(*(saved(store) for _ in range(200)))
+        places = await store.waiting(200)
+        short = await costs()
+        await asyncio.gather(*(saved(store) for _ in range(800)))
+        assert [(a, b) for a, b in zip(short, await costs(), strict=True) if b > 1.2 * a + 20] == []
+        assert len(short) == 6
+
+
 async def test_no_list_of_charges_costs_more_with_a_longer_history(tmp_path: Path) -> None:
     async with opened(SqliteFile(tmp_path / "financial.db", *scripts("financial"))) as file:
         store, times = SqliteCharges(file), count(1)
@@ -300,7 +316,7 @@ async def test_no_list_of_charges_costs_more_with_a_longer_history(tmp_path: Pat
         assert len(short) == 32
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 async def test_a_file_of_an_older_schema_goes_on(tmp_path: Path, version: int) -> None:
     path, still_open = tmp_path / "appointment.db", an_appointment()
     async with opened(SqliteFile(path, *scripts("appointment")[:version])) as file:

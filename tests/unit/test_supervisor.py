@@ -11,6 +11,7 @@ import pytest
 from clinic.entrypoints.cli import supervisor
 from clinic.entrypoints.cli.supervisor import Supervisor
 from clinic.entrypoints.parent import PARENT
+from clinic.entrypoints.settings import Settings
 
 SLEEPS = (sys.executable, "-c", "import time; time.sleep(600)")
 NOTES = "import sys; open(sys.argv[1], 'a').write('started\\n'); sys.exit(3)"
@@ -45,6 +46,16 @@ def test_a_service_that_ends_by_itself_ends_all(notes: Path, capfd: pytest.Captu
     assert "again in 0.01 s" in said
     assert "again in 0.02 s" in said
     assert not running.is_running
+
+
+def test_the_standing_audit_is_a_watcher_unless_it_is_off_or_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (command,) = supervisor.watchers(Settings(audit_every="90s")).values()
+    assert command[-3:] == ("audit", "--every", "90s")
+    assert supervisor.watchers(Settings(audit_every="off")) == {}
+    monkeypatch.setattr(supervisor, "find_spec", lambda _: None)
+    assert supervisor.watchers(Settings(audit_every="90s")) == {}
 
 
 def test_a_signal_ends_all_in_order() -> None:

@@ -13,7 +13,7 @@ from clinic.domain.appointment.use_cases import (
     FindFinishedEvent,
     FinishAppointment,
     ListAppointments,
-    ListFinishedEvents,
+    ListLateAppointments,
     RepublishFinished,
     StartAppointment,
     TraceAppointment,
@@ -23,7 +23,14 @@ from clinic.domain.events import from_message, to_message
 from clinic.domain.messaging.messages import Message, PublicationStatus, PublishResult
 from clinic.domain.money import Money
 from clinic.domain.tracing import Step, Trace
-from clinic.testing.builders import ONE_O_CLOCK, TWO_O_CLOCK, RecordedTelemetry, StandingClock, an_appointment
+from clinic.testing.builders import (
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    RecordedTelemetry,
+    StandingClock,
+    a_message,
+    an_appointment,
+)
 from clinic.testing.outbox import hand_over, published
 
 
@@ -192,15 +199,30 @@ async def a_finished_one(store: MemoryAppointments) -> Appointment:
     return await FinishAppointment(store, lambda: TWO_O_CLOCK, RecordedTelemetry())(started.id)
 
 
-async def test_the_events_of_the_finished_ones_are_listed_by_page(clock: StandingClock) -> None:
+async def test_what_is_late_to_be_published_is_listed_by_page_the_longest_first(clock: StandingClock) -> None:
     store = MemoryAppointments(clock, 3)
-    finished = [an_appointment(id=UUID(int=number), end=TWO_O_CLOCK) for number in (3, 2, 1)]
-    for each in [*finished, an_appointment()]:
-        await store.add(each)
-    listed = ListFinishedEvents(store)
-    events = [each.finished_event for each in finished]
-    assert list(await listed(2)) == events[:2]
-    assert list(await listed(2, finished[1].id)) == events[2:]
+    late = ListLateAppointments(store, store, clock)
+    waiting = list[Appointment]()
+    for _ in range(3):
+        waiting.append(await a_finished_one(store))
+        clock.move(seconds=10)
+
+    assert [found for _, found in await late(10, 5)] == waiting[:2]  # the third: for ten seconds, not more
+    ((place, first),) = await late(5, 1)
+    assert first == waiting[0]
+    assert [found for _, found in await late(5, 5, place)] == waiting[1:]
+    assert await late(31, 5) == []
+
+
+async def test_an_event_in_the_outbox_that_is_about_nobody_hides_no_other(clock: StandingClock) -> None:
+    store = MemoryAppointments(clock, 3)
+    await store.add(some := an_appointment())
+    nobodys = [a_message(subject=subject) for subject in ("nobody's", str(uuid4()))]
+    await store.save(some, *nobodys)
+    finished = await a_finished_one(store)
+    clock.move(seconds=10)
+    found = [found for _, found in await ListLateAppointments(store, store, clock)(5, 5)]
+    assert sorted(map(str, found)) == sorted(map(str, [None, None, finished]))
 
 
 async def test_the_event_of_a_finished_one_is_found_with_its_publication_status(clock: StandingClock) -> None:

@@ -1,6 +1,7 @@
 """What the charge stores share: many requests wait for charges, and one look-up serves them all."""
 
 import asyncio
+from abc import abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -9,13 +10,31 @@ from uuid import UUID
 from clinic.adapters.group_commit import answer
 from clinic.domain.errors import NotFound, NotNow, Unavailable
 from clinic.domain.financial.model import Charge
-from clinic.domain.financial.ports import AddResult
+from clinic.domain.financial.ports import AddResult, Charges
 
 LOOKUP_INTERVAL = 0.05
 """Seconds between two look-ups of everything awaited."""
 MAX_WAITERS = 1000
 MIN_WAIT = 0.01
 """Seconds that even the shortest wait takes to look once."""
+
+
+class ChargeLookup(Charges):
+    """Charges that are found by their appointments' ids, at once or as soon as they are there."""
+
+    def __init__(self) -> None:
+        self._waiters = ChargeWaiters(self._find)
+
+    async def get(self, appointment_id: UUID) -> Charge:
+        for charge in await self._find([appointment_id]):
+            return charge
+        raise NotFound(f"appointment {appointment_id} has no charge yet")
+
+    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
+        return await self._waiters.wait(appointment_id, timeout)
+
+    @abstractmethod
+    async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]: ...
 
 
 class ChargeWaiters:

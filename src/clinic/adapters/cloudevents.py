@@ -29,6 +29,8 @@ EXTENSION_NAME: Final = re.compile("[a-z0-9]{1,20}")
 MAX_EXTENSION: Final = 1024
 """Characters of an extension's value."""
 MAX_EXTENSIONS: Final = 16
+HOP: Final = "hop."
+"""Begins the name of an extension that is a plain header of this one hop, and no attribute of the event."""
 
 _epoch = datetime(1970, 1, 1, tzinfo=UTC)
 _last = (datetime.max.replace(tzinfo=UTC) - _epoch) // timedelta(milliseconds=1)
@@ -63,7 +65,7 @@ def headers(message: Message) -> list[tuple[str, bytes]]:
         "ce_type": message.type,
         "ce_time": message.time.isoformat().replace("+00:00", "Z") if message.time else "",
         "ce_subject": message.subject,
-        **{f"ce_{name}": value for name, value in message.extensions},
+        **{f"ce_{name}".removeprefix(f"ce_{HOP}"): value for name, value in message.extensions},
         "content-type": "application/json",
     }
     return [(name, text.encode()) for name, text in attributes.items() if text]
@@ -107,11 +109,8 @@ def _structured(key: bytes | None, value: bytes | None) -> Message:
             for name, raw in event.items()
             if name not in ("data", "data_base64")
         }
-        data = (
-            bytes(event["data"])
-            if "data" in event
-            else msgspec.json.decode(event.get("data_base64", b'""'), type=bytes)
-        )
+        encoded = event.get("data_base64", b'""')
+        data = bytes(event["data"]) if "data" in event else msgspec.json.decode(encoded, type=bytes)
     except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError):
         return _message(key, {}, value)
     return _message(key, attributes, data)

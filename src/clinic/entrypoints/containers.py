@@ -13,14 +13,13 @@ from dependency_injector.containers import DeclarativeContainer
 from dependency_injector.providers import Callable, Dependency, List, Object, Singleton
 from msgspec.structs import replace
 
-from clinic.adapters import cloudevents
 from clinic.domain import events
 from clinic.domain.appointment.use_cases import (
     FindAppointment,
     FindFinishedEvent,
     FinishAppointment,
     ListAppointments,
-    ListFinishedEvents,
+    ListLateAppointments,
     RepublishFinished,
     StartAppointment,
     TraceAppointment,
@@ -40,7 +39,7 @@ from clinic.domain.messaging.ports import Clock, Monotonic, Sleep, Telemetry
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.reconciliation.audit import AuditCharges
 from clinic.domain.reconciliation.repair import RepairCharges
-from clinic.entrypoints import discovery
+from clinic.entrypoints import discovery, traced
 from clinic.entrypoints.at_hand import AtHand
 from clinic.entrypoints.measured import (
     MeasuredCharging,
@@ -62,6 +61,14 @@ from clinic.entrypoints.technologies.factories import (
     SubscriptionEnd,
 )
 from clinic.entrypoints.telemetry import LoggingTelemetry
+from clinic.entrypoints.traced import (
+    TracedAppointments,
+    TracedCharging,
+    TracedDeadLetters,
+    TracedPublisher,
+    TracedSubscription,
+)
+from clinic.entrypoints.tracing import tracing_of
 
 
 def now() -> datetime:
@@ -133,6 +140,7 @@ class AppointmentContainer(DeclarativeContainer):
     jitter = Object(random.uniform)
     telemetry = Singleton(LoggingTelemetry, "appointment")
     metrics = Singleton(AppointmentMetrics, telemetry.provided.registry, clock)
+    tracing = Singleton(tracing_of, "appointment", settings.provided.transport, telemetry)
     context = Singleton(_context, settings, clock, sleep, monotonic, telemetry, shared)
 
     store = Singleton(_appointment_store, settings, context)
@@ -146,23 +154,24 @@ class AppointmentContainer(DeclarativeContainer):
     relay = Singleton(
         Relay,
         Singleton(MeasuredOutbox, outbox, metrics, clock, settings.provided.lease),
-        Singleton(MeasuredPublisher, publisher, metrics, monotonic),
+        Singleton(MeasuredPublisher, Singleton(TracedPublisher, publisher, tracing), metrics, monotonic),
         sleep,
         telemetry,
         monotonic,
         jitter,
     )
 
-    at_hand = Singleton(AtHand, appointments)
+    traced_appointments = Singleton(TracedAppointments, appointments, tracing)
+    at_hand = Singleton(AtHand, traced_appointments)
     start_appointment = Singleton(
         StartAppointment, at_hand, clock, Object(uuid_utils.compat.uuid7), settings.provided.hourly_price
     )
     finish_appointment = Singleton(FinishAppointment, at_hand, clock, telemetry)
     find_appointment = Singleton(FindAppointment, appointments)
     list_appointments = Singleton(ListAppointments, appointments)
-    list_finished_events = Singleton(ListFinishedEvents, appointments)
+    list_late_appointments = Singleton(ListLateAppointments, appointments, outbox, clock)
     find_finished_event = Singleton(FindFinishedEvent, appointments, outbox)
-    republish_finished = Singleton(RepublishFinished, appointments, outbox)
+    republish_finished = Singleton(RepublishFinished, traced_appointments, outbox)
     trace_appointment = Singleton(TraceAppointment, appointments, outbox)
 
 
@@ -177,6 +186,7 @@ class FinancialContainer(DeclarativeContainer):
     jitter = Object(random.uniform)
     telemetry = Singleton(LoggingTelemetry, "financial")
     metrics = Singleton(FinancialMetrics, telemetry.provided.registry, clock)
+    tracing = Singleton(tracing_of, "financial", settings.provided.transport, telemetry)
     context = Singleton(_context, settings, clock, sleep, monotonic, telemetry, shared)
 
     store = Singleton(_financial_store, settings, context)
@@ -191,13 +201,18 @@ class FinancialContainer(DeclarativeContainer):
 
     policy = Callable(POLICIES.__getitem__, settings.provided.pricing)
     charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, telemetry)
-    measured_subscription = Singleton(MeasuredSubscription, subscription, metrics, clock)
+    measured_subscription = Singleton(
+        MeasuredSubscription, Singleton(TracedSubscription, subscription, tracing), metrics, clock
+    )
+    measured_charging = Singleton(
+        MeasuredCharging, charge_appointments, measured_subscription, metrics, clock, monotonic
+    )
     consumer = Singleton(
         Consumer,
         measured_subscription,
         Object(events.from_message),
-        Singleton(MeasuredCharging, charge_appointments, measured_subscription, metrics, clock, monotonic),
-        Singleton(MeasuredDeadLetters, dead_letters, metrics),
+        Singleton(TracedCharging, measured_charging, tracing),
+        Singleton(TracedDeadLetters, Singleton(MeasuredDeadLetters, dead_letters, metrics), tracing),
         sleep,
         telemetry,
         monotonic,
@@ -212,9 +227,9 @@ class FinancialContainer(DeclarativeContainer):
     replay_dead_letters = Singleton(
         ReplayDeadLetters,
         dead_letters,
-        Object(cloudevents.message),
+        Object(traced.decode),
         Object(events.from_message),
-        charge_appointments,
+        Singleton(TracedCharging, charge_appointments, tracing),
         Singleton(PreviewCharges, charges, policy, clock),
         clock,
         telemetry,

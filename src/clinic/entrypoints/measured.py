@@ -28,7 +28,7 @@ from clinic.domain.messaging.messages import (
     PublishResult,
     Received,
 )
-from clinic.domain.messaging.ports import Clock, Monotonic, Outbox, Publisher, Subscription
+from clinic.domain.messaging.ports import Clock, Monotonic, Outbox, Publisher, Subscription, Waiting
 from clinic.entrypoints.metrics import AppointmentMetrics, FinancialMetrics
 
 
@@ -64,6 +64,11 @@ class MeasuredOutbox(Outbox):
 
     async def oldest(self) -> datetime | None:
         return await self._outbox.oldest()
+
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        return await self._outbox.waiting(limit, before, after)
 
     async def count(self, limit: int) -> int:
         return await self._outbox.count(limit)

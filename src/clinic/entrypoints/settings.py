@@ -28,6 +28,8 @@ S = TypeVar("S", bound=Struct)
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Token = Annotated[str, Meta(min_length=16, pattern=r"^[!-~]*$"), Secret]
 """What can be sent in a header: a line break or an umlaut in it would never match."""
+Every = Annotated[str, Meta(pattern=r"^(off|[1-9][0-9]{0,3}[smh])$")]
+"""How often the standing audit of `clinic run` looks, like 5m; off: it does not run."""
 Group = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+$", max_length=200)]
 """It names files and Kafka's consumer group."""
 
@@ -46,6 +48,9 @@ class CoreSettings(Struct, frozen=True, kw_only=True):
     appointment_port: Port = 8000
     financial_host: str = "127.0.0.1"
     financial_port: Port = 8001
+    audit_host: str = "127.0.0.1"
+    audit_port: Port = 8011
+    audit_every: Every = "5m"
     keep_alive: Annotated[int, Meta(ge=1, le=3600)] = 75
     operator_token: Token = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

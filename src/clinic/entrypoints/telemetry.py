@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily
 from prometheus_client.registry import Collector
 
 from clinic.domain.messaging.ports import Telemetry
+from clinic.entrypoints import trace_context
 from clinic.entrypoints.log_writer import LogWriter, standard_error
 from clinic.entrypoints.metrics import EVENTS, OTHER
 from clinic.entrypoints.settings import Settings
@@ -19,6 +20,9 @@ from clinic.entrypoints.settings import Settings
 MAX_DETAIL: Final = 2000
 """Characters of one detail in a line: the rest is cut."""
 WARNINGS: Final = frozenset({
+    "audit finds",
+    "audit needs a person",
+    "audit waits",
     "cannot be published",
     "consumer waits",
     "differs from its charge",
@@ -26,7 +30,9 @@ WARNINGS: Final = frozenset({
     "log lines dropped",
     "relay waits",
     "dead-lettered",
+    "no traces",
     "topic is weaker than asked for",
+    "traces are lost",
 })  # fmt: skip
 
 
@@ -117,6 +123,7 @@ def configure_logging(settings: Settings, writer: LogWriter = standard_error) ->
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _read_details,
+            _add_trace,
             _cut_details,
             *shape,
         ],
@@ -128,6 +135,11 @@ def configure_logging(settings: Settings, writer: LogWriter = standard_error) ->
 
 def _read_details(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     return read(event)
+
+
+def _add_trace(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    context = trace_context.concerning(event)
+    return {**event, "trace_id": context.trace_id} if context else event
 
 
 def read(details: Mapping[str, object]) -> dict[str, object]:

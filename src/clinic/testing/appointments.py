@@ -245,6 +245,7 @@ class AppointmentsContract(OutboxContract):
                 store.claim(1),
                 store.confirm(published(message)),
                 store.oldest(),
+                store.waiting(1),
                 store.status(message),
             ):
                 with pytest.raises(Unavailable):

@@ -22,6 +22,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
+from clinic.domain.messaging.ports import Waiting
 from clinic.testing.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_message, an_appointment, now
 from clinic.testing.machines import IDS, Machine, Openable, anyone, given_up, ids, people, step
 from clinic.testing.outbox_model import OutboxModel, position
@@ -219,6 +220,18 @@ class AppointmentsMachine(Machine):
 
     async def _knows_the_oldest(self) -> None:
         assert self.outbox.is_oldest(await self.store().oldest())
+
+    @step(limit=st.integers(1, 5))
+    async def list_what_waits(self, limit: int) -> None:
+        """Page by page, each subject that has an unpublished event, by the moments of their saves."""
+        found = list[Waiting]()
+        while page := await self.store().waiting(limit, after=found[-1] if found else None):
+            assert len(page) <= limit
+            found += page
+        assert found == sorted(found)
+        assert {subject for _, subject in found} == {
+            event.subject for event in self.outbox.unpublished.values()
+        }
 
     @step(
         physician=anyone,

@@ -6,7 +6,7 @@ Each test's name is a sentence of the port's docstring, or follows from one.
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
 from typing import ClassVar
@@ -240,6 +240,37 @@ class OutboxContract(Contract):
         assert after >= since
         await store.confirm(published(second))
         assert await store.oldest() is None
+
+    async def test_what_waits_is_listed_a_page_at_a_time_the_longest_waiting_first(
+        self, store: Store
+    ) -> None:
+        messages = [await saved(store) for _ in range(3)]
+        messages += await self.soon(asyncio.gather(*(saved(store) for _ in range(4))))  # at one moment
+        places = [(await self._saved_at(store, each), each.subject) for each in messages]
+        places.sort()
+        assert list(await store.waiting(10)) == places
+        assert list(await store.waiting(2)) == places[:2]
+        assert list(await store.waiting(3, after=places[1])) == places[2:5]
+        assert list(await store.waiting(10, after=places[6])) == []
+        for moment, _ in places:
+            early = [place for place in places if place[0] < moment]
+            assert list(await store.waiting(10, moment)) == early
+            assert list(await store.waiting(10, moment, places[0])) == early[1:]
+
+    async def test_what_is_published_waits_no_more_and_its_place_still_divides_the_list(
+        self, store: Store
+    ) -> None:
+        messages = [await saved(store) for _ in range(4)]
+        places = list(await store.waiting(10))
+        gone = {subject for _, subject in places[:2]}
+        await store.confirm(published(*(each for each in messages if each.subject in gone)))
+        assert list(await store.waiting(10)) == places[2:]
+        assert list(await store.waiting(10, after=places[0])) == places[2:]
+
+    async def _saved_at(self, store: Store, message: Message) -> datetime:
+        status = await store.status(message)
+        assert status
+        return status.saved_at
 
     async def test_status_says_when_an_event_was_saved_and_when_and_where_published(
         self, store: Store

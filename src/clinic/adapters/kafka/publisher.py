@@ -35,11 +35,9 @@ class KafkaPublisher(Publisher, Resource):
     """The way into the topic. `lease` is the relay's, in seconds: a delivery fails before half of it."""
 
     def __init__(self, kafka: KafkaConfig, lease: float, telemetry: Telemetry) -> None:
-        self._kafka = kafka
-        self._lease = lease
+        self._kafka, self._lease = kafka, lease
         self._telemetry = telemetry
-        self._topic_id = ""
-        self._failure = ""
+        self._topic_id = self._failure = ""
         self._producer: Producer | None = None
         self._broken = Event()
         self._closing = Event()

@@ -34,8 +34,7 @@ class KafkaSubscription(Subscription, Resource):
     """A member of the group. Its thread hands batches over, prefetches and keeps the client alive."""
 
     def __init__(self, kafka: KafkaConfig, clock: Clock, telemetry: Telemetry) -> None:
-        self._kafka = kafka
-        self._clock = clock
+        self._kafka, self._clock = kafka, clock
         self._telemetry = telemetry
         self._closing = Event()
         self._thread: Thread | None = None

@@ -12,7 +12,7 @@ from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Clock, Monotonic, Outbox
+from clinic.domain.messaging.ports import Clock, Monotonic, Outbox, Waiting
 
 
 class MemoryAppointments(appointment.Appointments, Outbox):
@@ -78,8 +78,12 @@ class MemoryAppointments(appointment.Appointments, Outbox):
                 self._published[result.message.id] = PublicationStatus(saved_at, result.at, result.position)
         self._leases.release(result.message.id for result in published)
 
-    async def oldest(self) -> datetime | None:
-        return min((saved_at for saved_at, _ in self._outbox.values()), default=None)
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        places = sorted((saved_at, event.subject) for saved_at, event in self._outbox.values())
+        behind = [place for place in places if after is None or place > after]
+        return [place for place in behind if before is None or place[0] < before][:limit]
 
     async def count(self, limit: int) -> int:
         return min(len(self._outbox), limit)

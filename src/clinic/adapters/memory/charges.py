@@ -3,18 +3,17 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-from clinic.adapters.charge_waiters import ChargeWaiters
-from clinic.domain.errors import NotFound
+from clinic.adapters.charge_waiters import ChargeLookup
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
 
 
-class MemoryCharges(financial.Charges):
+class MemoryCharges(ChargeLookup):
     """What it holds dies with its process."""
 
     def __init__(self) -> None:
+        super().__init__()
         self._stored: dict[UUID, Charge] = {}
-        self._waiters = ChargeWaiters(self._find)
 
     async def add(self, charges: Sequence[Charge]) -> financial.AddResult:
         added = financial.AddResult([], [])
@@ -26,14 +25,6 @@ class MemoryCharges(financial.Charges):
                 added.new.append(charge)
         self._waiters.notify(added)
         return added
-
-    async def get(self, appointment_id: UUID) -> Charge:
-        if appointment_id not in self._stored:
-            raise NotFound(f"appointment {appointment_id} has no charge yet")
-        return self._stored[appointment_id]
-
-    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
-        return await self._waiters.wait(appointment_id, timeout)
 
     async def page(
         self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None

@@ -26,8 +26,7 @@ class MemoryPublisher(Publisher):
     """The way into the log."""
 
     def __init__(self, log: MemoryLog, clock: Clock) -> None:
-        self._log = log
-        self._clock = clock
+        self._log, self._clock = log, clock
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         now, first = self._clock(), len(self._log.entries)
@@ -44,9 +43,8 @@ class MemorySubscription(Subscription):
     """A group's way out of the log."""
 
     def __init__(self, log: MemoryLog, group: str, clock: Clock) -> None:
-        self._log = log
+        self._log, self._clock = log, clock
         self._group = group
-        self._clock = clock
 
     async def receive(self) -> Sequence[Delivery]:
         offset = self._log.offsets.setdefault(self._group, 0)

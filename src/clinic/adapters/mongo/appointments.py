@@ -12,7 +12,7 @@ from pymongo import ASCENDING, DESCENDING, IndexModel, InsertOne, UpdateOne
 
 from clinic.adapters.group_commit import GroupCommit
 from clinic.adapters.mongo import database as mongo
-from clinic.adapters.mongo.outbox import ADDED, BY_SAVE, UNPUBLISHED, MongoOutbox
+from clinic.adapters.mongo.outbox import ADDED, BY_PLACE, BY_SAVE, UNPUBLISHED, MongoOutbox
 from clinic.adapters.stored import attempt, restored
 from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
@@ -31,6 +31,7 @@ APPOINTMENTS: Final = mongo.CollectionSchema(
     IndexModel(OPEN_BY_ID, partialFilterExpression=OPEN),
     IndexModel([("lease.since", ASCENDING)], partialFilterExpression=UNPUBLISHED),
     IndexModel(BY_SAVE, partialFilterExpression=UNPUBLISHED),
+    IndexModel(BY_PLACE, partialFilterExpression=UNPUBLISHED),
 )
 BESIDE: Final = 4
 """Operations under way beside which another group begins: a lone request waits for no other's round trip."""
@@ -52,9 +53,8 @@ class MongoAppointments(appointment.Appointments):
     """Appointments, in the collection `appointments`. Their events are `outbox`'s to hand over."""
 
     def __init__(self, database: mongo.MongoDatabase, clock: Clock, outbox: MongoOutbox) -> None:
-        self._database = database
+        self._database, self._outbox = database, outbox
         self._clock = clock
-        self._outbox = outbox
         self._reserve = GroupCommit(self._reserve_group, timeout=database.timeout)
         self._write = GroupCommit(self._write_group, beside=BESIDE, timeout=database.timeout)
         self._load = GroupCommit(self._load_group, beside=BESIDE, timeout=database.timeout)

@@ -8,10 +8,9 @@ from uuid import UUID
 from msgspec.structs import asdict
 from pymongo import ASCENDING, DESCENDING, IndexModel
 
-from clinic.adapters.charge_waiters import ChargeWaiters
+from clinic.adapters.charge_waiters import ChargeLookup
 from clinic.adapters.mongo import database as mongo
 from clinic.adapters.stored import restored
-from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
 
@@ -24,12 +23,12 @@ CHARGES: Final = mongo.CollectionSchema(
 )
 
 
-class MongoCharges(financial.Charges):
+class MongoCharges(ChargeLookup):
     """Charges, in the collection `charges`."""
 
     def __init__(self, database: mongo.MongoDatabase) -> None:
+        super().__init__()
         self._database = database
-        self._waiters = ChargeWaiters(self._find)
 
     async def check(self) -> None:
         await self._database.check()
@@ -43,14 +42,6 @@ class MongoCharges(financial.Charges):
         added = financial.AddResult(new, list(existing))
         self._waiters.notify(added)
         return added
-
-    async def get(self, appointment_id: UUID) -> Charge:
-        for charge in await self._database.with_timeout(self._find([appointment_id])):
-            return charge
-        raise NotFound(f"appointment {appointment_id} has no charge yet")
-
-    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
-        return await self._waiters.wait(appointment_id, timeout)
 
     async def page(
         self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None
@@ -82,7 +73,7 @@ class MongoCharges(financial.Charges):
 
     async def _find(self, ids: Sequence[UUID]) -> Sequence[Charge]:
         found = self._documents.find({"_id": {"$in": list(ids)}})
-        return [_charge(document) for document in await mongo.fetch_all(found)]
+        return await self._database.fetch(found, _charge)
 
 
 def _charge_document(charge: Charge) -> mongo.Document:

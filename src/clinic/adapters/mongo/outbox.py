@@ -19,13 +19,15 @@ from clinic.adapters.mongo import database as mongo
 from clinic.adapters.stored import event_of
 from clinic.domain.errors import Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Monotonic, Outbox
+from clinic.domain.messaging.ports import Monotonic, Outbox, Waiting
 
 MAX_READY: Final = 10_000
 """Events that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
 BY_SAVE: Final = [("outbox.saved_at", ASCENDING)]
 """An index by each event's save: the oldest is its first key, however long the backlog is."""
+BY_PLACE: Final = [("saved_at", ASCENDING), ("_id", ASCENDING)]
+"""By the last save: an index by what is in an array gives no order from a place in it."""
 ADDED: Final = {"added_at": {"$exists": True}}
 """Saving what was never added makes a document that is no appointment, until it is removed again."""
 
@@ -34,8 +36,7 @@ class MongoOutbox(Outbox):
     """The unpublished events in the collection `appointments`."""
 
     def __init__(self, database: mongo.MongoDatabase, lease: float, monotonic: Monotonic) -> None:
-        self._database = database
-        self._lease = lease
+        self._database, self._lease = database, lease
         self._monotonic = monotonic
         self._ready: deque[ClaimedMessage] = deque()
         self._woken = asyncio.Event()
@@ -107,12 +108,23 @@ class MongoOutbox(Outbox):
             self._blocked -= confirmed
             self._sweep_soon()
 
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        bounds = mongo.given(**{"$lt": before, "$gte": after and after[0]})
+        query = mongo.given(**UNPUBLISHED, **ADDED, saved_at=bounds or None)
+        if after is not None:
+            query["$or"] = [{"saved_at": {"$gt": after[0]}}, {"_id": {"$gt": _key(after[1])}}]
+        found = self._documents.find(query, {"saved_at": True}).sort(BY_PLACE).hint(BY_PLACE).limit(limit)
+        return await self._database.fetch(found, lambda it: (_saved_at(None, it), str(it["_id"])))
+
     async def oldest(self) -> datetime | None:
         query = self._documents.find({**UNPUBLISHED, **ADDED}, {"saved_at": True, "outbox.saved_at": True})
         oldest = query.sort(BY_SAVE).hint(BY_SAVE).limit(1)
-        for document in await self._database.with_timeout(mongo.fetch_all(oldest)):
-            return min(_saved_at(event, document) for event in document["outbox"])
-        return None
+        saves = await self._database.fetch(
+            oldest, lambda it: min(_saved_at(each, it) for each in it["outbox"])
+        )
+        return next(iter(saves), None)
 
     async def count(self, limit: int) -> int:
         with mongo.translate_errors():

@@ -21,7 +21,7 @@ from clinic.domain.appointment import ports as appointment
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import ClinicError, Conflict, NotFound
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Clock, Monotonic, Outbox
+from clinic.domain.messaging.ports import Clock, Monotonic, Outbox, Waiting
 from clinic.domain.money import Money
 
 Operation = Callable[[sqlite3.Connection], Appointment | ClinicError]
@@ -39,8 +39,7 @@ class SqliteAppointments(appointment.Appointments, Outbox):
     def __init__(
         self, file: SqliteFile, clock: Clock, lease: float, monotonic: Monotonic = monotonic
     ) -> None:
-        self._file = file
-        self._clock = clock
+        self._file, self._clock = file, clock
         self._leases = Leases(lease, monotonic)
         self._commit = GroupCommit(self._write_group)
         self._load = GroupCommit(self._read_group, limit=100)
@@ -78,10 +77,12 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         await self._file.write(partial(_confirm, rows))
         self._leases.release(result.message.id for result in published)
 
-    async def oldest(self) -> datetime | None:
-        query = "SELECT saved_at FROM outbox ORDER BY seq LIMIT 1"
-        row = await self._file.read(lambda connection: connection.execute(query).fetchone())
-        return moment(row[0]) if row else None
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        conditions = [("saved_at < ?", before), ("(saved_at, subject) > (?, ?)", after)]
+        place = "saved_at, subject"
+        return await self._file.page("outbox", place, conditions, limit, _waiting, place)
 
     async def count(self, limit: int) -> int:
         query = "SELECT count(*) FROM (SELECT 1 FROM outbox LIMIT ?)"
@@ -160,6 +161,10 @@ def _confirm(rows: Sequence[Row], connection: sqlite3.Connection) -> None:
     note = "INSERT OR REPLACE INTO published SELECT id, subject, saved_at, ?, ? FROM outbox WHERE id = ?"
     connection.executemany(note, rows)
     connection.executemany("DELETE FROM outbox WHERE id = ?", [(row[-1],) for row in rows])
+
+
+def _waiting(row: Any) -> Waiting:
+    return moment(row["saved_at"]), str(row["subject"])
 
 
 def _status(event_id: str, connection: sqlite3.Connection) -> PublicationStatus | None:

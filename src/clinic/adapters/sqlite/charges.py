@@ -9,10 +9,9 @@ from uuid import UUID
 
 from msgspec.structs import asdict
 
-from clinic.adapters.charge_waiters import ChargeWaiters
+from clinic.adapters.charge_waiters import ChargeLookup
 from clinic.adapters.sqlite.file import SqliteFile, named_rows, placeholders, stored, with_times
 from clinic.adapters.stored import restored
-from clinic.domain.errors import NotFound
 from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.money import Money
@@ -26,12 +25,12 @@ ADD: Final = (
 )
 
 
-class SqliteCharges(financial.Charges):
+class SqliteCharges(ChargeLookup):
     """Charges, in financial.db."""
 
     def __init__(self, file: SqliteFile) -> None:
+        super().__init__()
         self._file = file
-        self._waiters = ChargeWaiters(self._find)
 
     async def check(self) -> None:
         await self._file.check()
@@ -40,14 +39,6 @@ class SqliteCharges(financial.Charges):
         added = await self._file.write(partial(_add_charges, charges))
         self._waiters.notify(added)
         return added
-
-    async def get(self, appointment_id: UUID) -> Charge:
-        for charge in await self._find([appointment_id]):
-            return charge
-        raise NotFound(f"appointment {appointment_id} has no charge yet")
-
-    async def wait_for(self, appointment_id: UUID, timeout: float) -> Charge:
-        return await self._waiters.wait(appointment_id, timeout)
 
     async def page(
         self, matching: financial.ChargeFilter, limit: int, after: ChargeCursor | None = None

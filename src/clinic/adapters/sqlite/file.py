@@ -81,14 +81,7 @@ class SqliteFile(Resource):
         if self._lock is not None:
             return
         self._lock = _locked(self.path)
-        try:
-            self._writer = _Thread(self.path)
-            await self._writer.run(self._prepare)
-            self._reader = _Thread(self.path)
-            self._files = self._found()
-        except BaseException:
-            await self.close()
-            raise
+        await self._connect(self._prepare)
 
     async def attach(self) -> None:
         """Open it beside its process. Raises `Misconfigured` unless its schema is of this version."""
@@ -96,22 +89,24 @@ class SqliteFile(Resource):
             raise Misconfigured(
                 f"there is no {self.path}: name its folder in CLINIC_DATA_DIR, or start the services once"
             )
-        self._writer = _Thread(self.path)
-        self._reader = _Thread(self.path)
+        await self._connect(self._check_schema)
+
+    async def _connect(self, prepare: Work[None]) -> None:
         try:
-            await self._reader.run(self._check_schema)
+            self._writer = _Thread(self.path)
+            await self._writer.run(prepare)
+            self._reader = _Thread(self.path)
+            self._files = self._found()
         except BaseException:
             await self.close()
             raise
-        self._files = self._found()
 
     async def close(self) -> None:
         """Ends the work under way, then releases the file. A second call does nothing."""
         threads = [self._reader, self._writer]
         self._reader = self._writer = None
-        for thread in threads:
-            if thread is not None:
-                await thread.close()
+        for thread in filter(None, threads):
+            await thread.close()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None

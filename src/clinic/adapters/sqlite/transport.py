@@ -43,8 +43,7 @@ class SqlitePublisher(Publisher, Resource):
     """The way into the event log. It prunes what every group has acknowledged, once there is a group."""
 
     def __init__(self, log: SqliteFile, clock: Clock) -> None:
-        self._log = log
-        self._clock = clock
+        self._log, self._clock = log, clock
         self._last_seq = 0
         self._since_pruning = PRUNE_INTERVAL
 
@@ -88,11 +87,9 @@ class SqliteSubscription(Subscription, Resource):
     def __init__(
         self, log: Path, offset: SqliteFile, clock: Clock, pause: Sleep, monotonic: Monotonic = monotonic
     ) -> None:
-        self._path = log
-        self._offset = offset
-        self._clock = clock
+        self._path, self._offset = log, offset
+        self._clock, self._monotonic = clock, monotonic
         self._pause = pause
-        self._monotonic = monotonic
         self._log: _OpenLog | None = None
         self._received_from = ""
         self._has_failed = False

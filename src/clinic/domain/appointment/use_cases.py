@@ -1,7 +1,9 @@
 """What the appointment context does."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import timedelta
 from hashlib import sha256
 from typing import TypeVar
 from uuid import UUID
@@ -13,7 +15,7 @@ from clinic.domain.appointment.ports import AppointmentFilter, Appointments
 from clinic.domain.errors import Conflict, NotFound, Refused
 from clinic.domain.events import AppointmentFinished, to_message
 from clinic.domain.messaging.messages import PublicationStatus
-from clinic.domain.messaging.ports import Clock, Outbox, Telemetry
+from clinic.domain.messaging.ports import Clock, Outbox, Telemetry, Waiting
 from clinic.domain.money import Money
 from clinic.domain.tracing import Step, Trace
 
@@ -40,10 +42,8 @@ class StartAppointment:
     def __init__(
         self, appointments: Appointments, clock: Clock, new_id: Callable[[], UUID], hourly_price: Money
     ) -> None:
-        self._appointments = appointments
-        self._clock = clock
-        self._new_id = new_id
-        self._hourly_price = hourly_price
+        self._appointments, self._clock = appointments, clock
+        self._new_id, self._hourly_price = new_id, hourly_price
 
     async def __call__(self, physician_id: UUID, patient_id: UUID, key: str | None = None) -> Appointment:
         appointment = Appointment.started(
@@ -109,15 +109,27 @@ class ListAppointments:
         return await self._appointments.page(matching, limit, after)
 
 
-class ListFinishedEvents:
-    """Show the events of all finished appointments, the newest id first, a page at a time."""
+class ListLateAppointments:
+    """Show the finished ones whose event has waited for so many seconds to be published, and its place.
 
-    def __init__(self, appointments: Appointments) -> None:
-        self._appointments = appointments
+    The longest waiting first, a page at a time. None stands for an event whose appointment nobody knows.
+    """
 
-    async def __call__(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
-        page = await self._appointments.page(AppointmentFilter(finished=True), limit, after)
-        return [found.finished_event for found in page if found.finished_event]
+    def __init__(self, appointments: Appointments, outbox: Outbox, clock: Clock) -> None:
+        self._appointments, self._outbox = appointments, outbox
+        self._clock = clock
+
+    async def __call__(
+        self, seconds: int, limit: int, after: Waiting | None = None
+    ) -> Sequence[tuple[Waiting, Appointment | None]]:
+        waiting = await self._outbox.waiting(limit, self._clock() - timedelta(seconds=seconds), after)
+        found = await asyncio.gather(*(self._find(subject) for _, subject in waiting))
+        return list(zip(waiting, found, strict=True))
+
+    async def _find(self, subject: str) -> Appointment | None:
+        with suppress(NotFound, ValueError):  # what something else has written there
+            return await self._appointments.get(UUID(subject))
+        return None
 
 
 class FindFinishedEvent:

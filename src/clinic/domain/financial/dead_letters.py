@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from clinic.domain.errors import Conflict, NotFound, Refused, Unreadable
 from clinic.domain.events import AppointmentFinished
-from clinic.domain.financial.use_cases import Charged
+from clinic.domain.financial.use_cases import Charged, ChargeOutcome
 from clinic.domain.messaging.dead_letters import (
     DeadLetter,
     DeadLetterFilter,
@@ -47,15 +47,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     position: str
     about: str
-    outcome: Literal[
-        "charged",
-        "already charged",
-        "differs from its charge",
-        "nothing to charge",
-        "failed again",
-        "discarded",
-        "handled already",
-    ]
+    outcome: ChargeOutcome | Literal["nothing to charge", "failed again", "discarded", "handled already"]
     note: str
 
     @property
@@ -86,8 +78,7 @@ class GroupDeadLetters:
 
     async def waiting(self, group: str | None) -> int:
         """How many letters wait, of this group or of all. Raises `Unavailable`."""
-        found = await self._letters.groups()
-        return sum(counts.waiting for counts in found if group in (None, counts.group))
+        return sum(counts.waiting for counts in await self() if group in (None, counts.group))
 
 
 class FindDeadLetter:
@@ -119,12 +110,9 @@ class ReplayDeadLetters:
         telemetry: Telemetry,
     ) -> None:
         self._letters = letters
-        self._decode = decode
-        self._read = read
-        self._charge = charge
-        self._preview = preview
-        self._clock = clock
-        self._telemetry = telemetry
+        self._decode, self._read = decode, read
+        self._charge, self._preview = charge, preview
+        self._clock, self._telemetry = clock, telemetry
 
     async def __call__(
         self, selection: DeadLetterSelection, by: str, *, dry_run: bool = False

@@ -15,11 +15,13 @@ from clinic.domain.messaging.messages import Received
 from clinic.domain.messaging.ports import Clock, Telemetry
 from clinic.domain.money import Money
 
+ChargeOutcome = Literal["charged", "already charged", "differs from its charge"]
+
 
 class Charged(Struct, frozen=True):
     """What became of a finished appointment, and the total of its charge."""
 
-    outcome: Literal["charged", "already charged", "differs from its charge"]
+    outcome: ChargeOutcome
     total: Money
 
 
@@ -31,10 +33,8 @@ class ChargeAppointments:
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock, telemetry: Telemetry) -> None:
-        self._charges = charges
-        self._pricing = pricing
-        self._clock = clock
-        self._telemetry = telemetry
+        self._charges, self._pricing = charges, pricing
+        self._clock, self._telemetry = clock, telemetry
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()

@@ -34,13 +34,10 @@ class Consumer(Generic[Event]):
         monotonic: Monotonic,
         jitter: Jitter,
     ) -> None:
-        self._subscription = subscription
-        self._read = read
-        self._handle = handle
-        self._dead_letters = dead_letters
-        self._sleep = sleep
+        self._subscription, self._dead_letters = subscription, dead_letters
+        self._read, self._handle = read, handle
+        self._sleep, self._jitter = sleep, jitter
         self._telemetry = telemetry
-        self._jitter = jitter
         self._failure = LastFailure(monotonic)
 
     @property

@@ -64,6 +64,10 @@ class Monitored(Protocol):
         """Raise `Unavailable`, with the reason, if a thread that should run has ended. Never waits."""
 
 
+Waiting = tuple[datetime, str]
+"""When an unpublished event was saved, and its subject: its place among all that wait."""
+
+
 class Outbox(Protocol):
     """The saved events that are not yet published."""
 
@@ -85,8 +89,17 @@ class Outbox(Protocol):
         """
 
     @abstractmethod
+    async def waiting(
+        self, limit: int, before: datetime | None = None, after: Waiting | None = None
+    ) -> Sequence[Waiting]:
+        """Up to `limit` of those saved before that moment, the longest waiting first, from behind `after`.
+
+        Of several events about one subject, the last one saved may stand for all. Raises `Unavailable`.
+        """
+
     async def oldest(self) -> datetime | None:
         """When the oldest unpublished event was saved; None if all are published. Raises `Unavailable`."""
+        return next((saved_at for saved_at, _ in await self.waiting(1)), None)
 
     @abstractmethod
     async def count(self, limit: int) -> int:

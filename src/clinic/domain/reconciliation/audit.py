@@ -61,29 +61,33 @@ class AuditCharges:
     """
 
     def __init__(self, charges: Charges, dead_letters: DeadLetters, pricing: Pricing, clock: Clock) -> None:
-        self._charges = charges
-        self._dead_letters = dead_letters
-        self._pricing = pricing
-        self._clock = clock
+        self._charges, self._dead_letters = charges, dead_letters
+        self._pricing, self._clock = pricing, clock
 
-    async def __call__(self, finished: FinishedAppointments, grace: timedelta) -> AsyncIterator[AuditChunk]:
+    async def __call__(
+        self, finished: FinishedAppointments, grace: timedelta, since: UUID | None = None
+    ) -> AsyncIterator[AuditChunk]:
+        """Compare all, or only the ids from `since` on."""
         count, suspects = 0, list[UUID]()
-        async for appointment_id, event, charge in _side_by_side(finished.page, self._charges.by_appointment):
+        async for appointment_id, event, charge in _side_by_side(finished, self._charges):
+            if since and appointment_id < since:
+                break
             count += 1
             if event is None or charge is None or wrong(event, charge):
                 suspects.append(appointment_id)
             if count == PAGE_SIZE:
-                yield await self._read_again(count, suspects, finished, grace)
+                yield await self.read_again(suspects, finished, grace, count)
                 count, suspects = 0, []
-        yield await self._read_again(count, suspects, finished, grace)
+        yield await self.read_again(suspects, finished, grace, count)
 
     async def size(self) -> int:
         """About how many appointments there are to compare. Raises `Unavailable`."""
         return await self._charges.count()
 
-    async def _read_again(
-        self, count: int, suspects: Sequence[UUID], finished: FinishedAppointments, grace: timedelta
+    async def read_again(
+        self, suspects: Sequence[UUID], finished: FinishedAppointments, grace: timedelta, count: int = 0
     ) -> AuditChunk:
+        """What is still found about these, which an audit of `count` appointments suspected."""
         found: list[Finding | Literal["in flight"] | None] = []
         for first in range(0, len(suspects), CONCURRENCY):
             batch = suspects[first : first + CONCURRENCY]
@@ -114,20 +118,19 @@ class AuditCharges:
         status: PublicationStatus | None,
         charge: Charge | None,
     ) -> bool:
-        since = self._clock() - grace
-        return (
-            (event is not None and event.end > since - SECOND)  # an end is cut to the second
-            or (status is not None and (status.published_at or status.saved_at) > since)
-            or (charge is not None and charge.charged_at > since)
+        times = (
+            event and event.end + SECOND,  # an end is cut to the second
+            status and (status.published_at or status.saved_at),
+            charge and charge.charged_at,
         )
+        return any(moment > self._clock() - grace for moment in times if moment)
 
 
 async def _side_by_side(
-    events: Callable[[int, UUID | None], Awaitable[Sequence[AppointmentFinished]]],
-    charges: Callable[[int, UUID | None], Awaitable[Sequence[Charge]]],
+    finished: FinishedAppointments, charges: Charges
 ) -> AsyncIterator[tuple[UUID, AppointmentFinished | None, Charge | None]]:
     """Events and charges by id, the newest first, those with the same id together. Holds a page of each."""
-    some, others = _all(events), _all(charges)
+    some, others = _all(finished.page), _all(charges.by_appointment)
     event, charge = await anext(some, None), await anext(others, None)
     while event or charge:
         newest = max(side.appointment_id for side in (event, charge) if side)

@@ -27,9 +27,9 @@ class Finding(Struct, frozen=True, kw_only=True):
 
     kind: Literal["missing", "orphaned", "wrong"]
     appointment_id: UUID
-    expected: Money | None
-    found: Money | None
-    remedy: Literal["republish", "replay", "publication", "a person"]
+    expected: Money | None = None
+    found: Money | None = None
+    remedy: Literal["republish", "replay", "publication", "a person"] = "a person"
     explanation: str
 
 
@@ -54,7 +54,6 @@ def missing(
         kind="missing",
         appointment_id=event.appointment_id,
         expected=_total(pricing, event),
-        found=None,
         remedy=remedy,
         explanation=explanation,
     )
@@ -65,9 +64,7 @@ def orphaned(charge: Charge) -> Finding:
     return Finding(
         kind="orphaned",
         appointment_id=charge.appointment_id,
-        expected=None,
         found=charge.total,
-        remedy="a person",
         explanation=f"charged {shown(charge.charged_at)}, and no finished appointment is known by this id",
     )
 
@@ -83,7 +80,6 @@ def wrong(event: AppointmentFinished, charge: Charge) -> Finding | None:
         appointment_id=event.appointment_id,
         expected=_total(policy, event) if policy else None,
         found=charge.total,
-        remedy="a person",
         explanation=explanation,
     )
 

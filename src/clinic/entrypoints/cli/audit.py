@@ -4,6 +4,7 @@ import argparse
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -15,13 +16,22 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
 from rich.text import Text
 
+from clinic.domain.appointment.ports import AppointmentFilter
+from clinic.domain.errors import Misconfigured
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.messaging.messages import PublicationStatus
 from clinic.domain.money import Money
 from clinic.domain.reconciliation.audit import FinishedAppointments
 from clinic.domain.reconciliation.findings import Finding
 from clinic.domain.reconciliation.repair import Repair
-from clinic.entrypoints.cli.operator_session import attached, seconds, write_json
+from clinic.entrypoints.cli.operator_session import (
+    attached,
+    interval,
+    refuse_in_process,
+    seconds,
+    whole,
+    write_json,
+)
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import plain
@@ -91,14 +101,33 @@ def add_to(commands: Any) -> None:
     audit.add_argument(
         "--json", action="store_true", help="a JSON object a line: each finding, and a summary as the last"
     )
+    every = (
+        "do not end: look at what was started in the last day so often (like 90s, 5m, 1h), at all once a "
+        "day, and answer /findings/, /metrics and /health/ready at CLINIC_AUDIT_HOST and CLINIC_AUDIT_PORT"
+    )
+    audit.add_argument("--every", type=interval, metavar="TIME", help=every)
+    most = "with --every and --repair: a round repairs so many at most, then it asks for a person (100)"
+    audit.add_argument("--most", type=whole, default=100, metavar="COUNT", help=most)
     audit.set_defaults(command=_audit)
 
 
 def _audit(settings: Settings, args: argparse.Namespace) -> int:
+    if args.every is not None:
+        return _stand(settings, args)
     appointment, financial = AppointmentContainer(settings=settings), FinancialContainer(settings=settings)
     report: Report = Lines() if args.json else Readable(args.repair)
     wait = args.wait if args.repair else None
     return uvloop.run(audit(appointment, financial, report, timedelta(seconds=args.grace), wait))
+
+
+def _stand(settings: Settings, args: argparse.Namespace) -> int:
+    if args.json:
+        raise Misconfigured("--every writes a log, and no JSON: leave --json out, and ask /findings/")
+    refuse_in_process(settings)
+    watcher = import_module("clinic.entrypoints.watcher.main")  # a room that may stay closed
+    grace, repairs = timedelta(seconds=args.grace), args.most if args.repair else None
+    watcher.run(settings, watcher.Plan(every=args.every, grace=grace, repairs=repairs, wait=args.wait))
+    return 0
 
 
 async def audit(
@@ -109,7 +138,7 @@ async def audit(
     wait: float | None,
 ) -> int:
     """Compare all, report, and repair unless `wait`, in seconds, is None. Returns the exit code."""
-    finished = _Finished(appointment)
+    finished = Finished(appointment)
     compare = financial.audit_charges()
     counted = Counter[str]()
     async with attached(appointment, financial):
@@ -134,16 +163,17 @@ async def audit(
     return EXIT_FINDINGS if summary.remaining else 0
 
 
-class _Finished(FinishedAppointments):
+class Finished(FinishedAppointments):
     """What the appointment context's use cases answer."""
 
     def __init__(self, appointment: AppointmentContainer) -> None:
-        self._list = appointment.list_finished_events()
+        self._list = appointment.list_appointments()
         self._find = appointment.find_finished_event()
         self._republish = appointment.republish_finished()
 
     async def page(self, limit: int, after: UUID | None = None) -> Sequence[AppointmentFinished]:
-        return await self._list(limit, after)
+        page = await self._list(AppointmentFilter(finished=True), limit, after)
+        return [found.finished_event for found in page if found.finished_event]
 
     async def find(self, appointment_id: UUID) -> tuple[AppointmentFinished, PublicationStatus | None] | None:
         return await self._find(appointment_id)

@@ -1,6 +1,7 @@
 """The `clinic` command."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -38,6 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(args.command() or 0)
         given = environment()
         settings = load(given)
+        os.environ.update({name: text for name, text in given.items() if name.startswith("OTEL_")})
         for sentence in unknown(given, settings):
             print(f"clinic: {plain(sentence)}", file=sys.stderr)
         configure_logging(settings)

@@ -1,6 +1,7 @@
 """What the commands of an operator share: the contexts' data, open beside the services that serve them."""
 
 import json
+import re
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from clinic.domain.errors import Misconfigured
 from clinic.entrypoints import discovery
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.formats import as_json
+from clinic.entrypoints.settings import Settings
 
 MAX_SECONDS = 10**9
 
@@ -24,16 +26,34 @@ async def attached(*containers: AppointmentContainer | FinancialContainer) -> As
     """
     async with AsyncExitStack() as stack:
         for container in containers:
-            settings = container.settings()
-            if discovery.store(settings.store).in_process:
-                raise Misconfigured(
-                    f"CLINIC_STORE={settings.store} keeps everything inside its own process: no command can "
-                    f"read it"
-                )
+            refuse_in_process(container.settings())
+            await stack.enter_async_context(container.tracing().lifespan())
             resource = container.store().resource
             stack.push_async_callback(resource.close)
             await resource.attach()
         yield
+
+
+def refuse_in_process(settings: Settings) -> None:
+    """Raises `Misconfigured` where only the services' own process can read the store."""
+    if discovery.store(settings.store).in_process:
+        raise Misconfigured(
+            f"CLINIC_STORE={settings.store} keeps everything inside its own process: no command can read it"
+        )
+
+
+def interval(text: str) -> float:
+    """A time as it is written on the command line, like 5m, in seconds."""
+    if not (match := re.fullmatch(r"([1-9][0-9]{0,3})([smh])", text)):
+        raise ArgumentTypeError(f"{text!r} is not a time: write one like 90s, 5m or 1h")
+    return int(match[1]) * {"s": 1.0, "m": 60.0, "h": 3600.0}[match[2]]
+
+
+def whole(text: str) -> int:
+    """A whole number from 0 on."""
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise ArgumentTypeError(f"{text!r} is not a whole number: write one from 0 to 999999999")
+    return int(text)
 
 
 def seconds(text: str) -> float:

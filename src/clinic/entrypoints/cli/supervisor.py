@@ -6,12 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from time import monotonic
 from types import FrameType
 
 from clinic.entrypoints.parent import PARENT, STOP_TIMEOUT
 from clinic.entrypoints.settings import Settings, url
 
+PROGRAM = (sys.executable, "-m", "clinic")
 SERVICES = ("appointment", "financial")
 POLL_INTERVAL = 0.05
 FIRST_PAUSE, MAX_PAUSE = 0.5, 60.0
@@ -30,10 +32,18 @@ def supervise(settings: Settings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # `nohup`, a job in the background
             signal.signal(number, ask)
-    supervisor = Supervisor({name: (sys.executable, "-m", "clinic", "run", name) for name in SERVICES}, {})
+    services = {name: (*PROGRAM, "run", name) for name in SERVICES}
+    supervisor = Supervisor(services, watchers(settings))
     supervisor.start()
     _greet(settings)
     return supervisor.run(asked)
+
+
+def watchers(settings: Settings) -> Mapping[str, Command]:
+    """The standing audit, unless it is set to off, or its folder was left out."""
+    if settings.audit_every == "off" or find_spec("clinic.entrypoints.watcher") is None:
+        return {}
+    return {"audit": (*PROGRAM, "audit", "--every", settings.audit_every)}
 
 
 class Supervisor:
@@ -155,4 +165,6 @@ def _greet(settings: Settings) -> None:
     charges = url(settings.financial_host, settings.financial_port)
     print(f"appointments  {appointments}/  (its documentation: /docs)")
     print(f"charges       {charges}/  (its documentation: /docs)")
+    if watchers(settings):
+        print(f"audit         {url(settings.audit_host, settings.audit_port)}/findings/")
     print(f"data          {settings.data_dir.absolute()}", flush=True)

@@ -4,14 +4,14 @@ import asyncio
 from functools import cached_property
 from typing import Final
 
-from confluent_kafka import ConsumerGroupTopicPartitions, TopicPartition
-from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from clinic.adapters.kafka.cluster import KafkaConfig
-from clinic.domain.errors import Unavailable
 
 TIMEOUT: Final = 1.0
 """Seconds for each of the questions: nothing but a scrape waits for the answers."""
+END: Final = -1
+"""Asked for as a time, it stands for the place behind the newest record."""
 
 
 class KafkaLag:
@@ -25,20 +25,25 @@ class KafkaLag:
         return await asyncio.to_thread(self._ask)
 
     @cached_property
-    def _admin(self) -> AdminClient:
-        return self._kafka.client(AdminClient, {})
+    def _client(self) -> Consumer:
+        """A consumer that never subscribes, and so is no member.
+
+        Not the admin client: where a group's coordinator has yet to be found, as on a new cluster, its
+        question ends the whole process (librdkafka's issue 5315).
+        """
+        return self._kafka.client(Consumer, {"group.id": self._kafka.group, "enable.auto.commit": False})
 
     def _ask(self) -> int:
         topic = self._kafka.topic
-        known = self._admin.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
-        partitions = [TopicPartition(topic, number) for number in known]
-        newest = {partition: OffsetSpec.latest() for partition in partitions}  # type: ignore[no-untyped-call]
-        ends = self._admin.list_offsets(newest, request_timeout=TIMEOUT)
-        asked = [ConsumerGroupTopicPartitions(self._kafka.group, partitions)]
-        (group,) = self._admin.list_consumer_group_offsets(asked, request_timeout=TIMEOUT).values()
-        acknowledged = {at: at.offset for at in group.result().topic_partitions or ()}
-        found = {at: end.result().offset for at, end in ends.items()}
-        if min(found.values()) < 0:  # how the client says that no broker has answered in time
-            raise Unavailable(f"Kafka does not say where {topic} ends")
+        known = self._client.list_topics(topic, timeout=TIMEOUT).topics[topic].partitions
+        ends = self._client.offsets_for_times(
+            [TopicPartition(topic, number, END) for number in known], timeout=TIMEOUT
+        )
+        acknowledged = self._client.committed(
+            [TopicPartition(topic, number) for number in known], timeout=TIMEOUT
+        )
+        for answer in (*ends, *acknowledged):
+            if answer.error:
+                raise KafkaException(answer.error)
         # Where nothing is acknowledged yet, the offset is negative.
-        return sum(max(0, end - max(0, acknowledged[at])) for at, end in found.items())
+        return sum(max(0, end.offset - max(0, at.offset)) for end, at in zip(ends, acknowledged, strict=True))

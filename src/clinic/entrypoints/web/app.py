@@ -19,6 +19,7 @@ from clinic.entrypoints.formats import money
 from clinic.entrypoints.metrics import Metrics
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
+from clinic.entrypoints.tracing import Tracing
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
 from clinic.entrypoints.web.events import Events
 from clinic.entrypoints.web.methods import Application, or_not_found
@@ -108,11 +109,12 @@ def application(
     title: str,
     description: str,
     routes: Sequence[BaseRouteHandler | Router],
-    events: Events,
+    events: Events | None = None,
     dependencies: Mapping[str, Callable[[], object]],
     ready: Callable[[], Awaitable[Health]],
     telemetry: LoggingTelemetry,
     metrics: Metrics,
+    tracing: Tracing,
     lifecycle: Lifecycle,
     resources: Callable[[], Sequence[Resource]],
     loop: Callable[[], Coroutine[Any, Any, None]],
@@ -168,7 +170,7 @@ def application(
         [*handlers, show_metrics, *documentation(title, description, handlers, provided, events)],
         dependencies=provided,
         exception_handlers={Exception: failed},
-        lifespan=[lambda _: lifecycle.lifespan(all_made, loop), metrics.lifespan],
+        lifespan=[tracing.lifespan, lambda _: lifecycle.lifespan(all_made, loop), metrics.lifespan],
         logging_config=None,
         middleware=[checking_query],
         openapi_config=None,
@@ -176,7 +178,7 @@ def application(
         request_max_body_size=MAX_BODY,
         type_encoders={Money: money},
     )
-    app.requests = metrics.requests
+    app.requests, app.tracing = metrics.requests, tracing
     return app
 
 

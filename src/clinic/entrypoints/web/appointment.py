@@ -17,6 +17,7 @@ from clinic.domain.appointment.use_cases import (
     FindAppointment,
     FinishAppointment,
     ListAppointments,
+    ListLateAppointments,
     RepublishFinished,
     StartAppointment,
     TraceAppointment,
@@ -62,7 +63,7 @@ class AppointmentResponse(Struct, frozen=True):
 
 
 class AppointmentPage(Struct, frozen=True):
-    """Some appointments, the newest first."""
+    """Some appointments, in the order of the list."""
 
     items: list[AppointmentResponse]
     next: parameters.Next
@@ -136,14 +137,20 @@ async def find(
 )
 async def list_all(
     list_appointments: NamedDependency[ListAppointments],
+    list_late_appointments: NamedDependency[ListLateAppointments],
     limit: parameters.Limit = parameters.DEFAULT_LIMIT,
     after: FromQuery[str | None] = None,
     physician_id: FromQuery[UUID | None] = None,
     patient_id: FromQuery[UUID | None] = None,
     finished: FromQuery[bool | None] = None,
     started_before: parameters.StartedBefore = None,
+    late: parameters.Late = None,
 ) -> AppointmentPage:
-    """The newest first, a page at a time."""
+    """The newest first, a page at a time; with `late`, first what has waited longest."""
+    if late is not None:
+        if {physician_id, patient_id, finished, started_before} != {None}:
+            raise Invalid([FieldProblem("late", "is a list of its own: give it with limit and after only")])
+        return await _late(list_late_appointments, int(late), limit, after)
     if started_before is not None and finished is not False:  # no list may read all of history
         raise Invalid([FieldProblem("started_before", "is for what is open: give finished=false, too")])
     started = parameters.utc("started_before", started_before)
@@ -151,6 +158,14 @@ async def list_all(
     found = await list_appointments(matching, limit + 1, parameters.place(after, UUID))
     appointments, more = page(found, limit, lambda appointment: appointment.id)
     return AppointmentPage([_response(appointment) for appointment in appointments], more)
+
+
+async def _late(
+    list_late_appointments: ListLateAppointments, seconds: int, limit: int, after: str | None
+) -> AppointmentPage:
+    place = parameters.place(after, parameters.Place)
+    found, more = page(await list_late_appointments(seconds, limit + 1, place), limit, lambda each: each[0])
+    return AppointmentPage([_response(appointment) for _, appointment in found if appointment], more)
 
 
 @get_trace("Show how far an appointment and its event have come")
@@ -215,12 +230,14 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
             "finish_appointment": container.finish_appointment,
             "find_appointment": container.find_appointment,
             "list_appointments": container.list_appointments,
+            "list_late_appointments": container.list_late_appointments,
             "trace_appointment": container.trace_appointment,
             "republish_finished": container.republish_finished,
         },
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
         metrics=_metrics(container),
+        tracing=container.tracing(),
         lifecycle=lifecycle,
         resources=container.resources,
         loop=lambda: container.relay().run(),

@@ -51,9 +51,12 @@ def documentation(
     description: str,
     routes: Sequence[BaseRouteHandler | Router],
     dependencies: Mapping[str, Provide],
-    events: Events,
+    events: Events | None,
 ) -> list[Any]:
-    """Handlers for /docs, /redoc, /openapi.json and the files behind them, /events and /asyncapi.json."""
+    """Handlers for /docs, /redoc, /openapi.json and the files behind them, /events and /asyncapi.json.
+
+    Without events, the last two are left out.
+    """
 
     @cache
     def schema() -> dict[str, Any]:
@@ -82,6 +85,14 @@ def documentation(
 
         return show
 
+    files = create_static_files_router(
+        path=FILES, directories=[FOLDER], include_in_schema=False, guards=[_only_files(FOLDER)]
+    )
+    about_events = _about(events) if events else []
+    return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), *about_events, files]
+
+
+def _about(events: Events) -> list[Any]:
     @get("/asyncapi.json", include_in_schema=False, sync_to_thread=False)
     def asyncapi() -> Document:
         return events.document
@@ -90,10 +101,7 @@ def documentation(
     def show_events() -> str:
         return events_page(events)
 
-    files = create_static_files_router(
-        path=FILES, directories=[FOLDER], include_in_schema=False, guards=[_only_files(FOLDER)]
-    )
-    return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), asyncapi, show_events, files]
+    return [asyncapi, show_events]
 
 
 def _only_files(folder: Path) -> Guard:

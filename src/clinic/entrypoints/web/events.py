@@ -39,10 +39,15 @@ EXAMPLE: Final[Message] = replace(
             end=datetime(2020, 12, 1, 14, tzinfo=UTC),
         )
     ),
-    extensions=(("recordedtime", "2020-12-01T14:00:00.007Z"),),
+    extensions=(
+        ("traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+        ("recordedtime", "2020-12-01T14:00:00.007Z"),
+        (f"{cloudevents.HOP}traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-b7ad6b7169203331-01"),
+    ),
 )
 
 MOMENT: Final = {"format": "date-time", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$"}
+TRACEPARENT: Final = "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"
 FIELDS: Final[Mapping[str, Mapping[str, Any]]] = {
     "appointment_id": {"description": "Which appointment is over; the key of the message, too."},
     "physician_id": {"description": "Who saw the patient."},
@@ -67,14 +72,23 @@ HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ce_type": {"const": FINISHED_V1, "description": "What it says, and in which version."},
     "ce_time": {**MOMENT, "description": "When it happened: the end of the appointment."},
     "ce_subject": {"format": "uuid", "description": "Whom it is about: the appointment's id."},
+    "ce_traceparent": {
+        "pattern": TRACEPARENT,
+        "description": "The trace that the finish belongs to (W3C Trace Context): an extension, the same at "
+        "each sending. It may be missing.",
+    },
     "ce_recordedtime": {
         "format": "date-time",
         "description": "When the event was saved, in milliseconds: an extension. It may be missing.",
     },
+    "traceparent": {
+        "pattern": TRACEPARENT,
+        "description": "The trace of this one sending: no attribute of the event. It may be missing.",
+    },
     "content-type": {"const": "application/json", "description": "Binary mode: the value is the data."},
 }
 """What each header holds. Which ones there are, the transports say."""
-OPTIONAL: Final = frozenset({"ce_recordedtime"})
+OPTIONAL: Final = frozenset({"ce_recordedtime", "ce_traceparent", "traceparent"})
 CONTENT: Final = "content-type"
 
 Rules = Mapping[str, str]
@@ -233,12 +247,12 @@ def _structured(channel: Channel) -> Document:
     attributes = {
         name.removeprefix("ce_"): said
         for name, said in binary["headers"]["properties"].items()
-        if name != CONTENT
+        if name.startswith("ce_")
     }
     example = {
         name.removeprefix("ce_"): text
         for name, text in binary["examples"][0]["headers"].items()
-        if name != CONTENT
+        if name.startswith("ce_")
     }
     return {
         **binary,

@@ -187,6 +187,7 @@ def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
         ready=partial(_ready, container, lifecycle),
         telemetry=container.telemetry(),
         metrics=_metrics(container),
+        tracing=container.tracing(),
         lifecycle=lifecycle,
         resources=container.resources,
         loop=lambda: container.consumer().run(),

@@ -1,4 +1,4 @@
-"""HEAD, OPTIONS and 405, once for every path; and how long each request took."""
+"""HEAD, OPTIONS and 405, once for every path; how long each request took, and its place in a trace."""
 
 from http import HTTPStatus
 from time import perf_counter
@@ -10,6 +10,7 @@ from litestar.types import Message, Send
 from litestar.utils import normalize_path
 
 from clinic.entrypoints.metrics import Histogram, route_labels
+from clinic.entrypoints.tracing import Tracing
 
 UNUSED = "TRACE"
 """A method that no path takes: Litestar answers it with the methods that the path does take, or with 404."""
@@ -20,6 +21,7 @@ class Application(Litestar):
 
     requests: Histogram
     """How long each took, by its route, method and class of status."""
+    tracing: Tracing
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -28,6 +30,7 @@ class Application(Litestar):
         began = perf_counter()
         method = scope["method"]
         status = 0
+        begun = self.tracing.begin_request(method, scope["path"], scope["headers"])
 
         async def sending(message: Message) -> None:
             nonlocal status
@@ -45,6 +48,7 @@ class Application(Litestar):
         finally:
             labels = route_labels(scope.get("path_template"), method, status)
             self.requests.observe(perf_counter() - began, labels)
+            self.tracing.end_request(begun, labels[0], labels[1], status)
 
 
 def or_not_found(request: Request[Any, Any, Any], error: Exception) -> Exception:

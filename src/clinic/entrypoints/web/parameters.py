@@ -5,7 +5,7 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, NamedTuple, TypeVar
 
 import msgspec
 from litestar.connection import ASGIConnection
@@ -23,6 +23,14 @@ PREFERENCE = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*(?:"|\\?\Z))+', re.DOTALL)
 """A preference up to its comma. An open quote extends to the end of the text, so nothing is read twice."""
 
 T = TypeVar("T")
+
+
+class Place(NamedTuple):
+    """Of an event that waits to be published, among all that wait."""
+
+    saved_at: Annotated[datetime, Meta(tz=True)]
+    subject: str
+
 
 Limit = Annotated[int, QueryParameter(ge=1, le=100, description="How many at most.")]
 DEFAULT_LIMIT = 20
@@ -54,6 +62,14 @@ StartedBefore = Annotated[
         schema_extra=DATE_TIME,
         description="Started before this moment, like 2020-12-01 13:00:00; UTC if no zone is given. "
         "Only with `finished=false`: what was opened long ago and may have been forgotten.",
+    ),
+]
+Late = Annotated[
+    str | None,
+    QueryParameter(
+        pattern="^[1-9][0-9]{0,7}$",  # as an int, Litestar would take 1e3 and 30.0, too
+        description="Only what is finished and whose event has waited for more than that many seconds to be "
+        "published, the longest first. A list of its own: with `limit` and `after`, and no other filter.",
     ),
 ]
 Prefer = Annotated[

@@ -14,6 +14,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from msgspec import Meta, Struct
 
 from clinic.domain.errors import NotFound, NotNow, Refused, Unreadable
+from clinic.entrypoints import trace_context
 from clinic.entrypoints.web.methods import with_head
 
 MEDIA_TYPE = "application/problem+json"
@@ -52,6 +53,7 @@ QUERY_IN_WORDS = {
     "charged_to": TIME_IN_WORDS,
     "started_before": TIME_IN_WORDS,
     "finished": "cannot be used: give true or false",
+    "late": "cannot be used: give a whole number of seconds from 1 to 99999999",
 }
 """What would be right, for each query parameter that Litestar reads."""
 
@@ -75,6 +77,14 @@ class Problem(Struct, frozen=True, omit_defaults=True):
     detail: Annotated[str, Meta(examples=["The request cannot be used: see errors."])]
     instance: Annotated[str, Meta(description="The path of the request.", examples=["/"])]
     errors: Annotated[list[FieldProblem], Meta(description="For bad input: each field that is wrong.")] = []
+    trace_id: Annotated[
+        str,
+        Meta(
+            description="For a failure of the service: the trace of the request, if it has one (W3C Trace "
+            "Context). The lines of the log have it, too.",
+            examples=["4bf92f3577b34da6a3ce929d0e0e4736"],
+        ),
+    ] = ""
 
 
 class Invalid(Unreadable):
@@ -107,6 +117,7 @@ def respond(
         detail=_detail(error, status),
         instance=request.scope["raw_path"].decode(errors="replace"),
         errors=_errors(error),
+        trace_id=_trace_id(status),
     )
     extra = dict(getattr(error, "headers", None) or {}) | (headers or {})
     if "allow" in extra:
@@ -142,6 +153,11 @@ def _detail(error: Exception, status: HTTPStatus) -> str:
         case HTTPException() if status < HTTPStatus.INTERNAL_SERVER_ERROR:
             return DETAILS.get(status, error.detail)
     return "An unexpected error occurred; it was logged."
+
+
+def _trace_id(status: HTTPStatus) -> str:
+    context = trace_context.current.get() if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
+    return context.trace_id if context else ""
 
 
 def _errors(error: Exception) -> list[FieldProblem]:
