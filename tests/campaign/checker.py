@@ -12,9 +12,7 @@ from campaign.clients import BEHAVIOURS
 from campaign.evidence import Evidence
 from campaign.messages import ForeignMessage, Letter
 from campaign.nemesis import Happened
-from campaign.plan import Kind, Options
-
-LEAST_SHARE = 0.5
+from campaign.plan import LEAST_SHARE, Kind, Options
 
 
 @dataclass
@@ -70,11 +68,6 @@ def _of_the_ledger(found: Found) -> dict[str, Collection[object]]:
     }
 
 
-def share(history: History) -> float:
-    """Of all requests, how many were acknowledged."""
-    return history.count("acknowledged") / max(1, sum(history.outcomes.values()))
-
-
 def shortcomings(
     history: History, options: Options, wanted: Collection[Kind], journal: Sequence[Happened], seconds: float
 ) -> list[str]:
@@ -93,6 +86,6 @@ def shortcomings(
         if there < least
     ]
     reasons += [f"nobody {behaviour}" for behaviour in BEHAVIOURS if not history.behaviours[behaviour]]
-    if share(history) < LEAST_SHARE:
-        reasons.append(f"only {share(history):.0%} of the requests were acknowledged")
+    if history.share < LEAST_SHARE:
+        reasons.append(f"only {history.share:.0%} of the requests were acknowledged")
     return reasons

@@ -16,7 +16,7 @@ from support.processes import eventually
 from campaign.broken_log import BROKEN
 from campaign.failpoints import LOOP_ENDS, Armed, Control
 from campaign.messages import ForeignMessages
-from campaign.plan import ANY_MOMENT, Fault
+from campaign.plan import ANY_MOMENT, PEACEFUL_SHARE, Fault
 from campaign.supervisor import DidNotComeBack, Supervisor
 
 AGAIN_WHILE_IT_RECOVERS = 0.2
@@ -81,11 +81,13 @@ class Nemesis:
                     break
 
     async def _peace(self, requests: int) -> None:
-        """Until so many more were acknowledged. Raises `DidNotComeBack` where none is for long."""
+        """Until so many more were acknowledged, and of all not too few. Raises `DidNotComeBack` where none is
+        for long.
+        """
         then = self._history.count("acknowledged") + requests
 
         async def is_over() -> bool:
-            return self._history.count("acknowledged") >= then
+            return self._history.count("acknowledged") >= then and self._history.share >= PEACEFUL_SHARE
 
         while not await is_over():
             before = self._history.count("acknowledged")

@@ -57,6 +57,10 @@ REST: Final = 80
 """Requests that are acknowledged between two faults of a lane, at most: a slow machine gets fewer faults a
 minute, not a smaller share of answers.
 """
+LEAST_SHARE: Final = 0.5
+"""Of all requests, how many have to be acknowledged: else the run says nothing of a system at work."""
+PEACEFUL_SHARE: Final = 0.55
+"""Below it there are no further faults: where a service takes long to start, each costs more requests."""
 REST_OF_SERVERS: Final = 1500
 """The same once each server has been away in each way: while one is, little else can go wrong."""
 

@@ -16,7 +16,6 @@ from rich.live import Live
 from rich.table import Table
 from support.ledger import sums
 
-from campaign.checker import share
 from campaign.clients import BEHAVIOURS
 from campaign.failpoints import FAILPOINTS
 from campaign.plan import DEFAULTS, NO_FAULT, Kind, Options
@@ -54,7 +53,7 @@ def _line(progress: Progress) -> str:
     minutes, seconds = divmod(round(time.time() - progress.began), 60)
     return (
         f"{minutes:3}:{seconds:02}  {progress.stage}: {len(progress.history.started)} started, "
-        f"{len(progress.history.finished)} finished, {share(progress.history):.0%} acknowledged; "
+        f"{len(progress.history.finished)} finished, {progress.history.share:.0%} acknowledged; "
         f"{len(progress.journal)} faults, {progress.happened} of {progress.wanted} kinds, last: {last}"
     )
 
@@ -125,7 +124,7 @@ def figures(outcome: Outcome) -> dict[str, Any]:
         "appointments kept": len(found.kept.appointments),
         "charges kept": len(found.kept.charges),
         "charged / due": f"{charged} / {due}",
-        "requests acknowledged": f"{share(history):.1%} of {sum(history.outcomes.values())}",
+        "requests acknowledged": f"{history.share:.1%} of {history.outcomes.total()}",
         "published / already charged / differing": " / ".join(
             str(found.evidence.counts[event])
             for event in ("published", "already charged", "differs from its charge")

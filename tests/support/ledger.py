@@ -89,6 +89,11 @@ class History:
     def count(self, outcome: str) -> int:
         return sum(count for (_, each), count in self.outcomes.items() if each == outcome)
 
+    @property
+    def share(self) -> float:
+        """Of all requests, how many were acknowledged."""
+        return self.count("acknowledged") / max(1, self.outcomes.total())
+
 
 @dataclass
 class Kept:
