@@ -8,7 +8,7 @@ RUN pip --python /venv/bin/python install --no-cache-dir --require-hashes --no-d
 
 FROM dependencies AS product
 WORKDIR /build
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src src
 # Into a tree of its own, so that new code is one small layer above the dependencies.
 RUN pip --python /venv/bin/python install --no-cache-dir --no-deps --no-build-isolation --no-index --prefix /product .

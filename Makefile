@@ -63,6 +63,17 @@ test: .venv/dev .venv/asyncapi/ready ## every test, three files at a time
 test-unit: .venv/dev ## the tests that need nothing
 	$(BIN)/pytest tests/unit --numprocesses 2
 
+# In a folder of its own that only this command looks into: what is installed in .venv stays what the locks say.
+.PHONY: test-example
+test-example: .venv/dev ## the transport that stands beside the wheel, on a real server (needs nats-server)
+	@rm -rf var/example
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps --target var/example \
+		-r examples/clinic-nats/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --target var/example \
+		./examples/clinic-nats
+	cd examples/clinic-nats && PYTHONPATH=$(CURDIR)/var/example $(CURDIR)/$(BIN)/python -m pytest -p no:schemathesis
+	MYPYPATH=$(CURDIR)/var/example $(BIN)/mypy --strict --follow-imports=silent examples/clinic-nats/src
+
 .PHONY: coverage
 coverage: .venv/dev ## lines and branches of domain and adapters that tests reach, with a floor for each (needs Docker)
 	$(BIN)/pytest $(MEASURED) --numprocesses 2 --dist loadfile --timeout 600 --cov --cov-report=
@@ -79,8 +90,8 @@ test-integration: .venv/dev .venv/asyncapi/ready ## the tests that start real pr
 given = $(if $($1),--$(shell echo $1 | tr A-Z a-z) '$($1)')
 
 .PHONY: prove
-prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= FAULTS= APPOINTMENTS= CLIENTS= PACE= LEASE= PATIENCE= DEFECT= BOUND= ONLY='kill *'
-	@PYTHONPATH=tests $(BIN)/python -m campaign $(foreach each,STACK SEED MINUTES FAULTS APPOINTMENTS ONLY CLIENTS PACE LEASE PATIENCE DEFECT BOUND,$(call given,$(each)))
+prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= FAULTS= APPOINTMENTS= CLIENTS= PACE= LEASE= PATIENCE= DEFECT= BOUND= ONLY='kill *' STORE= TRANSPORT= SERVER=
+	@PYTHONPATH=tests:$$PYTHONPATH $(BIN)/python -m campaign $(foreach each,STACK SEED MINUTES FAULTS APPOINTMENTS ONLY CLIENTS PACE LEASE PATIENCE DEFECT BOUND STORE TRANSPORT SERVER,$(call given,$(each)))
 
 .PHONY: fuzz
 fuzz: .venv/dev ## requests made from the OpenAPI documents, each answer held against them: REQUESTS= SEED=
@@ -124,8 +135,8 @@ format: .venv/dev ## put every file into its format
 
 .PHONY: lock
 lock: ## pin the newest dependencies (needs uv)
-	uv pip compile $(LOCK) pyproject.toml --group build -o requirements.txt
-	uv pip compile $(LOCK) pyproject.toml --extra otel --group build --group dev -o requirements-dev.txt
+	uv pip compile $(LOCK) pyproject.toml $(EXTRAS) --group build -o requirements.txt
+	uv pip compile $(LOCK) pyproject.toml $(EXTRAS) --extra otel --extra testing --group build --group dev -o requirements-dev.txt
 
 .PHONY: lock-peers
 lock-peers: ## pin the newest dependencies of the peers (needs uv)
@@ -134,9 +145,10 @@ lock-peers: ## pin the newest dependencies of the peers (needs uv)
 # Django is declared by the package that carries the files of Swagger UI and ReDoc, and not needed for files.
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--no-emit-package django --no-emit-package asgiref --no-emit-package sqlparse
+EXTRAS := --extra kafka --extra mongo
 
 # An environment is set up once: again only when what it is made of has changed.
-.venv/run: requirements.txt pyproject.toml | .venv/bin/python
+.venv/run: requirements.txt pyproject.toml hatch_build.py | .venv/bin/python
 	@echo "Installing what the services need ..."
 	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements.txt
 	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --no-index --editable .

@@ -17,11 +17,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from uuid import uuid4
 
 import uuid_utils.compat
-from msgspec.structs import replace
 from rich.console import Console
 
 from clinic.domain.appointment.model import Appointment
@@ -77,14 +75,14 @@ def main() -> None:
     console = Console(highlight=False)
     with tempfile.TemporaryDirectory() as folder:
         name = f"audit-{uuid4().hex[:8]}"
-        settings = replace(load(os.environ), data_dir=Path(folder), mongo_database=name)
+        own = os.environ | {"CLINIC_DATA_DIR": folder, "CLINIC_MONGO_DATABASE": name}
+        settings = load(own)
         began = time.perf_counter()
         asyncio.run(fill(settings, appointments))
         console.print(
             f"{settings.store}: {appointments:,} appointments and their charges kept in "
             f"{time.perf_counter() - began:.0f} s"
         )
-        own = os.environ | {"CLINIC_DATA_DIR": folder, "CLINIC_MONGO_DATABASE": name}
         began = time.perf_counter()
         command = [sys.executable, "-m", "clinic", "audit", "--json"]
         audited = subprocess.run(command, env=own, stdout=subprocess.PIPE, check=False)

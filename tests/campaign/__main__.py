@@ -13,6 +13,7 @@ from support import servers
 from campaign import report
 from campaign.defects import DEFECTS
 from campaign.embedded import Embedded
+from campaign.installed import installed
 from campaign.plan import DEFAULTS, NO_FAULT, Options, patterns, unmatched
 from campaign.plot import draw
 from campaign.real import on_real_servers, real_servers
@@ -49,6 +50,9 @@ def main() -> int:
 
 
 async def _proved(options: Options, folder: Path, console: Console) -> Outcome:
+    if (options.store, options.transport) != ("sqlite", "sqlite"):
+        with installed(folder, options) as plugged, report.watching(console) as watch:
+            return await prove(options, plugged, watch)
     if options.stack == "embedded":
         with report.watching(console) as watch:
             return await prove(options, Embedded(folder, options), watch)
@@ -79,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
     for name, text in helps.items():
         default = getattr(DEFAULTS["embedded"], name)
         parser.add_argument(f"--{name}", type=type(default), help=text)
+    parser.add_argument("--store", help="instead of sqlite: any that is installed")
+    parser.add_argument("--transport", help="the same")
+    parser.add_argument("--server", help="a file whose SERVER is started and killed: see docs/plugins.md")
     parser.add_argument("--stack", choices=["embedded", "real"], default="embedded")
     parser.add_argument(
         "--defect", choices=["none", *DEFECTS], help="plant one: see tests/campaign/defects.py"

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from pathlib import Path
+from typing import Final
 
 from support.processes import eventually
 
@@ -19,15 +20,16 @@ from campaign.supervisor import Supervisor
 from clinic.adapters.sqlite.file import read_only
 
 DRAINED_TIMEOUT = 8.0
+EMPTY: Final[Mapping[str, str]] = {}
 
 
 class Embedded(Stack):
     """One process of each service, and SQLite's files in a folder."""
 
-    def __init__(self, folder: Path, options: Options) -> None:
+    def __init__(self, folder: Path, options: Options, more: Mapping[str, str] = EMPTY) -> None:
         self.data = folder / "data"
         self.control = Control(folder / "points")
-        settings = {"CLINIC_DATA_DIR": str(self.data)}
+        settings = {"CLINIC_DATA_DIR": str(self.data), **more}
         self.services = {
             context: services(folder, context, 1, settings, options)
             for context in ("appointment", "financial")

@@ -10,6 +10,7 @@ from itertools import count, product
 from typing import Final, Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from campaign.broken_log import BROKEN
 from campaign.failpoints import CALLS, FAILPOINTS
@@ -88,6 +89,11 @@ class Options(Struct, frozen=True, kw_only=True):
     patience: float = 8.0
     """Seconds in which, at the end, nothing more is charged before what is missing counts as lost."""
     defect: str = "none"
+    store: str = "sqlite"
+    transport: str = "sqlite"
+    """Of the embedded stack: any that is installed."""
+    server: str = ""
+    """A file of a plug-in's tests: its `SERVER` is started, and killed."""
 
 
 DEFAULTS: Final[Mapping[Stack, Options]] = {
@@ -128,12 +134,20 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
         if "publish" in calls:
             found[context].append(("refuse", "publish.before"))
         if embedded:
-            found[context] += [("fill", point) for point in FILLED[context]]
+            found[context] += [("fill", point) for point in FILLED[context] if _fills_a_file(point, options)]
     found["messages"] = [("send", message) for message in ("garbage", "again", "otherwise")]
     found["system"] = [*product(("kill", "freeze"), ["both services"]), *product(["clock"], CALLS)]
-    found["system"] += [("replace", "event log")] if embedded else [*product(["cut"], CUT)]
-    found["servers"] = [] if embedded else [*product(("kill", "pause", "restart"), SERVERS)]
+    if not embedded:
+        found["system"] += product(["cut"], CUT)
+    elif options.transport == "sqlite":
+        found["system"].append(("replace", "event log"))
+    of_a_plugin = [("kill", "server")] if options.server else []
+    found["servers"] = of_a_plugin if embedded else [*product(("kill", "pause", "restart"), SERVERS)]
     return {lane: [kind for kind in each if _is_wanted(kind, options.only)] for lane, each in found.items()}
+
+
+def _fills_a_file(point: str, options: Options) -> bool:
+    return (options.transport if point.startswith("publish") else options.store) == "sqlite"
 
 
 def patterns(text: str) -> tuple[str, ...]:
@@ -143,7 +157,7 @@ def patterns(text: str) -> tuple[str, ...]:
 
 def unmatched(options: Options) -> list[str]:
     """The wanted patterns that no fault of this stack meets."""
-    all_ = [kind for each in kinds(Options(stack=options.stack)).values() for kind in each]
+    all_ = [kind for each in kinds(replace(options, only=("*",))).values() for kind in each]
     return [
         repr(pattern) for pattern in options.only if not any(_is_wanted(kind, [pattern]) for kind in all_)
     ]

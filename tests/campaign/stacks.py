@@ -1,6 +1,7 @@
 """What a campaign runs on: the services with the campaign's wrappers, and what is below them."""
 
 import asyncio
+import os
 from abc import abstractmethod
 from asyncio.subprocess import PIPE, STDOUT
 from collections.abc import Mapping
@@ -99,7 +100,7 @@ def services(
     for number, port in enumerate(free_ports(count), 1):
         name = f"{context}-{number}"
         environment = {
-            "PYTHONPATH": str(TESTS),
+            "PYTHONPATH": os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]),
             "CLINIC_LOG_FORMAT": "json",
             "CLINIC_LEASE": str(options.lease),
             f"CLINIC_{context.upper()}_PORT": str(port),

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from campaign import report
 from campaign.embedded import Embedded
+from campaign.installed import server_in
 from campaign.plan import DEFAULTS, kinds
 from campaign.real import RealServers, on_real_servers
 from campaign.run import Outcome, prove
@@ -48,6 +49,19 @@ def test_every_kind_of_fault_is_tried_on_a_stack_that_has_it() -> None:
 
     assert embedded | real == embedded | tried | left
     assert left.isdisjoint(embedded | tried)
+
+
+def test_a_transport_from_outside_is_tried_with_what_can_happen_to_it() -> None:
+    embedded, plugged = DEFAULTS["embedded"], replace(DEFAULTS["embedded"], transport="nats", server="a.py")
+    ours, theirs = ({kind for lane in kinds(its).values() for kind in lane} for its in (embedded, plugged))
+    assert ours - theirs == {("fill", "publish.before"), ("replace", "event log")}
+    assert theirs - ours == {("kill", "server")}
+
+
+def test_a_server_is_found_in_the_file_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "their_server.py"
+    file.write_text("from clinic.testing.servers import ServerProcess\nclass SERVER(ServerProcess): ...\n")
+    assert server_in(file).__name__ == "SERVER"
 
 
 @pytest.fixture

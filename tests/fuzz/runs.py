@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 from msgspec import Struct
-from support.builders import a_letter, opened
 from support.processes import PROGRAM, Pair, Process, Service
 
 from clinic.entrypoints.containers import FinancialContainer
 from clinic.entrypoints.settings import Settings
+from clinic.testing.builders import a_letter, opened
 
 HOOKS = Path(__file__).with_name("hooks.py")
 TOKEN = "0123456789abcdef"  # noqa: S105 — of no other service than these tests'

@@ -6,15 +6,15 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.technologies.kafka import KafkaSettings
 from clinic.entrypoints.web import events
 
-TRANSPORTS: Final = ("kafka", "sqlite", "memory")
 ROOT = Path(__file__).parents[2]
 PARSER = ROOT / ".venv" / "asyncapi"
 VALIDATE = Path(__file__).with_name("asyncapi") / "validate.mjs"
@@ -35,9 +35,9 @@ def node() -> str:
 
 def documents() -> dict[str, Json]:
     """Both over Kafka, one over each transport that has less to say: half a second of the parser's each."""
-    kafka, sqlite, memory = [
-        Settings(transport=transport, kafka_bootstrap_servers="a:9092,b:9092") for transport in TRANSPORTS
-    ]
+    brokers = KafkaSettings(bootstrap_servers="a:9092,b:9092")
+    kafka = Settings(transport="kafka", transport_settings=brokers)
+    sqlite, memory = [Settings(transport=name) for name in ("sqlite", "memory")]
     return {
         "sent over Kafka": events.sent(AppointmentContainer(settings=kafka).channel()).document,
         "received over Kafka": events.received(FinancialContainer(settings=kafka).channel()).document,

@@ -12,7 +12,6 @@ import pytest
 from confluent_kafka import Message as Record
 from confluent_kafka import Producer
 from msgspec.structs import replace
-from support.builders import a_letter, a_message, an_event, now, opened
 from support.deployments import on_real_servers, telemetry
 from support.ledger import Json, kept
 from support.mongo import mongo_dead_letters
@@ -24,6 +23,7 @@ from clinic.adapters.sqlite.transport import SqlitePublisher
 from clinic.domain.events import to_message
 from clinic.domain.messaging.dead_letters import DeadLetter, group_of
 from clinic.domain.messaging.messages import Message
+from clinic.testing.builders import a_letter, a_message, an_event, now, opened
 
 TOKEN = uuid4().hex
 UNKNOWN = "clinic.appointment.finished.v2"

@@ -8,11 +8,11 @@ from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, a_letter, an_appointment
 from support.folders import Folder
 from support.processes import PROGRAM
 
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.testing.builders import TWO_O_CLOCK, a_letter, an_appointment
 
 FINISHED = UUID("84ab6121-c4a8-4684-8cc2-b03024ec0f1d")
 

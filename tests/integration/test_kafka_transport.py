@@ -5,23 +5,20 @@ import ctypes
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
-from contracts.subject import FEW, Ends
-from contracts.transports import TransportContract
 from hypothesis import settings
 from msgspec import json
 from msgspec.structs import replace
 from support import servers
-from support.builders import RecordedTelemetry, a_message, now, opened
 from support.deployments import own_kafka
 from support.processes import eventually
 
@@ -31,22 +28,25 @@ from clinic.adapters.kafka.publisher import MIN_LEASE, KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery, Message, PublishResult
+from clinic.entrypoints.technologies.factories import FactoryContext
+from clinic.entrypoints.technologies.kafka import TRANSPORT, KafkaSettings
 from clinic.entrypoints.technologies.kafka_lag import KafkaLag
+from clinic.testing.builders import RecordedTelemetry, a_message, now, opened
+from clinic.testing.subject import FEW
+from clinic.testing.transports import TransportContract
 
 LEASE = 20.0
 
 
 class TestKafkaTransport(TransportContract):
+    transport = TRANSPORT
     patience = 30
     largest = 900 * 1024
     histories = settings(FEW, max_examples=12, stateful_step_count=25)
     servers: ClassVar[str] = ""
-    protocol: ClassVar[str] = "classic"
+    protocol: ClassVar[Literal["classic", "consumer"]] = "classic"
     longest_hold = 8.0
     """Longer than `max.poll.interval.ms` below."""
-
-    async def remove(self, where: Path) -> None:
-        await asyncio.to_thread(Made(self.topic(where, "none")).delete)
 
     @pytest.fixture(autouse=True, params=["classic", "consumer"])
     def broker(self, kafka: str, request: pytest.FixtureRequest) -> None:
@@ -56,45 +56,20 @@ class TestKafkaTransport(TransportContract):
     def where(self) -> Path:
         return Path(f"test-{uuid4().hex}")
 
-    def topic(self, where: Path, group: str) -> KafkaConfig:
-        return KafkaConfig(
-            servers=self.servers,
+    def settings(self, where: Path) -> KafkaSettings:
+        return KafkaSettings(
+            bootstrap_servers=self.servers,
             topic=where.name,
-            group=group,
             partitions=3,
-            replication=1,
             protocol=self.protocol,
             options={"max.poll.interval.ms": "6000"},
         )
 
-    @asynccontextmanager
-    async def opened(self, where: Path) -> AsyncIterator[Ends]:
-        publisher = KafkaPublisher(self.topic(where, "none"), LEASE, RecordedTelemetry())
-        await publisher.open()
-        try:
-            yield Ends(publisher, partial(self.subscribed, where))
-        finally:
-            await publisher.close()
+    def context(self, where: Path, group: str, shared: dict[str, Any]) -> FactoryContext[Any]:
+        return super().context(where, f"{where.name}-{group}", shared)
 
-    @asynccontextmanager
-    async def subscribed(self, where: Path, group: str) -> AsyncIterator[KafkaSubscription]:
-        subscription = KafkaSubscription(self.topic(where, f"{where.name}-{group}"), now, RecordedTelemetry())
-        await subscription.open()
-        try:
-            yield subscription
-        finally:
-            await subscription.close()
-
-    @asynccontextmanager
-    async def unanswering(self, where: Path) -> AsyncIterator[Ends]:
-        publisher = KafkaPublisher(self.topic(where, "none"), LEASE, RecordedTelemetry())
-        subscription = KafkaSubscription(self.topic(where, "none"), now, RecordedTelemetry())
-
-        @asynccontextmanager
-        async def subscribe(_: str) -> AsyncIterator[KafkaSubscription]:
-            yield subscription
-
-        yield Ends(publisher, subscribe)
+    async def remove(self, where: Path) -> None:
+        await asyncio.to_thread(Made(self.servers, where.name).delete)
 
 
 @pytest.fixture
@@ -253,9 +228,9 @@ async def test_a_subscription_that_has_ended_says_so_at_each_call(its: KafkaConf
 class Made:
     """What the test's own admin does to the topic."""
 
-    def __init__(self, its: KafkaConfig) -> None:
-        self._topic = its.topic
-        self._admin = AdminClient({"bootstrap.servers": its.servers})
+    def __init__(self, servers: str, topic: str) -> None:
+        self._topic = topic
+        self._admin = AdminClient({"bootstrap.servers": servers})
 
     def delete(self) -> None:
         self._admin.delete_topics([self._topic])[self._topic].result()
@@ -298,7 +273,7 @@ async def test_a_topic_made_anew_while_the_service_runs_is_read_from_its_first_e
     ):
         await publisher.publish(first)
         before = await _take_all(subscription, first)
-        await asyncio.to_thread(Made(its).anew)
+        await asyncio.to_thread(Made(its.servers, its.topic).anew)
         answers = await _published(publisher, second)
         after = await _take_all(subscription, second)
         # A publication whose outcome was unknown may be there as well: its repetition comes behind it.
@@ -339,7 +314,7 @@ async def test_a_deleted_topic_is_made_again_as_at_the_start(its: KafkaConfig) -
     lease = 3.0
     async with opened(KafkaPublisher(its, lease, RecordedTelemetry())) as publisher:
         await publisher.publish([a_message()])
-        made = Made(its)
+        made = Made(its.servers, its.topic)
         await asyncio.to_thread(made.delete)
         with pytest.raises(Unavailable):
             await publisher.publish([a_message()])
@@ -352,7 +327,7 @@ async def test_a_weaker_topic_made_anew_by_another_is_warned_of(its: KafkaConfig
     async with opened(KafkaPublisher(its, LEASE, noticed)) as publisher:
         await publisher.publish([a_message()])
         assert not noticed.named("topic is weaker than asked for")
-        await asyncio.to_thread(Made(its).anew)
+        await asyncio.to_thread(Made(its.servers, its.topic).anew)
         for _ in range(2):
             await _published(publisher, [a_message()])
         assert noticed.named("topic is weaker than asked for")

@@ -11,20 +11,8 @@ from uuid import UUID, uuid4
 import pymongo
 import pytest
 from bson.datetime_ms import DatetimeMS
-from contracts.outbox import LONG, saved
 from msgspec.structs import replace
 from pymongo.database import Database
-from support.builders import (
-    ONE_O_CLOCK,
-    TWO_O_CLOCK,
-    RecordedTelemetry,
-    a_charge,
-    a_history_entry,
-    a_letter,
-    an_appointment,
-    now,
-    running,
-)
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
@@ -35,6 +23,18 @@ from clinic.domain.messaging.dead_letters import DeadLetterFilter
 from clinic.domain.messaging.messages import unreadable
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.messaging.retry import bisect_refused
+from clinic.testing.builders import (
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    RecordedTelemetry,
+    a_charge,
+    a_history_entry,
+    a_letter,
+    an_appointment,
+    now,
+    running,
+)
+from clinic.testing.outbox import LONG, saved
 
 Document = dict[str, Any]
 

@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 import pymongo
 import pytest
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 
 from clinic.adapters.mongo.charges import MongoCharges
@@ -23,6 +22,7 @@ from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, LetterState
 from clinic.domain.messaging.messages import PublishResult
+from clinic.testing.builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
 
 Document = dict[str, Any]
 

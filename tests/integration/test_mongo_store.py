@@ -13,24 +13,7 @@ from uuid import UUID, uuid4
 import pymongo
 import pytest
 from bson.datetime_ms import DatetimeMS
-from contracts.appointments import AppointmentsContract
-from contracts.charges import ChargesContract
-from contracts.dead_letters import DeadLettersContract
-from contracts.outbox import LONG, finished, hand_over, published, saved
-from contracts.subject import FEW
 from msgspec.structs import asdict
-from support.builders import (
-    ONE_O_CLOCK,
-    RecordedTelemetry,
-    a_charge,
-    a_history_entry,
-    a_letter,
-    a_message,
-    an_appointment,
-    now,
-    opened,
-    running,
-)
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 from support.processes import eventually
 
@@ -42,6 +25,23 @@ from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.errors import Conflict, Misconfigured, Unavailable
 from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryEntry
 from clinic.domain.messaging.relay import Relay
+from clinic.testing.appointments import AppointmentsContract
+from clinic.testing.builders import (
+    ONE_O_CLOCK,
+    RecordedTelemetry,
+    a_charge,
+    a_history_entry,
+    a_letter,
+    a_message,
+    an_appointment,
+    now,
+    opened,
+    running,
+)
+from clinic.testing.charges import ChargesContract
+from clinic.testing.dead_letters import DeadLettersContract
+from clinic.testing.outbox import LONG, finished, hand_over, published, saved
+from clinic.testing.subject import FEW
 
 NOBODY = "mongodb://127.0.0.1:1/?directConnection=true"
 

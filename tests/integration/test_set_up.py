@@ -12,13 +12,14 @@ import pytest
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
 from msgspec.structs import replace
 from support.apps import settings
-from support.builders import RecordedTelemetry
 from support.proxy import proxied
 
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.domain.errors import Misconfigured
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.entrypoints.technologies.mongo import MongoSettings
+from clinic.testing.builders import RecordedTelemetry
 
 Document = dict[str, object]
 
@@ -127,9 +128,8 @@ async def test_another_shard_key_stops_the_start_with_what_to_do(
         sharded: pymongo.collection.Collection[Document] = client["config"]["collections"]
         sharded.insert_one({"_id": found, "key": key})
         router.edit = as_a_router
-        chosen = replace(
-            settings("memory", tmp_path), store="mongo", mongo_url=router.url, mongo_database=name
-        )
+        its = MongoSettings(url=router.url, database=name)
+        chosen = replace(settings("memory", tmp_path), store="mongo", store_settings=its)
         container = AppointmentContainer if context == "appointment" else FinancialContainer
         database = container(settings=chosen).store().resource
         try:

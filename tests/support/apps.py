@@ -30,7 +30,7 @@ from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web import appointment, financial
-from support.builders import StandingClock
+from clinic.testing.builders import StandingClock
 
 PHYSICIAN = "11111111-1111-4111-8111-111111111111"
 PATIENT = "22222222-2222-4222-8222-222222222222"

@@ -22,7 +22,7 @@ from clinic.domain.messaging.messages import PublishResult, Received
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
-from support.builders import TWO_O_CLOCK, an_origin, opened
+from clinic.testing.builders import TWO_O_CLOCK, an_origin, opened
 
 Work = Callable[[AppointmentContainer, FinancialContainer], Awaitable[Any]]
 

@@ -15,7 +15,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter, Appointments
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Outbox, Waiting
-from support.builders import now, opened
+from clinic.testing.builders import now, opened
 
 
 class MongoStore(Appointments, Outbox):

@@ -5,11 +5,11 @@ from uuid import uuid4
 
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, an_appointment
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.money import Money
+from clinic.testing.builders import ONE_O_CLOCK, TWO_O_CLOCK, an_appointment
 
 ALMOST_A_SECOND = timedelta(microseconds=999_999)
 

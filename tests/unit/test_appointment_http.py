@@ -21,12 +21,12 @@ from support.apps import (
     settings,
     wrong_fields,
 )
-from support.builders import ONE_O_CLOCK
 
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.domain.errors import Unavailable
 from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.domain.money import Money
+from clinic.testing.builders import ONE_O_CLOCK
 
 KEY = '"8e03978e-40d5-43dd-bc93-6894a57f9324"'
 NO_APPOINTMENTS = (NOBODY, NIL, "abc", "1", "84ab6121-c4a8-4684-8cc2", "84ab6121-c4a8-4684-8cc2-b03024ec0f1z")

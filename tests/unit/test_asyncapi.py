@@ -13,17 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.apps import Clinic, settings
-from support.builders import ONE_O_CLOCK, an_event
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import AppointmentFinished, FinishedDataV1, from_message, to_message
 from clinic.domain.money import LIMIT, Money
+from clinic.entrypoints import discovery
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
-from clinic.entrypoints.technologies import TRANSPORTS
+from clinic.entrypoints.technologies.kafka import KafkaSettings
 from clinic.entrypoints.technologies.memory import memory_log
 from clinic.entrypoints.web import events, events_page
 from clinic.entrypoints.web.events import EXAMPLE, FIELDS, HEADERS, Document, Events
+from clinic.testing.builders import ONE_O_CLOCK, an_event
 
 SECRET = "hunter2"  # noqa: S105 — of no server
 Json = dict[str, Any]
@@ -40,7 +41,7 @@ def both(**changes: Any) -> dict[str, Events]:
 
 ALL = {
     f"{side} over {transport}": found
-    for transport in TRANSPORTS
+    for transport in [each.name for each in discovery.installed("transport")]
     for side, found in both(transport=transport).items()
 }
 each = pytest.mark.parametrize("name", ALL)
@@ -159,13 +160,12 @@ def test_every_field_that_is_read_is_described() -> None:
 
 
 def test_a_topic_is_described_by_its_own_settings_and_without_a_secret() -> None:
-    found = both(
-        transport="kafka",
-        kafka_topic="finished",
-        consumer_group="billing",
-        kafka_bootstrap_servers="a:9092, b:9093",
-        kafka_options={"security.protocol": "sasl_ssl", "sasl.password": SECRET},
+    its = KafkaSettings(
+        topic="finished",
+        bootstrap_servers="a:9092, b:9093",
+        options={"security.protocol": "sasl_ssl", "sasl.password": SECRET},
     )
+    found = both(transport="kafka", transport_settings=its, consumer_group="billing")
     for side in found.values():
         channel = side.document["channels"]["finished"]
         assert (channel["address"], channel["bindings"]) == ("finished", {"kafka": {"topic": "finished"}})
@@ -242,7 +242,8 @@ def texts(document: Document) -> list[str]:
 
 
 def test_nothing_that_a_setting_holds_becomes_markup() -> None:
-    found = both(transport="kafka", kafka_topic="<b>&`x", kafka_bootstrap_servers="<i>", consumer_group="g")
+    its = KafkaSettings(topic="<b>&`x", bootstrap_servers="<i>")
+    found = both(transport="kafka", transport_settings=its, consumer_group="g")
     for side in found.values():
         page = Page(events_page.page(side))
         assert {"b", "i"}.isdisjoint(page.tags)

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from uuid import UUID, uuid4
 
 import pytest
-from contracts.outbox import hand_over
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, RecordedTelemetry, StandingClock, an_appointment
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.domain.appointment.model import Appointment
@@ -16,6 +14,8 @@ from clinic.domain.errors import ClinicError, NotFound, Unavailable
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
 from clinic.entrypoints.at_hand import AtHand
+from clinic.testing.builders import TWO_O_CLOCK, RecordedTelemetry, StandingClock, an_appointment
+from clinic.testing.outbox import hand_over
 
 
 class Counting(MemoryAppointments):

@@ -7,17 +7,6 @@ from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
-from support.builders import (
-    TWO_O_CLOCK,
-    RecordedTelemetry,
-    StandingClock,
-    a_history_entry,
-    a_letter,
-    an_appointment,
-    an_origin,
-    keep,
-    running,
-)
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
@@ -35,6 +24,17 @@ from clinic.domain.money import Money
 from clinic.domain.reconciliation.audit import CONCURRENCY, PAGE_SIZE, AuditCharges, FinishedAppointments
 from clinic.domain.reconciliation.findings import Finding
 from clinic.domain.reconciliation.repair import Repair, RepairCharges
+from clinic.testing.builders import (
+    TWO_O_CLOCK,
+    RecordedTelemetry,
+    StandingClock,
+    a_history_entry,
+    a_letter,
+    an_appointment,
+    an_origin,
+    keep,
+    running,
+)
 
 GRACE = timedelta(seconds=60)
 LATER = TWO_O_CLOCK + timedelta(hours=1)

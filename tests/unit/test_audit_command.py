@@ -6,7 +6,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from support.builders import a_letter, an_appointment
 from support.folders import Folder, a_folder
 from support.schemas import json_schema
 
@@ -14,6 +13,7 @@ from clinic.domain.events import event_id
 from clinic.domain.money import Money
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.cli.audit import Found, Summary
+from clinic.testing.builders import a_letter, an_appointment
 
 SCHEMA = Path(__file__).parent / "schemas" / "audit.json"
 ONE, TWO = (an_appointment(id=UUID(int=number)) for number in (1, 2))

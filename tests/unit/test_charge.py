@@ -4,12 +4,12 @@ from datetime import timedelta
 from fractions import Fraction
 
 import pytest
-from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, an_event, an_origin, received
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.money import Money
+from clinic.testing.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, an_event, an_origin, received
 
 
 def test_it_holds_what_explains_it() -> None:

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from uuid import UUID, uuid4
 
 import pytest
-from support.builders import a_charge
 
 from clinic.adapters.charge_waiters import MAX_WAITERS, ChargeWaiters
 from clinic.domain.errors import NotFound, Unavailable
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import AddResult
+from clinic.testing.builders import a_charge
 
 
 class Store:

@@ -6,12 +6,12 @@ from datetime import timedelta
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.builders import EXTENSIONS, TWO_O_CLOCK, a_message
 
 from clinic.adapters import cloudevents
 from clinic.adapters.cloudevents import CORE, MAX_EXTENSION, MAX_EXTENSIONS
 from clinic.domain.events import FINISHED_V1, from_message, to_message
 from clinic.domain.messaging.messages import Message
+from clinic.testing.builders import EXTENSIONS, TWO_O_CLOCK, a_message
 
 
 def structured(**event: object) -> Message:

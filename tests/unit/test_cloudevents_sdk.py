@@ -12,11 +12,11 @@ from cloudevents.core.bindings.kafka import (
 )
 from cloudevents.core.v1.event import CloudEvent
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, a_message, an_event
 
 from clinic.adapters import cloudevents
 from clinic.domain.events import FINISHED_V1, SOURCE, from_message, to_message
 from clinic.domain.messaging.messages import Message
+from clinic.testing.builders import TWO_O_CLOCK, a_message, an_event
 
 RECORDED = ("recordedtime", "2020-12-01T14:00:00.007Z")
 

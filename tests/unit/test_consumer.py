@@ -12,7 +12,23 @@ from typing import Any, Literal
 
 import pytest
 from msgspec.structs import replace
-from support.builders import (
+
+from clinic.adapters import cloudevents
+from clinic.adapters.memory.charges import MemoryCharges
+from clinic.adapters.memory.dead_letters import MemoryDeadLetters
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
+from clinic.domain.errors import Refused, Unavailable
+from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, from_message, to_message
+from clinic.domain.financial.ports import ChargeFilter
+from clinic.domain.financial.pricing import POLICIES
+from clinic.domain.financial.use_cases import ChargeAppointments
+from clinic.domain.messaging.consumer import Consumer
+from clinic.domain.messaging.dead_letters import MAX_TEXT, MAX_VALUE, DeadLetter, DeadLetterFilter, letter_of
+from clinic.domain.messaging.messages import Delivery, Message, Received
+from clinic.domain.messaging.ports import Monotonic, Subscription
+from clinic.domain.messaging.retry import STALLED_AFTER
+from clinic.domain.money import Money
+from clinic.testing.builders import (
     NO_FAULT,
     ONE_O_CLOCK,
     TWO_O_CLOCK,
@@ -30,22 +46,6 @@ from support.builders import (
     now,
     running,
 )
-
-from clinic.adapters import cloudevents
-from clinic.adapters.memory.charges import MemoryCharges
-from clinic.adapters.memory.dead_letters import MemoryDeadLetters
-from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, from_message, to_message
-from clinic.domain.financial.ports import ChargeFilter
-from clinic.domain.financial.pricing import POLICIES
-from clinic.domain.financial.use_cases import ChargeAppointments
-from clinic.domain.messaging.consumer import Consumer
-from clinic.domain.messaging.dead_letters import MAX_TEXT, MAX_VALUE, DeadLetter, DeadLetterFilter, letter_of
-from clinic.domain.messaging.messages import Delivery, Message, Received
-from clinic.domain.messaging.ports import Monotonic, Subscription
-from clinic.domain.messaging.retry import STALLED_AFTER
-from clinic.domain.money import Money
 
 UNREADABLE = a_message(id="unreadable", data=b"{")
 REFUSED = to_message(an_event(price=Money("9999999999999.99")))

@@ -4,13 +4,12 @@ import asyncio
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal, get_args, get_type_hints
+from typing import Literal
 
 import pytest
 from dependency_injector.providers import Object, Singleton
 from prometheus_client import CollectorRegistry
 from support.apps import Technology, settings
-from support.builders import opened
 
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
@@ -27,10 +26,10 @@ from clinic.adapters.sqlite.dead_letters import SqliteDeadLetters
 from clinic.adapters.sqlite.transport import SqlitePublisher, SqliteSubscription
 from clinic.domain.messaging.consumer import Consumer
 from clinic.domain.messaging.relay import Relay
-from clinic.entrypoints import technologies
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.memory import memory_log
+from clinic.testing.builders import opened
 
 WRAPPERS = {"clinic.entrypoints.measured", "clinic.entrypoints.traced"}
 Store = Literal["sqlite", "mongo", "memory"]
@@ -89,7 +88,6 @@ async def test_a_service_opens_exactly_the_files_of_its_own(
 MAKE_EVERYTHING = """
 import sys
 from pathlib import Path
-from clinic.entrypoints import technologies
 from clinic.entrypoints.cli import main
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
@@ -117,12 +115,6 @@ def test_only_the_technologies_that_are_chosen_are_imported(
     program = MAKE_EVERYTHING.format(store=store, transport=transport, folder=str(tmp_path))
     ran = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     assert ran.stdout.split() == imported
-
-
-def test_every_technology_of_the_settings_is_in_the_table() -> None:
-    hints = get_type_hints(Settings)
-    assert {*get_args(hints["store"])} == {*technologies.STORES}
-    assert {*get_args(hints["transport"])} == {*technologies.TRANSPORTS}
 
 
 class Mark:

@@ -8,10 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import contracts
 import pytest
 
-BROKEN = Path(contracts.__file__).with_name("broken.py")
+from clinic.testing import __file__ as kit
+
+ROOT = Path(__file__).parents[2]
+BROKEN = Path(kit).with_name("broken.py")
 CAUGHT_BY = {
     "LosesAnEvent": "test_all_events_of_a_save_are_kept_with_its_state",
     "AddsTwice": "test_of_all_added_under_one_key_the_first_is_kept_and_returned",
@@ -70,9 +72,7 @@ def failures() -> dict[str, str]:
     tests = [f"{BROKEN}::Test{adapter}::{test}" for adapter, test in caught]
     command = [sys.executable, "-m", "pytest", "-rf", "--tb=no", "-p", "no:cacheprovider", *tests]
     wide = os.environ | {"COLUMNS": "1000"}  # a narrow report cuts the reasons off
-    report = subprocess.run(
-        command, cwd=BROKEN.parents[2], env=wide, capture_output=True, text=True, check=False
-    ).stdout
+    report = subprocess.run(command, cwd=ROOT, env=wide, capture_output=True, text=True, check=False).stdout
     return {
         f"{name}.{test}": reason
         for name, test, reason in re.findall(r"FAILED \S+::Test(\w+)::(\w+) - (.*)", report)

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 import structlog
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, keep, opened
 
 from clinic.adapters import cloudevents
 from clinic.adapters.sqlite.charges import SqliteCharges
@@ -23,6 +22,7 @@ from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.cli.dead_letters import LetterList
 from clinic.entrypoints.dead_letter_schemas import DeadLetterDetails, OutcomeResponse
+from clinic.testing.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_event, keep, opened
 
 SCHEMAS = Path(__file__).parent / "schemas"
 

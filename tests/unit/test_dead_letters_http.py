@@ -11,7 +11,6 @@ import structlog
 from dependency_injector.providers import Object
 from msgspec.structs import replace
 from support.apps import Clinic, UnreachableDeadLetters, problem, settings, wrong_fields
-from support.builders import a_history_entry, a_letter, an_event, keep
 from support.logs import Written
 
 from clinic.adapters import cloudevents
@@ -21,6 +20,7 @@ from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.settings import load
 from clinic.entrypoints.telemetry import configure_logging
 from clinic.entrypoints.web.dead_letters import BATCH_SIZE
+from clinic.testing.builders import a_history_entry, a_letter, an_event, keep
 
 TOKEN = "a token of thirty-two characters"  # noqa: S105 — of no other service than these tests'
 GOOD = to_message(an_event())

@@ -12,7 +12,6 @@ from uuid import UUID
 import pytest
 from dependency_injector.providers import Object
 from support.apps import Clinic, settings
-from support.builders import TWO_O_CLOCK, a_letter, an_appointment, an_event, an_origin
 from support.folders import Folder, a_folder
 
 from clinic.adapters import cloudevents
@@ -20,6 +19,7 @@ from clinic.domain.events import to_message
 from clinic.domain.messaging.messages import PublishResult
 from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.containers import AppointmentContainer
+from clinic.testing.builders import TWO_O_CLOCK, a_letter, an_appointment, an_event, an_origin
 
 ROOT = Path(__file__).parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]

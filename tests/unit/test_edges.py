@@ -9,9 +9,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from contracts.outbox import LONG, finished, hand_over
 from msgspec.structs import replace
-from support.builders import a_charge, a_message, an_appointment, now, opened
 
 from clinic.adapters import cloudevents
 from clinic.adapters.leases import Leases
@@ -24,6 +22,8 @@ from clinic.domain.errors import Unavailable, Unreadable
 from clinic.domain.events import from_message
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import Money
+from clinic.testing.builders import a_charge, a_message, an_appointment, now, opened
+from clinic.testing.outbox import LONG, finished, hand_over
 
 
 def test_an_amount_with_an_enormous_exponent_cannot_be_read() -> None:

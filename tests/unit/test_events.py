@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
-from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_message, an_event
 
 from clinic.domain.errors import Unreadable
 from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, from_message, to_message
 from clinic.domain.messaging.messages import Message
 from clinic.domain.money import LIMIT, Money
+from clinic.testing.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_message, an_event
 
 GOLDEN_EVENT = AppointmentFinished(
     appointment_id=UUID("84ab6121-c4a8-4684-8cc2-b03024ec0f1d"),

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from dependency_injector.providers import Object
 from support.apps import Clinic, UnreachableAppointments, UnreachableCharges, settings
-from support.builders import a_history_entry, a_letter, an_event
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
@@ -22,6 +21,7 @@ from clinic.domain.messaging.dead_letters import DeadLetterFilter
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
 from clinic.entrypoints.technologies.memory import memory_log
 from clinic.entrypoints.web.app import MAX_AGE
+from clinic.testing.builders import a_history_entry, a_letter, an_event
 
 
 @pytest.fixture(params=["memory", "sqlite"])

@@ -12,13 +12,13 @@ import msgspec
 import pytest
 from dependency_injector.providers import Object
 from support.apps import Clinic, problem, settings, wrong_fields
-from support.builders import a_message
 
 from clinic.domain import events
 from clinic.domain.errors import Misconfigured, Unreadable
 from clinic.domain.messaging.ports import Resource
 from clinic.entrypoints.settings import load
 from clinic.entrypoints.web import parameters
+from clinic.testing.builders import a_message
 
 JSON = {"Content-Type": "application/json"}
 A_UUID = "84ab6121-c4a8-4684-8cc2-b03024ec0f1d"

@@ -4,11 +4,11 @@ from typing import cast
 
 import pytest
 from confluent_kafka import Message as Record
-from support.builders import ONE_O_CLOCK
 
 from clinic.adapters.kafka.member import delivery
 from clinic.domain import events
 from clinic.domain.errors import Unreadable
+from clinic.testing.builders import ONE_O_CLOCK
 
 
 class NamedInNoText:

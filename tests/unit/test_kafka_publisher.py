@@ -11,11 +11,11 @@ from typing import Any, cast
 import pytest
 from confluent_kafka import Message as Record
 from confluent_kafka import Producer
-from support.builders import a_message, opened
 
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher, Sending
 from clinic.domain.errors import Unavailable
+from clinic.testing.builders import a_message, opened
 
 
 async def test_a_success_without_an_offset_is_no_proof_that_anything_was_kept() -> None:

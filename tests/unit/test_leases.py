@@ -4,10 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
-from support.builders import TWO_O_CLOCK, a_message
-
 from clinic.adapters.leases import Leases
 from clinic.domain.messaging.messages import ClaimedMessage, Message
+from clinic.testing.builders import TWO_O_CLOCK, a_message
 
 
 class Outbox:

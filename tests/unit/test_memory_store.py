@@ -4,14 +4,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from contracts.appointments import AppointmentsContract
-from contracts.charges import ChargesContract
-from contracts.dead_letters import DeadLettersContract
-from support.builders import now
-
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
+from clinic.testing.appointments import AppointmentsContract
+from clinic.testing.builders import now
+from clinic.testing.charges import ChargesContract
+from clinic.testing.dead_letters import DeadLettersContract
 
 
 class TestMemoryAppointments(AppointmentsContract):

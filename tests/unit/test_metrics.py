@@ -9,14 +9,12 @@ from typing import Any, get_args, get_type_hints
 from uuid import uuid4
 
 import pytest
-from contracts.outbox import saved
 from dependency_injector.providers import Object
 from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from support.apps import Clinic, settings
-from support.builders import ONE_O_CLOCK, StandingClock, StandingMonotonic, a_message, now
 from support.processes import eventually
 
 import clinic
@@ -30,6 +28,8 @@ from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.entrypoints import metrics
 from clinic.entrypoints.measured import MeasuredOutbox
 from clinic.entrypoints.technologies.memory import memory_log
+from clinic.testing.builders import ONE_O_CLOCK, StandingClock, StandingMonotonic, a_message, now
+from clinic.testing.outbox import saved
 
 SOURCE = Path(clinic.__file__).parent
 FOREIGN = 1000

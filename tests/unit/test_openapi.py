@@ -22,7 +22,8 @@ from support.apps import (
     exactly,
     settings,
 )
-from support.builders import a_letter
+
+from clinic.testing.builders import a_letter
 
 PROBLEM = "application/problem+json"
 TOKEN = "0123456789abcdef"  # noqa: S105 — of no other service than these tests'

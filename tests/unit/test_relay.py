@@ -9,9 +9,17 @@ from time import monotonic
 from typing import Literal
 
 import pytest
-from contracts.outbox import LONG, saved
 from msgspec.structs import replace
-from support.builders import (
+from support.processes import eventually
+
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
+from clinic.domain.errors import Refused, Unavailable
+from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
+from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher, Waiting
+from clinic.domain.messaging.relay import Relay
+from clinic.domain.messaging.retry import STALLED_AFTER, backoff
+from clinic.testing.builders import (
     NO_FAULT,
     Died,
     Fault,
@@ -24,15 +32,7 @@ from support.builders import (
     now,
     running,
 )
-from support.processes import eventually
-
-from clinic.adapters.memory.appointments import MemoryAppointments
-from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
-from clinic.domain.errors import Refused, Unavailable
-from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher, Waiting
-from clinic.domain.messaging.relay import Relay
-from clinic.domain.messaging.retry import STALLED_AFTER, backoff
+from clinic.testing.outbox import LONG, saved
 
 SHORT = 0.05
 

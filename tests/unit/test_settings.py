@@ -3,17 +3,23 @@
 import socket
 from pathlib import Path
 
-import msgspec
 import pytest
 from dotenv import dotenv_values
+from msgspec.structs import fields
 
 from clinic.domain.errors import Misconfigured
 from clinic.domain.money import Money
+from clinic.entrypoints import discovery
 from clinic.entrypoints.cli.main import main
+from clinic.entrypoints.environment import PREFIX, environment
 from clinic.entrypoints.service import _bound
-from clinic.entrypoints.settings import PREFIX, Settings, environment, load, unknown, url
+from clinic.entrypoints.settings import Settings, load, unknown, url, variables
+from clinic.entrypoints.technologies.factories import NoSettings
+from clinic.entrypoints.technologies.kafka import KafkaSettings
+from clinic.entrypoints.technologies.mongo import MongoSettings
 
 EXAMPLE = Path(__file__).parents[2] / ".env.example"
+REAL = {"CLINIC_STORE": "mongo", "CLINIC_TRANSPORT": "kafka"}
 
 
 def test_with_no_variable_everything_is_as_the_contract_says() -> None:
@@ -33,18 +39,23 @@ def test_with_no_variable_everything_is_as_the_contract_says() -> None:
         audit_port=8011,
         audit_every="5m",
         operator_token="",
-        mongo_url="mongodb://127.0.0.1:27017",
-        mongo_database="clinic",
-        mongo_timeout=5.0,
-        kafka_bootstrap_servers="127.0.0.1:9092",
-        kafka_topic="clinic.appointments",
         consumer_group="financial",
-        kafka_partitions=6,
-        kafka_replication=1,
-        kafka_protocol="classic",
-        kafka_options={},
         log_level="info",
         log_format="console",
+        store_settings=NoSettings(),
+        transport_settings=NoSettings(),
+    )
+    real = load(REAL)
+    assert real.store_settings == MongoSettings(
+        url="mongodb://127.0.0.1:27017", database="clinic", timeout=5.0
+    )
+    assert real.transport_settings == KafkaSettings(
+        bootstrap_servers="127.0.0.1:9092",
+        topic="clinic.appointments",
+        partitions=6,
+        replication=1,
+        protocol="classic",
+        options={},
     )
 
 
@@ -82,15 +93,13 @@ def test_with_no_variable_everything_is_as_the_contract_says() -> None:
     ],
 )
 def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, value: object) -> None:
-    settings = load({variable: text, "PATH": "/bin", "CLINIC_UNKNOWN": "x"})
-    changed = {
-        field
-        for field in Settings.__struct_fields__
-        if getattr(settings, field) != getattr(Settings(), field)
-    }
-    field = variable.removeprefix(PREFIX).lower()
-    assert getattr(settings, field) == value
-    assert changed == {field}
+    its = REAL if variable not in REAL else {}
+    before = variables(load(its))
+    after = variables(load(its | {variable: text, "PATH": "/bin", "CLINIC_UNKNOWN": "x"}))
+    assert after[variable][1] == value
+    changed = {name for name, (_, found) in after.items() if name not in before or before[name][1] != found}
+    other = {name for name in changed if name.startswith(("CLINIC_MONGO_", "CLINIC_KAFKA_"))}
+    assert changed - (other if variable in REAL else set()) == {variable}
 
 
 @pytest.mark.parametrize(
@@ -135,7 +144,7 @@ def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variabl
     variable: str, text: str
 ) -> None:
     with pytest.raises(Misconfigured) as raised:
-        load({variable: text})
+        load(REAL | {variable: text})
     assert variable in str(raised.value)
     assert text in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -153,7 +162,7 @@ def test_a_value_that_cannot_be_used_is_one_readable_line_that_names_the_variabl
 )
 def test_options_that_cannot_be_used_are_not_repeated_since_they_may_hold_secrets(text: str) -> None:
     with pytest.raises(Misconfigured, match="CLINIC_KAFKA_OPTIONS") as raised:
-        load({"CLINIC_KAFKA_OPTIONS": text})
+        load(REAL | {"CLINIC_KAFKA_OPTIONS": text})
     assert "hunter2" not in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -178,12 +187,12 @@ def test_a_token_that_is_too_short_is_not_repeated() -> None:
 )
 def test_a_wrong_choice_is_answered_with_all_of_them(variable: str, choices: list[str]) -> None:
     with pytest.raises(Misconfigured) as raised:
-        load({variable: "nonsense"})
+        load(REAL | {variable: "nonsense"})
     assert all(choice in str(raised.value) for choice in choices)
 
 
 def test_an_empty_variable_counts_as_unset() -> None:
-    assert load({f"{PREFIX}{field.upper()}": "" for field in Settings.__struct_fields__}) == Settings()
+    assert load(dict.fromkeys(variables(load(REAL)), "")) == load({})
 
 
 def test_settings_cannot_be_changed_afterwards() -> None:
@@ -193,9 +202,14 @@ def test_settings_cannot_be_changed_afterwards() -> None:
 
 def test_the_example_lists_exactly_all_variables_with_their_defaults() -> None:
     listed = {name: text or "" for name, text in dotenv_values(EXAMPLE).items()}
-    assert list(listed) == [f"{PREFIX}{field.name.upper()}" for field in msgspec.structs.fields(Settings)]
+    assert list(listed) == list(variables(load(REAL)))
+    for point in (each for kind in discovery.GROUPS for each in discovery.installed(kind)):
+        if discovery.package(point) == "clinic":
+            for field in fields(discovery.load(point).settings):
+                assert discovery.prefix(point.name) + field.name.upper() in listed
     assert [name for name, text in listed.items() if not text] == ["CLINIC_OPERATOR_TOKEN"]
-    assert load(listed) == Settings()
+    assert load(listed) == load({})
+    assert load(listed | REAL) == load(REAL)
 
 
 def test_the_example_says_of_every_variable_what_it_is() -> None:
@@ -241,7 +255,8 @@ def test_the_file_is_taken_as_it_stands(tmp_path: Path, monkeypatch: pytest.Monk
         "export CLINIC_STORE = 'mongo'\nCLINIC_HOURLY_PRICE=300.00\nexport PATH\n"
     )
     settings = load(environment(file))
-    assert (settings.mongo_url, settings.store) == ("mongodb://a:p${x}$x@b/", "mongo")
+    assert settings.store == "mongo"
+    assert settings.store_settings == MongoSettings(url="mongodb://a:p${x}$x@b/")
     assert str(settings.hourly_price) == "99.00", "the environment wins"
 
 
@@ -282,7 +297,7 @@ def test_an_unknown_name_is_shown_with_the_setting_that_was_meant() -> None:
         "CLINICSTORE": "mongo",
         "MYCLINIC_STORES": "3",
     }
-    assert unknown(names) == [
+    assert unknown(names, Settings()) == [
         "CLINC_HOURLY_PRICE is not known here and has no effect: did you mean CLINIC_HOURLY_PRICE?",
         "CLINIC-LEASE is not known here and has no effect: did you mean CLINIC_LEASE?",
         "CLINICSTORE is not known here and has no effect: did you mean CLINIC_STORE?",

@@ -12,7 +12,6 @@ import pytest
 from dependency_injector.providers import Object
 from support import trace_picture
 from support.apps import Clinic, UnreachableAppointments, WatchedTelemetry, settings
-from support.builders import a_letter, a_message
 from support.collector import Collector, Span, collecting
 from support.folders import a_folder
 from support.ports import free_ports
@@ -29,6 +28,7 @@ from clinic.domain.messaging.messages import Message
 from clinic.entrypoints import tracing
 from clinic.entrypoints.otel.spans import SpanTracing
 from clinic.entrypoints.technologies.memory import memory_log
+from clinic.testing.builders import a_letter, a_message
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"

@@ -7,8 +7,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from contracts.outbox import LONG
-from support.builders import a_charge, a_history_entry, a_letter, an_appointment, now, opened
 
 from clinic.adapters.sqlite.appointments import SqliteAppointments
 from clinic.adapters.sqlite.charges import SqliteCharges
@@ -20,6 +18,8 @@ from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.messaging.dead_letters import DeadLetterFilter
 from clinic.domain.messaging.retry import bisect_refused
+from clinic.testing.builders import a_charge, a_history_entry, a_letter, an_appointment, now, opened
+from clinic.testing.outbox import LONG
 
 NO_TEXT = "CAST(X'ff' AS TEXT)"
 

@@ -9,11 +9,11 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support.builders import opened
 from support.folders import copied
 
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment
 from clinic.domain.errors import Misconfigured, Unavailable
+from clinic.testing.builders import opened
 
 NOTES = "CREATE TABLE notes (note TEXT)"
 WHEN = "ALTER TABLE notes ADD COLUMN at INTEGER NOT NULL DEFAULT 7"

@@ -15,24 +15,7 @@ from uuid import UUID, uuid4
 
 import msgspec
 import pytest
-from contracts.appointments import AppointmentsContract
-from contracts.charges import ChargesContract
-from contracts.dead_letters import DeadLettersContract
-from contracts.outbox import LONG, hand_over, published, saved
 from msgspec.structs import asdict
-from support.builders import (
-    ONE_O_CLOCK,
-    TWO_O_CLOCK,
-    RecordedTelemetry,
-    a_charge,
-    a_history_entry,
-    a_letter,
-    a_message,
-    an_appointment,
-    now,
-    opened,
-    running,
-)
 
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.adapters.sqlite.appointments import SqliteAppointments
@@ -47,6 +30,23 @@ from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryEntry
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.money import Money
+from clinic.testing.appointments import AppointmentsContract
+from clinic.testing.builders import (
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    RecordedTelemetry,
+    a_charge,
+    a_history_entry,
+    a_letter,
+    a_message,
+    an_appointment,
+    now,
+    opened,
+    running,
+)
+from clinic.testing.charges import ChargesContract
+from clinic.testing.dead_letters import DeadLettersContract
+from clinic.testing.outbox import LONG, hand_over, published, saved
 
 REFILL = "INSERT INTO published VALUES (?,?,?,?,?)"
 

@@ -6,13 +6,9 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, date, datetime
-from functools import partial
 from pathlib import Path
 
 import pytest
-from contracts.subject import Ends
-from contracts.transports import TransportContract
-from support.builders import StandingMonotonic, a_message, now, opened
 from support.folders import copied
 
 from clinic.adapters.sqlite.file import SqliteFile, scripts
@@ -24,6 +20,9 @@ from clinic.adapters.sqlite.transport import (
 )
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery
+from clinic.entrypoints.technologies.sqlite import TRANSPORT
+from clinic.testing.builders import StandingMonotonic, a_message, now, opened
+from clinic.testing.transports import TransportContract
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -42,29 +41,11 @@ async def publishing(where: Path) -> AsyncIterator[SqlitePublisher]:
         yield publisher
 
 
-@asynccontextmanager
-async def closed(where: Path, group: str) -> AsyncIterator[SqliteSubscription]:
-    yield SqliteSubscription(
-        where / "events.db", SqliteFile(where / f"events.{group}.db", *scripts("group")), now, asyncio.sleep
-    )
-
-
 class TestSqliteTransport(TransportContract):
-    one_member = True
+    transport = TRANSPORT
 
     async def remove(self, where: Path) -> None:
         lose(where / "events.db")
-
-    @asynccontextmanager
-    async def opened(self, where: Path) -> AsyncIterator[Ends]:
-        async with publishing(where) as publisher:
-            yield Ends(publisher, partial(subscribed, where))
-
-    @asynccontextmanager
-    async def unanswering(self, where: Path) -> AsyncIterator[Ends]:
-        yield Ends(
-            SqlitePublisher(SqliteFile(where / "events.db", *scripts("events")), now), partial(closed, where)
-        )
 
 
 async def take(subscription: SqliteSubscription) -> Sequence[Delivery]:

@@ -12,7 +12,6 @@ import httpx
 import pytest
 from msgspec.structs import replace
 from support.apps import Clinic, client_of, settings, wrong_fields
-from support.builders import RecordedTelemetry, StandingMonotonic, an_appointment, an_origin, running
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Unavailable
@@ -28,6 +27,7 @@ from clinic.entrypoints.watcher import standing
 from clinic.entrypoints.watcher.app import create_app
 from clinic.entrypoints.watcher.metrics import WatcherMetrics
 from clinic.entrypoints.watcher.standing import Plan, Sides, StandingAudit, first_id
+from clinic.testing.builders import RecordedTelemetry, StandingMonotonic, an_appointment, an_origin, running
 
 LONG_AGO = timedelta(days=30)
 

@@ -5,7 +5,6 @@ from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
-from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, an_origin
 
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
@@ -13,6 +12,7 @@ from clinic.domain.errors import NotFound
 from clinic.domain.events import event_id
 from clinic.domain.financial.tracing import TraceCharge
 from clinic.domain.tracing import Step
+from clinic.testing.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_charge, a_history_entry, a_letter, an_origin
 
 ABOUT = uuid4()
 LETTER = a_letter(

@@ -9,7 +9,6 @@ from uuid import UUID
 
 import pytest
 from msgspec.structs import replace
-from support.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_appointment, an_origin
 from support.folders import Folder, a_folder
 from support.schemas import json_schema
 
@@ -17,6 +16,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.events import event_id
 from clinic.domain.reconciliation.tracing import Traced
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
+from clinic.testing.builders import TWO_O_CLOCK, a_history_entry, a_letter, an_appointment, an_origin
 
 SCHEMA = Path(__file__).parent / "schemas" / "trace.json"
 ONE = an_appointment(id=UUID(int=1))

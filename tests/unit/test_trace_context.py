@@ -9,7 +9,6 @@ import pytest
 import structlog
 from dependency_injector.providers import Object
 from support.apps import Clinic, UnreachableAppointments, problem, settings
-from support.builders import a_letter, a_message
 from support.logs import Written
 
 from clinic.adapters import cloudevents
@@ -20,6 +19,7 @@ from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.technologies.memory import memory_log
 from clinic.entrypoints.telemetry import LoggingTelemetry, configure_logging
 from clinic.entrypoints.trace_context import TraceContext
+from clinic.testing.builders import a_letter, a_message
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"

@@ -7,9 +7,9 @@ from uuid import UUID
 import httpx
 import pytest
 from support.apps import NOBODY, Clinic, exactly, problem, settings
-from support.builders import a_letter
 
 from clinic.domain.events import event_id
+from clinic.testing.builders import a_letter
 
 TOKEN = "0123456789abcdef"  # noqa: S105 — of no other service than these tests'
 WITH_TOKEN = {"Authorization": f"Bearer {TOKEN}"}

@@ -4,15 +4,6 @@ import asyncio
 from uuid import UUID, uuid4
 
 import pytest
-from contracts.outbox import hand_over, published
-from support.builders import (
-    ONE_O_CLOCK,
-    TWO_O_CLOCK,
-    RecordedTelemetry,
-    StandingClock,
-    a_message,
-    an_appointment,
-)
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.domain.appointment.model import Appointment
@@ -32,6 +23,15 @@ from clinic.domain.events import from_message, to_message
 from clinic.domain.messaging.messages import Message, PublicationStatus, PublishResult
 from clinic.domain.money import Money
 from clinic.domain.tracing import Step, Trace
+from clinic.testing.builders import (
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    RecordedTelemetry,
+    StandingClock,
+    a_message,
+    an_appointment,
+)
+from clinic.testing.outbox import hand_over, published
 
 
 class Slow(MemoryAppointments):

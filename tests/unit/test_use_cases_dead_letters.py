@@ -11,26 +11,6 @@ from typing import Any, Literal
 
 import pytest
 from msgspec.structs import replace
-from support.builders import (
-    EXTENSIONS,
-    MANY_EXTENSIONS,
-    ONE_O_CLOCK,
-    TWO_O_CLOCK,
-    Fault,
-    FragileDeadLetters,
-    NoWait,
-    RecordedTelemetry,
-    StandingClock,
-    a_delivery,
-    a_history_entry,
-    a_letter,
-    a_message,
-    an_event,
-    an_origin,
-    now,
-    opened,
-    running,
-)
 
 from clinic.adapters import cloudevents
 from clinic.adapters.memory.charges import MemoryCharges
@@ -67,6 +47,26 @@ from clinic.domain.messaging.dead_letters import (
 from clinic.domain.messaging.messages import Delivery, Message, Received
 from clinic.domain.messaging.ports import Subscription
 from clinic.domain.money import Money
+from clinic.testing.builders import (
+    EXTENSIONS,
+    MANY_EXTENSIONS,
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    Fault,
+    FragileDeadLetters,
+    NoWait,
+    RecordedTelemetry,
+    StandingClock,
+    a_delivery,
+    a_history_entry,
+    a_letter,
+    a_message,
+    an_event,
+    an_origin,
+    now,
+    opened,
+    running,
+)
 
 ALL = DeadLetterSelection()
 

@@ -7,15 +7,6 @@ from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
-from support.builders import (
-    TWO_O_CLOCK,
-    RecordedTelemetry,
-    StandingClock,
-    a_charge,
-    an_event,
-    an_origin,
-    received,
-)
 
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.domain.errors import NotFound, Refused, Unavailable
@@ -24,6 +15,15 @@ from clinic.domain.financial.ports import AddResult, ChargeFilter
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments, FindCharge, ListCharges
 from clinic.domain.money import Money
+from clinic.testing.builders import (
+    TWO_O_CLOCK,
+    RecordedTelemetry,
+    StandingClock,
+    a_charge,
+    an_event,
+    an_origin,
+    received,
+)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ import random
 import time
 from datetime import UTC, datetime
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 import uuid_utils.compat
@@ -38,7 +39,7 @@ from clinic.domain.messaging.ports import Clock, Monotonic, Sleep, Telemetry
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.reconciliation.audit import AuditCharges
 from clinic.domain.reconciliation.repair import RepairCharges
-from clinic.entrypoints import technologies, traced
+from clinic.entrypoints import discovery, traced
 from clinic.entrypoints.at_hand import AtHand
 from clinic.entrypoints.measured import (
     MeasuredCharging,
@@ -49,12 +50,13 @@ from clinic.entrypoints.measured import (
     MeasuredSubscription,
 )
 from clinic.entrypoints.metrics import AppointmentMetrics, FinancialMetrics
-from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.settings import Settings, store_settings, transport_settings
 from clinic.entrypoints.technologies.factories import (
     AppointmentStore,
     Channel,
     FactoryContext,
     FinancialStore,
+    NoSettings,
     PublisherEnd,
     SubscriptionEnd,
 )
@@ -82,8 +84,9 @@ def _context(
     monotonic: Monotonic,
     telemetry: Telemetry,
     shared: dict[str, Any],
-) -> FactoryContext:
+) -> FactoryContext[Any]:
     return FactoryContext(
+        settings=NoSettings(),
         clock=clock,
         sleep=sleep,
         monotonic=monotonic,
@@ -95,28 +98,35 @@ def _context(
     )
 
 
-def _appointment_store(settings: Settings, context: FactoryContext) -> AppointmentStore:
-    return technologies.store(settings).appointment(_with_options(context, settings, settings.store))
+def _appointment_store(settings: Settings, context: FactoryContext[Any]) -> AppointmentStore:
+    its = replace(context, settings=store_settings(settings))
+    return discovery.store(settings.store).appointment(its)
 
 
-def _financial_store(settings: Settings, context: FactoryContext) -> FinancialStore:
-    return technologies.store(settings).financial(_with_options(context, settings, settings.store))
+def _financial_store(settings: Settings, context: FactoryContext[Any]) -> FinancialStore:
+    its = replace(context, settings=store_settings(settings))
+    return discovery.store(settings.store).financial(its)
 
 
-def _publisher_end(settings: Settings, context: FactoryContext) -> PublisherEnd:
-    return technologies.transport(settings).publisher(_with_options(context, settings, settings.transport))
+def _publisher_end(settings: Settings, context: FactoryContext[Any]) -> PublisherEnd:
+    its = replace(context, settings=transport_settings(settings))
+    return discovery.transport(settings.transport).publisher(its)
 
 
-def _subscription_end(settings: Settings, context: FactoryContext) -> SubscriptionEnd:
-    return technologies.transport(settings).subscription(_with_options(context, settings, settings.transport))
+def _subscription_end(settings: Settings, context: FactoryContext[Any]) -> SubscriptionEnd:
+    its = replace(context, settings=transport_settings(settings))
+    return discovery.transport(settings.transport).subscription(its)
 
 
-def _channel(settings: Settings, context: FactoryContext) -> Channel:
-    return technologies.transport(settings).channel(_with_options(context, settings, settings.transport))
+def _channel(settings: Settings, context: FactoryContext[Any]) -> Channel:
+    its = replace(context, settings=transport_settings(settings))
+    return discovery.transport(settings.transport).channel(its)
 
 
-def _with_options(context: FactoryContext, settings: Settings, technology: str) -> FactoryContext:
-    return replace(context, options=technologies.options(settings, technology))
+def _watched_folder(settings: Settings) -> Path | None:
+    """The data folder, where a technology in use keeps files in it, so that its disk is watched."""
+    chosen = (discovery.store(settings.store), discovery.transport(settings.transport))
+    return settings.data_dir if any(its.in_data_dir for its in chosen) else None
 
 
 class AppointmentContainer(DeclarativeContainer):
@@ -140,6 +150,7 @@ class AppointmentContainer(DeclarativeContainer):
     publisher = Callable(attrgetter("publisher"), transport)
     channel = Callable(_channel, settings, context)
     resources = List(store.provided.resource, transport.provided.resource)
+    watched_folder = Callable(_watched_folder, settings)
     relay = Singleton(
         Relay,
         Singleton(MeasuredOutbox, outbox, metrics, clock, settings.provided.lease),
@@ -186,6 +197,7 @@ class FinancialContainer(DeclarativeContainer):
     channel = Callable(_channel, settings, context)
     lag = Callable(attrgetter("lag"), transport)
     resources = List(store.provided.resource, transport.provided.resource)
+    watched_folder = Callable(_watched_folder, settings)
 
     policy = Callable(POLICIES.__getitem__, settings.provided.pricing)
     charge_appointments = Singleton(ChargeAppointments, charges, policy, clock, telemetry)

@@ -21,7 +21,6 @@ from prometheus_client.registry import Collector
 from clinic.adapters.group_commit import GroupCommit
 from clinic.domain.financial.dead_letters import GroupDeadLetters
 from clinic.domain.messaging.ports import Clock, Outbox
-from clinic.entrypoints.settings import Settings
 
 T = TypeVar("T")
 Answer = Sequence[Metric]
@@ -328,10 +327,10 @@ async def dead_letters(groups: GroupDeadLetters) -> Answer:
     return [family]
 
 
-def ask_disk(metrics: Metrics, settings: Settings) -> None:
+def ask_disk(metrics: Metrics, folder: Path | None) -> None:
     """Only where the service keeps files of its own: other stores' disks are elsewhere."""
-    if "sqlite" in (settings.store, settings.transport):
-        metrics.questions["disk"] = lambda: disk(settings.data_dir)
+    if folder:
+        metrics.questions["disk"] = lambda: disk(folder)
 
 
 async def disk(folder: Path) -> Answer:

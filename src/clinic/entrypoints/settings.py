@@ -1,29 +1,32 @@
-"""Everything that can be set, read once. `.env.example` lists the same."""
+"""Everything that can be set, read once. `.env.example` lists what the built-in technologies want, too."""
 
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin
 
 import msgspec
-from dotenv.parser import Binding, parse_stream
 from msgspec import Meta, Struct
+from msgspec.structs import FieldInfo, asdict, fields
 
 from clinic.domain.errors import Misconfigured, Refused
 from clinic.domain.money import Money
+from clinic.entrypoints import discovery
+from clinic.entrypoints.environment import PREFIX
+from clinic.entrypoints.technologies.factories import Secret
 
-PREFIX = "CLINIC_"
 OF_TESTS = PREFIX + "TEST_"
 
 MAX_PRICE = Money("1000000.00")
 """Per hour: beyond it the total of a long appointment would be more than can be charged."""
 
+S = TypeVar("S", bound=Struct)
+
 Port = Annotated[int, Meta(ge=1, le=65535)]
-Token = Annotated[str, Meta(min_length=16, pattern=r"^[!-~]*$")]
+Token = Annotated[str, Meta(min_length=16, pattern=r"^[!-~]*$"), Secret]
 """What can be sent in a header: a line break or an umlaut in it would never match."""
 Every = Annotated[str, Meta(pattern=r"^(off|[1-9][0-9]{0,3}[smh])$")]
 """How often the standing audit of `clinic run` looks, like 5m; off: it does not run."""
@@ -31,11 +34,11 @@ Group = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+$", max_length=200)]
 """It names files and Kafka's consumer group."""
 
 
-class Settings(Struct, frozen=True, kw_only=True):
+class CoreSettings(Struct, frozen=True, kw_only=True):
     """Each field is read from the variable of its name in capitals, behind CLINIC_."""
 
-    store: Literal["sqlite", "mongo", "memory"] = "sqlite"
-    transport: Literal["sqlite", "kafka", "memory"] = "sqlite"
+    store: str = "sqlite"
+    transport: str = "sqlite"
     data_dir: Path = Path("var")
     hourly_price: Money = Money("200.00")
     pricing: Literal["hours-begun", "whole-hours", "pro-rata"] = "hours-begun"
@@ -50,17 +53,20 @@ class Settings(Struct, frozen=True, kw_only=True):
     audit_every: Every = "5m"
     keep_alive: Annotated[int, Meta(ge=1, le=3600)] = 75
     operator_token: Token = ""
-    mongo_url: str = "mongodb://127.0.0.1:27017"
-    mongo_database: str = "clinic"
-    mongo_timeout: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
-    kafka_bootstrap_servers: str = "127.0.0.1:9092"
-    kafka_topic: str = "clinic.appointments"
-    kafka_partitions: Annotated[int, Meta(ge=1)] = 6
-    kafka_replication: Annotated[int, Meta(ge=1)] = 1
-    kafka_protocol: Literal["classic", "consumer"] = "classic"
-    kafka_options: dict[str, str] = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["console", "json"] = "console"
+
+
+class Settings(CoreSettings, frozen=True, kw_only=True):
+    """The core's settings, and those of the technologies that are chosen; None for their defaults."""
+
+    store_settings: Struct | None = None
+    transport_settings: Struct | None = None
+
+
+CORE: Final = fields(CoreSettings)
+RESERVED: Final = (*CoreSettings.__struct_fields__, "test")
+"""No technology's variables begin like one of these."""
 
 
 def url(host: str, port: int) -> str:
@@ -68,66 +74,80 @@ def url(host: str, port: int) -> str:
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def environment(file: Path = Path(".env")) -> dict[str, str]:
-    """The lines of this file, if there is one, and over them the variables of the environment.
-
-    Values are taken literally: nothing in them is expanded. Raises `Misconfigured` for a line that cannot be
-    read, sets a name without a value, sets it again, or stands within the quotes of another.
-    """
-    return _lines(file) | os.environ
-
-
-def _lines(file: Path) -> dict[str, str]:
-    try:
-        with file.open(encoding="utf-8-sig") as stream:
-            bindings = list(parse_stream(stream))
-    except FileNotFoundError:
-        return {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise Misconfigured(f"{file} cannot be read: {error}") from error
-    found = dict[str, str]()
-    for binding in bindings:
-        name = binding.key or ""
-        is_ours = name.upper().startswith(PREFIX)
-        if binding.error or (is_ours and binding.value is None):
-            raise Misconfigured(f"{file}, line {_line(binding)} cannot be read: write NAME=value")
-        if re.search(rf"\n\s*(export\s+)?{PREFIX}", binding.value or "", re.IGNORECASE):
-            raise Misconfigured(
-                f"{file}, line {_line(binding)} opens a quote that ends behind other settings"
-            )
-        if is_ours and name in found:
-            raise Misconfigured(f"{file}, line {_line(binding)} sets {name} again: keep one of the lines")
-        if name and binding.value is not None:
-            found[name] = binding.value
-    return found
-
-
-def _line(binding: Binding) -> int:
-    # The parser's line is where it began to read: before the empty lines that it skips.
-    text = binding.original.string
-    return binding.original.line + text[: len(text) - len(text.lstrip())].count("\n")
-
-
 def load(environment: Mapping[str, str]) -> Settings:
-    """The settings that these variables make.
+    """The settings that these variables make. Of the technologies, only the chosen ones are imported.
 
-    An empty one counts as unset, and space around a value does not count: a secret read from a file often
-    ends with a line break. Raises `Misconfigured`, naming the variable.
+    An empty variable counts as unset, and space around a value does not count: a secret read from a file
+    often ends with a line break. Raises `Misconfigured`, naming the variable.
     """
-    fields = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(Settings)}
-    given = {name: text.strip() for name, text in environment.items() if name in fields and text.strip()}
+    discovery.check(RESERVED)
+    core = _read(CoreSettings, PREFIX, environment)
+    store, transport = discovery.store(core.store), discovery.transport(core.transport)
     return Settings(
-        **{fields[name].name: _value(name, text, fields[name].type) for name, text in given.items()}
+        **asdict(core),
+        store_settings=_read(store.settings, discovery.prefix(core.store), environment),
+        transport_settings=_read(transport.settings, discovery.prefix(core.transport), environment),
     )
 
 
-def unknown(environment: Mapping[str, str]) -> list[str]:
-    """A sentence about each variable that looks like a setting and is not: misspelt, most likely."""
-    known = {PREFIX + field.name.upper() for field in msgspec.structs.fields(Settings)}
+def _read(kind: type[S], prefix: str, environment: Mapping[str, str]) -> S:
+    variables = {prefix + field.name.upper(): field for field in fields(kind)}
+    given = {name: text for name in variables if (text := environment.get(name, "").strip())}
+    for name, field in variables.items():
+        if field.required and name not in given:
+            raise Misconfigured(f"{name} is not set, and has no default")
+    try:
+        return kind(
+            **{variables[name].name: _value(name, text, variables[name].type) for name, text in given.items()}
+        )
+    except (TypeError, ValueError) as error:  # of a __post_init__ that looks at several
+        raise Misconfigured(f"{prefix}… cannot be used: {error}") from error
+
+
+def store_settings(settings: Settings) -> Struct:
+    """What the chosen store reads."""
+    return settings.store_settings or discovery.store(settings.store).settings()
+
+
+def transport_settings(settings: Settings) -> Struct:
+    """What the chosen transport reads."""
+    return settings.transport_settings or discovery.transport(settings.transport).settings()
+
+
+def variables(settings: Settings) -> dict[str, tuple[FieldInfo, Any]]:
+    """Each variable that is read, its field, and the value that it has."""
+    chosen: list[tuple[str, Struct]] = [
+        (discovery.prefix(settings.store), store_settings(settings)),
+        (discovery.prefix(settings.transport), transport_settings(settings)),
+    ]
+    return {PREFIX + field.name.upper(): (field, getattr(settings, field.name)) for field in CORE} | {
+        prefix + field.name.upper(): (field, getattr(its, field.name))
+        for prefix, its in chosen
+        for field in fields(its)
+    }
+
+
+def is_secret(kind: Any) -> bool:
+    """Whether a value of this type may be shown to nobody."""
+    return any(Secret == meta for meta in getattr(kind, "__metadata__", ()))
+
+
+def unknown(environment: Mapping[str, str], settings: Settings) -> list[str]:
+    """A sentence about each variable that looks like a setting and is not: misspelt, most likely.
+
+    What a technology reads that is installed and not chosen is not known, and nothing is said of it.
+    """
+    known = variables(settings).keys()
+    others = tuple({
+        discovery.prefix(point.name)
+        for kind in discovery.GROUPS
+        for point in discovery.installed(kind)
+        if point.name not in (settings.store, settings.transport)
+    })  # fmt: skip
     return [
         f"{name} is not known here and has no effect{_meant(name, known)}"
         for name in sorted(environment.keys() - known)
-        if not name.startswith(OF_TESTS) and _resembles(_plain(name), known)
+        if not name.startswith((OF_TESTS, *others)) and _resembles(_plain(name), known)
     ]
 
 
@@ -146,16 +166,19 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
-    if get_origin(kind) is dict:
-        return _options(name, text, kind)
+    plain = get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
+    if get_origin(plain) is dict:
+        return _options(name, text, plain)
     try:
-        return msgspec.convert(text, kind, strict=False, dec_hook=_read)
+        return msgspec.convert(text, kind, strict=False, dec_hook=_decode)
     except (msgspec.ValidationError, Refused, RuntimeError) as error:  # RuntimeError: nobody's home
-        if kind is Token:  # a secret, or what was meant to be one, is not repeated
+        if kind == Token:
             raise Misconfigured(
                 f"{name} cannot be used: give at least 16 characters of visible ASCII, or none to do without"
             ) from None
-        raise Misconfigured(f"{name}={text} cannot be used: {_choices(kind) or error}") from error
+        if is_secret(kind):  # or what was meant to be one: neither the text nor the error is repeated
+            raise Misconfigured(f"{name} cannot be used: its value is not what is wanted there") from None
+        raise Misconfigured(f"{name}={text} cannot be used: {_choices(plain) or error}") from error
 
 
 def _options(name: str, text: str, kind: Any) -> Any:
@@ -170,7 +193,7 @@ def _options(name: str, text: str, kind: Any) -> Any:
     )
 
 
-def _read(kind: type, text: str) -> Any:
+def _decode(kind: type, text: str) -> Any:
     if kind is Money:
         price = Money(text)
         if price > MAX_PRICE:

@@ -9,16 +9,17 @@ from importlib import import_module
 import uvloop
 
 from clinic.domain.errors import ClinicError, Misconfigured
-from clinic.entrypoints import technologies
+from clinic.entrypoints import discovery
 from clinic.entrypoints.cli.operator_session import is_text
 from clinic.entrypoints.cli.supervisor import supervise
+from clinic.entrypoints.environment import environment
 from clinic.entrypoints.log_writer import queue_standard_streams
 from clinic.entrypoints.services import serve_appointment, serve_both, serve_financial
-from clinic.entrypoints.settings import Settings, environment, load, unknown
+from clinic.entrypoints.settings import Settings, load, unknown
 from clinic.entrypoints.telemetry import configure_logging, plain
 
 SERVICES = {"appointment": serve_appointment, "financial": serve_financial}
-FOR_PEOPLE = ("demo", "dead_letters", "audit", "tracing")
+FOR_PEOPLE = ("demo", "dead_letters", "audit", "tracing", "plugins", "settings")
 """Modules of commands that a person types. A service needs neither them nor what they print with."""
 
 
@@ -34,10 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"{word!a} cannot be used: its bytes are not UTF-8")
     args = parser.parse_args(words)
     try:
+        if not args.needs_settings:
+            return int(args.command() or 0)
         given = environment()
         settings = load(given)
         os.environ.update({name: text for name, text in given.items() if name.startswith("OTEL_")})
-        for sentence in unknown(given):
+        for sentence in unknown(given, settings):
             print(f"clinic: {plain(sentence)}", file=sys.stderr)
         configure_logging(settings)
         return int(args.command(settings, args) or 0)
@@ -48,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser(modules: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="clinic", description="Appointments become charges, exactly once.")
+    parser.set_defaults(needs_settings=True)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run both services, or the one that is named")
     run.add_argument("service", nargs="?", choices=[*SERVICES], help="only this one")
@@ -87,8 +91,8 @@ def _run_services(settings: Settings, args: argparse.Namespace) -> int | None:
 
 def _refuse_in_process(settings: Settings) -> None:
     for name, technology in (
-        ("store", technologies.store(settings)),
-        ("transport", technologies.transport(settings)),
+        ("store", discovery.store(settings.store)),
+        ("transport", discovery.transport(settings.transport)),
     ):
         if technology.in_process:
             raise Misconfigured(

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from msgspec import Struct
 
 from clinic.domain.errors import Misconfigured
-from clinic.entrypoints import technologies
+from clinic.entrypoints import discovery
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.formats import as_json
 from clinic.entrypoints.settings import Settings
@@ -36,7 +36,7 @@ async def attached(*containers: AppointmentContainer | FinancialContainer) -> As
 
 def refuse_in_process(settings: Settings) -> None:
     """Raises `Misconfigured` where only the services' own process can read the store."""
-    if technologies.store(settings).in_process:
+    if discovery.store(settings.store).in_process:
         raise Misconfigured(
             f"CLINIC_STORE={settings.store} keeps everything inside its own process: no command can read it"
         )

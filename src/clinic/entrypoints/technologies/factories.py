@@ -2,9 +2,9 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Generic, Protocol, TypeVar
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from clinic.domain.appointment.ports import Appointments
 from clinic.domain.financial.ports import Charges
@@ -20,13 +20,25 @@ from clinic.domain.messaging.ports import (
     Telemetry,
 )
 
+S = TypeVar("S", bound=Struct)
 
-class FactoryContext(Struct, frozen=True, kw_only=True):
-    """What a factory is handed. `options` are the settings of its technology, without their prefix.
+Secret: Final = Meta(extra={"secret": True})
+"""Marks a setting whose value is never printed or repeated: `url: Annotated[str, Secret]`."""
 
-    `shared` belongs to the process: a technology that lives in one keeps there what both contexts need.
+
+class NoSettings(Struct, frozen=True):
+    """Of a technology that has nothing to set."""
+
+
+class FactoryContext(Struct, Generic[S], frozen=True, kw_only=True):
+    """What a factory is handed; `settings` are those of its technology.
+
+    `lease` is the relay's, in seconds: a publication must have answered by then. `group` is the consumer
+    group's name, `data_dir` the folder for files, which may not exist yet. `shared` belongs to the process: a
+    technology that lives in one keeps there what both contexts need.
     """
 
+    settings: S
     clock: Clock
     sleep: Sleep
     monotonic: Monotonic
@@ -35,7 +47,6 @@ class FactoryContext(Struct, frozen=True, kw_only=True):
     group: str
     data_dir: Path
     shared: dict[str, Any]
-    options: Mapping[str, Any] = {}
 
 
 class AppointmentStore(Struct, frozen=True):
@@ -54,11 +65,19 @@ class FinancialStore(Struct, frozen=True):
     dead_letters: DeadLetters
 
 
+class OpenedPublisher(Resource, Publisher, Protocol):
+    """A publisher that is the resource, too."""
+
+
 class PublisherEnd(Struct, frozen=True):
-    """The appointment context's end of a transport."""
+    """The appointment context's end of a transport, and the resource that is open while it is used."""
 
     resource: Resource
     publisher: Publisher
+
+    @classmethod
+    def of(cls, both: OpenedPublisher) -> "PublisherEnd":
+        return cls(both, both)
 
 
 async def unknown() -> int | None:
@@ -66,8 +85,12 @@ async def unknown() -> int | None:
     return None
 
 
+class OpenedSubscription(Resource, Subscription, Protocol):
+    """A subscription that is the resource, too."""
+
+
 class SubscriptionEnd(Struct, frozen=True):
-    """The financial context's end of a transport.
+    """The financial context's end of a transport, and the resource that is open while it is used.
 
     `lag` says how many messages the group has not acknowledged, for people who watch; None where unknown.
     """
@@ -76,13 +99,26 @@ class SubscriptionEnd(Struct, frozen=True):
     subscription: Subscription
     lag: Callable[[], Awaitable[int | None]] = unknown
 
+    @classmethod
+    def of(
+        cls, both: OpenedSubscription, lag: Callable[[], Awaitable[int | None]] = unknown
+    ) -> "SubscriptionEnd":
+        return cls(both, both, lag)
 
-class Store(Struct, frozen=True):
-    """A store's factories, one a context. `in_process`: what it keeps is seen by its own process alone."""
 
-    appointment: Callable[[FactoryContext], AppointmentStore]
-    financial: Callable[[FactoryContext], FinancialStore]
+class Store(Struct, Generic[S], frozen=True, kw_only=True):
+    """A store's factories, one a context.
+
+    `settings` is a struct whose fields are read from CLINIC_, the store's name and the field's, in capitals.
+    `in_process`: what it keeps is seen by its own process alone. `in_data_dir`: it keeps files there, so
+    the space on that disk is worth watching.
+    """
+
+    settings: type[S]
+    appointment: Callable[[FactoryContext[S]], AppointmentStore]
+    financial: Callable[[FactoryContext[S]], FinancialStore]
     in_process: bool = False
+    in_data_dir: bool = False
 
 
 class Channel(Struct, frozen=True, kw_only=True):
@@ -99,10 +135,17 @@ class Channel(Struct, frozen=True, kw_only=True):
     message_bindings: Mapping[str, Any] = {}
 
 
-class Transport(Struct, frozen=True):
-    """A transport's factories, one an end. `in_process`: both ends must be in one process."""
+class Transport(Struct, Generic[S], frozen=True, kw_only=True):
+    """A transport's factories, one an end.
 
-    publisher: Callable[[FactoryContext], PublisherEnd]
-    subscription: Callable[[FactoryContext], SubscriptionEnd]
-    channel: Callable[[FactoryContext], Channel]
+    `settings`, `in_process` and `in_data_dir` are as a store's; `in_process`: both ends must be in one
+    process. `one_member`: a group has one member at a time, and a second is refused.
+    """
+
+    settings: type[S]
+    publisher: Callable[[FactoryContext[S]], PublisherEnd]
+    subscription: Callable[[FactoryContext[S]], SubscriptionEnd]
+    channel: Callable[[FactoryContext[S]], Channel]
     in_process: bool = False
+    in_data_dir: bool = False
+    one_member: bool = False

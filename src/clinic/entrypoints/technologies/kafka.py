@@ -1,5 +1,9 @@
 """The Kafka transport, for the containers."""
 
+from typing import Annotated, Literal
+
+from msgspec import Meta, Struct
+
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
@@ -7,36 +11,51 @@ from clinic.entrypoints.technologies.factories import (
     Channel,
     FactoryContext,
     PublisherEnd,
+    Secret,
     SubscriptionEnd,
     Transport,
 )
 from clinic.entrypoints.technologies.kafka_lag import KafkaLag
 
 
-def _publisher(context: FactoryContext) -> PublisherEnd:
-    publisher = KafkaPublisher(_config(context), context.lease, context.telemetry)
-    return PublisherEnd(publisher, publisher)
+class KafkaSettings(Struct, frozen=True, kw_only=True):
+    """Read from CLINIC_KAFKA_…"""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    topic: str = "clinic.appointments"
+    partitions: Annotated[int, Meta(ge=1)] = 6
+    replication: Annotated[int, Meta(ge=1)] = 1
+    protocol: Literal["classic", "consumer"] = "classic"
+    options: Annotated[dict[str, str], Secret] = {}
 
 
-def _subscription(context: FactoryContext) -> SubscriptionEnd:
+Context = FactoryContext[KafkaSettings]
+
+
+def _publisher(context: Context) -> PublisherEnd:
+    return PublisherEnd.of(KafkaPublisher(_config(context), context.lease, context.telemetry))
+
+
+def _subscription(context: Context) -> SubscriptionEnd:
     config = _config(context)
     subscription = KafkaSubscription(config, context.clock, context.telemetry)
-    return SubscriptionEnd(subscription, subscription, KafkaLag(config).ask)
+    return SubscriptionEnd.of(subscription, KafkaLag(config).ask)
 
 
-def _config(context: FactoryContext) -> KafkaConfig:
+def _config(context: Context) -> KafkaConfig:
+    its = context.settings
     return KafkaConfig(
-        servers=context.options["bootstrap_servers"],
-        topic=context.options["topic"],
+        servers=its.bootstrap_servers,
+        topic=its.topic,
         group=context.group,
-        partitions=context.options["partitions"],
-        replication=context.options["replication"],
-        protocol=context.options["protocol"],
-        options=context.options["options"],
+        partitions=its.partitions,
+        replication=its.replication,
+        protocol=its.protocol,
+        options=its.options,
     )
 
 
-def _channel(context: FactoryContext) -> Channel:
+def _channel(context: Context) -> Channel:
     kafka = _config(context)
     is_secure = kafka.options.get("security.protocol", "").upper() in {"SSL", "SASL_SSL"}
     protocol = "kafka-secure" if is_secure else "kafka"
@@ -55,4 +74,6 @@ def _channel(context: FactoryContext) -> Channel:
     )
 
 
-TRANSPORT = Transport(_publisher, _subscription, _channel)
+TRANSPORT = Transport(
+    settings=KafkaSettings, publisher=_publisher, subscription=_subscription, channel=_channel
+)

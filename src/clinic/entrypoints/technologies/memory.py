@@ -8,7 +8,9 @@ from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
 from clinic.domain.messaging.ports import Resource
 from clinic.entrypoints.technologies import factories
-from clinic.entrypoints.technologies.factories import FactoryContext, Store, Transport
+from clinic.entrypoints.technologies.factories import FactoryContext, NoSettings, Store, Transport
+
+Context = FactoryContext[NoSettings]
 
 
 class Nothing(Resource):
@@ -27,25 +29,25 @@ def memory_log(shared: dict[str, Any]) -> MemoryLog:
     return log
 
 
-def _appointment_store(context: FactoryContext) -> factories.AppointmentStore:
+def _appointment_store(context: Context) -> factories.AppointmentStore:
     store = MemoryAppointments(context.clock, context.lease, context.monotonic)
     return factories.AppointmentStore(Nothing(), appointments=store, outbox=store)
 
 
-def _financial_store(_: FactoryContext) -> factories.FinancialStore:
+def _financial_store(_: Context) -> factories.FinancialStore:
     return factories.FinancialStore(Nothing(), MemoryCharges(), MemoryDeadLetters())
 
 
-def _publisher(context: FactoryContext) -> factories.PublisherEnd:
+def _publisher(context: Context) -> factories.PublisherEnd:
     return factories.PublisherEnd(Nothing(), MemoryPublisher(memory_log(context.shared), context.clock))
 
 
-def _subscription(context: FactoryContext) -> factories.SubscriptionEnd:
+def _subscription(context: Context) -> factories.SubscriptionEnd:
     log = memory_log(context.shared)
     return factories.SubscriptionEnd(Nothing(), MemorySubscription(log, context.group, context.clock))
 
 
-def _channel(_: FactoryContext) -> factories.Channel:
+def _channel(_: Context) -> factories.Channel:
     return factories.Channel(
         address=None,
         description="The memory of the one process that both services run in (`CLINIC_TRANSPORT=memory`). "
@@ -53,5 +55,13 @@ def _channel(_: FactoryContext) -> factories.Channel:
     )
 
 
-STORE = Store(_appointment_store, _financial_store, in_process=True)
-TRANSPORT = Transport(_publisher, _subscription, _channel, in_process=True)
+STORE = Store(
+    settings=NoSettings, appointment=_appointment_store, financial=_financial_store, in_process=True
+)
+TRANSPORT = Transport(
+    settings=NoSettings,
+    publisher=_publisher,
+    subscription=_subscription,
+    channel=_channel,
+    in_process=True,
+)

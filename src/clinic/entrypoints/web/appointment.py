@@ -247,7 +247,7 @@ def create_app(container: AppointmentContainer, lifecycle: Lifecycle) -> Litesta
 def _metrics(container: AppointmentContainer) -> AppointmentMetrics:
     asked = container.metrics()
     asked.questions["outbox"] = lambda: metrics.backlog(container.outbox(), container.clock())
-    metrics.ask_disk(asked, container.settings())
+    metrics.ask_disk(asked, container.watched_folder())
     return asked
 
 

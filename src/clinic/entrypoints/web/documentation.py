@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from http import HTTPStatus
-from importlib.metadata import distribution, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,9 @@ from clinic.entrypoints.web.events_page import page as events_page
 
 OPERATOR = "operator"
 """How the document names the operator's token."""
-PACKAGE = "drf-spectacular-sidecar"
-"""Carries current builds of both as plain files; nothing of it is imported (it would want Django)."""
-
 FILES = "/docs/files"
+FOLDER = Path(__file__).with_name("files")
+"""Builds of both, which are put there when the package is built or installed: see hatch_build.py."""
 
 SWAGGER = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -86,9 +85,8 @@ def documentation(
 
         return show
 
-    folder = _files()
     files = create_static_files_router(
-        path=FILES, directories=[folder], include_in_schema=False, guards=[_only_files(folder)]
+        path=FILES, directories=[FOLDER], include_in_schema=False, guards=[_only_files(FOLDER)]
     )
     about_events = _about(events) if events else []
     return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), *about_events, files]
@@ -169,12 +167,6 @@ def _links(operations: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _header(description: str, kind: str) -> dict[str, Any]:
     return {"description": description, "schema": {"type": kind}}
-
-
-def _files() -> Path:
-    return Path(
-        str(distribution(PACKAGE).locate_file("drf_spectacular_sidecar/static/drf_spectacular_sidecar"))
-    )
 
 
 class MoneySchema(OpenAPISchemaPlugin):

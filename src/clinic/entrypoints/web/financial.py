@@ -198,7 +198,7 @@ def _metrics(container: FinancialContainer) -> FinancialMetrics:
     asked, subscription = container.metrics(), container.measured_subscription
     asked.questions["lag"] = lambda: metrics.lag(container.lag(), subscription().held_seconds)
     asked.questions["dead letters"] = lambda: metrics.dead_letters(container.group_dead_letters())
-    metrics.ask_disk(asked, container.settings())
+    metrics.ask_disk(asked, container.watched_folder())
     return asked
 
 

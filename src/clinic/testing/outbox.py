@@ -12,20 +12,20 @@ from time import monotonic
 from typing import ClassVar
 from uuid import UUID
 
-import pytest
-from support.builders import (
+import pytest_asyncio
+
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.events import to_message
+from clinic.domain.messaging.messages import Message, PublicationStatus, PublishResult
+from clinic.domain.messaging.ports import Outbox
+from clinic.testing.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     a_message,
     an_appointment,
     now,
 )
-
-from clinic.domain.appointment.model import Appointment
-from clinic.domain.events import to_message
-from clinic.domain.messaging.messages import Message, PublicationStatus, PublishResult
-from clinic.domain.messaging.ports import Outbox
-from contracts.subject import Contract, Store
+from clinic.testing.subject import Contract, Store
 
 LONG = 600.0
 """A lease that ends after every test: what comes within it was not found by a sweep."""
@@ -83,7 +83,7 @@ class OutboxContract(Contract):
         """A subject whose server or file is gone. Not asked for where it `always_answers`."""
         raise NotImplementedError
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def store(self, where: Path) -> AsyncIterator[Store]:
         async with self.opened(where, LONG) as store:
             yield store

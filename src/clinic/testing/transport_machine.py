@@ -11,13 +11,13 @@ from pathlib import Path
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
-from support.builders import a_message
 
 from clinic.adapters import cloudevents
 from clinic.domain.messaging.messages import Delivery, Message
 from clinic.domain.messaging.ports import Subscription
-from contracts.machines import Machine, Openable, given_up, step
-from contracts.subject import Contract, Ends
+from clinic.testing.builders import a_message
+from clinic.testing.machines import Machine, Openable, given_up, step
+from clinic.testing.subject import Contract, Ends
 
 KEYS = ["one key", "another", "Schlüssel"]
 GROUPS = ["group", "others"]

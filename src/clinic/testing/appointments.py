@@ -13,21 +13,21 @@ from uuid import UUID, uuid4
 
 import pytest
 from msgspec.structs import replace
-from support.builders import (
+
+from clinic.domain.appointment import ports as appointment
+from clinic.domain.appointment.model import Appointment
+from clinic.domain.errors import Conflict, NotFound, Unavailable
+from clinic.domain.money import Money
+from clinic.testing.appointments_machine import AppointmentsMachine, is_wanted
+from clinic.testing.builders import (
     MANY_EXTENSIONS,
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     a_message,
     an_appointment,
 )
-
-from clinic.domain.appointment import ports as appointment
-from clinic.domain.appointment.model import Appointment
-from clinic.domain.errors import Conflict, NotFound, Unavailable
-from clinic.domain.money import Money
-from contracts.appointments_machine import AppointmentsMachine, is_wanted
-from contracts.outbox import LONG, OutboxContract, finished, hand_over, published, saved
-from contracts.subject import Store
+from clinic.testing.outbox import LONG, OutboxContract, finished, hand_over, published, saved
+from clinic.testing.subject import Store
 
 KEY = bytes(range(32))
 

@@ -1,6 +1,7 @@
 """What the suites share."""
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -52,6 +53,13 @@ class Contract:
     histories: ClassVar[settings] = MANY
     """How many histories it goes through, and how long they are."""
 
+    def __init_subclass__(cls) -> None:
+        """Mark its asynchronous tests: no setting of the reader's is needed."""
+        super().__init_subclass__()
+        for name, test in list(vars(cls).items()):
+            if name.startswith("test_") and inspect.iscoroutinefunction(test):
+                setattr(cls, name, pytest.mark.asyncio(test))
+
     @pytest.fixture
     def where(self, tmp_path: Path) -> Path:
         """A place of this test's own. A subject on a server makes a name of it."""
@@ -66,7 +74,7 @@ class Contract:
             raise AssertionError(f"no answer within {self.patience:g} s") from None
 
     def goes_as_its_model(self, machine: Callable[[], RuleBasedStateMachine]) -> None:
-        """Each of many histories; see contracts/machines.py."""
+        """Each of many histories; see clinic/testing/machines.py."""
         run_state_machine_as_test(machine, settings=self.histories)  # type: ignore[arg-type]  # a function will do, its docstring says
 
     def only_if(self, feature: bool, event: str) -> None:

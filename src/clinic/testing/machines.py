@@ -13,7 +13,7 @@ from uuid import UUID, uuid4
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from contracts.subject import Contract
+from clinic.testing.subject import Contract
 
 P = ParamSpec("P")
 T = TypeVar("T")

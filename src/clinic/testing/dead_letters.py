@@ -12,15 +12,8 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import pytest_asyncio
 from msgspec.structs import asdict, replace
-from support.builders import (
-    ONE_O_CLOCK,
-    TWO_O_CLOCK,
-    a_delivery,
-    a_history_entry,
-    a_letter,
-    a_message,
-)
 
 from clinic.domain.errors import Conflict, NotFound, Refused, Unavailable
 from clinic.domain.messaging.dead_letters import (
@@ -36,8 +29,16 @@ from clinic.domain.messaging.dead_letters import (
     letter_of,
 )
 from clinic.domain.messaging.messages import Delivery
-from contracts.dead_letters_machine import DeadLettersMachine
-from contracts.subject import Contract
+from clinic.testing.builders import (
+    ONE_O_CLOCK,
+    TWO_O_CLOCK,
+    a_delivery,
+    a_history_entry,
+    a_letter,
+    a_message,
+)
+from clinic.testing.dead_letters_machine import DeadLettersMachine
+from clinic.testing.subject import Contract
 
 NINE_MB = 9 * 1024 * 1024
 
@@ -75,7 +76,7 @@ class DeadLettersContract(Contract):
         """A subject whose server or file is gone. Not asked for where it `always_answers`."""
         raise NotImplementedError
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def letters(self, where: Path) -> AsyncIterator[DeadLetters]:
         async with self.opened(where) as letters:
             yield letters

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from hypothesis import Phase, settings
 from msgspec.structs import replace
-from support.builders import now
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
@@ -30,12 +29,13 @@ from clinic.domain.messaging.messages import (
     PublishResult,
 )
 from clinic.domain.messaging.ports import Publisher, Subscription
-from contracts.appointments import AppointmentsContract
-from contracts.charges import ChargesContract
-from contracts.dead_letters import DeadLettersContract
-from contracts.outbox import SOON
-from contracts.subject import MANY, Ends, Store
-from contracts.transports import TransportContract
+from clinic.testing.appointments import AppointmentsContract
+from clinic.testing.builders import now
+from clinic.testing.charges import ChargesContract
+from clinic.testing.dead_letters import DeadLettersContract
+from clinic.testing.outbox import SOON
+from clinic.testing.subject import MANY, Ends, Store
+from clinic.testing.transports import TransportContract
 
 
 class LosesAnEvent(MemoryAppointments):

@@ -11,14 +11,14 @@ from uuid import UUID
 
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
-from support.builders import TWO_O_CLOCK, a_charge
 
 from clinic.domain.errors import NotFound
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.financial.ports import AddResult, ChargeFilter, Charges
 from clinic.domain.money import Money
-from contracts.machines import IDS, Machine, Openable, anyone, ids, people, step
-from contracts.subject import Contract
+from clinic.testing.builders import TWO_O_CLOCK, a_charge
+from clinic.testing.machines import IDS, Machine, Openable, anyone, ids, people, step
+from clinic.testing.subject import Contract
 
 times = st.sampled_from([TWO_O_CLOCK + timedelta(milliseconds=number) for number in range(3)])
 places = st.builds(ChargeCursor, times, ids)

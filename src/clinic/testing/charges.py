@@ -15,19 +15,20 @@ from typing import ClassVar
 from uuid import UUID, uuid4
 
 import pytest
+import pytest_asyncio
 from msgspec.structs import replace
-from support.builders import (
+
+from clinic.domain.errors import NotFound, Unavailable
+from clinic.domain.financial import ports as financial
+from clinic.domain.money import Money
+from clinic.testing.builders import (
     ONE_O_CLOCK,
     TWO_O_CLOCK,
     a_charge,
     an_origin,
 )
-
-from clinic.domain.errors import NotFound, Unavailable
-from clinic.domain.financial import ports as financial
-from clinic.domain.money import Money
-from contracts.charges_machine import ChargesMachine, is_charge_wanted
-from contracts.subject import Contract
+from clinic.testing.charges_machine import ChargesMachine, is_charge_wanted
+from clinic.testing.subject import Contract
 
 
 class ChargesContract(Contract):
@@ -43,7 +44,7 @@ class ChargesContract(Contract):
         """A subject whose server or file is gone. Not asked for where it `always_answers`."""
         raise NotImplementedError
 
-    @pytest.fixture
+    @pytest_asyncio.fixture
     async def charges(self, where: Path) -> AsyncIterator[financial.Charges]:
         async with self.opened(where) as charges:
             yield charges

@@ -3,27 +3,47 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
+from time import monotonic
 from typing import Any, ClassVar
 
 import pytest
-from support.builders import EXTENSIONS, MANY_EXTENSIONS, ONE_O_CLOCK, a_delivery, a_message, now
+import pytest_asyncio
+from msgspec import Struct
+from msgspec.structs import replace
 
 from clinic.adapters import cloudevents
 from clinic.domain.errors import Misconfigured, Refused, Unavailable
 from clinic.domain.messaging.messages import Delivery, Message
 from clinic.domain.messaging.ports import Subscription
-from contracts.subject import Contract, Ends
-from contracts.transport_machine import TransportMachine
+from clinic.entrypoints.technologies.factories import FactoryContext, Transport
+from clinic.testing.builders import (
+    EXTENSIONS,
+    MANY_EXTENSIONS,
+    ONE_O_CLOCK,
+    RecordedTelemetry,
+    a_delivery,
+    a_message,
+    now,
+    opened,
+)
+from clinic.testing.subject import Contract, Ends
+from clinic.testing.transport_machine import TransportMachine
 
 SOON = timedelta(seconds=5)
 """How far a server's clock may be from this machine's."""
 
 
 class TransportContract(Contract):
-    """A publisher, and subscriptions of groups."""
+    """A publisher, and subscriptions of groups. A subclass says which `transport`, and on what `settings`."""
+
+    transport: ClassVar[Transport[Any]]
+    """What its entry point names. It declares whether a group has `one_member`, and whether it `survives`."""
+    lease: ClassVar[float] = 20.0
+    """Seconds that its factories are told a relay waits for a publication."""
 
     largest: ClassVar[int] = 1024 * 1024
     """Bytes of data that a message can carry."""
@@ -33,18 +53,65 @@ class TransportContract(Contract):
     one_member: ClassVar[bool] = False
     """A second member of a group is refused."""
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "transport" in vars(cls):
+            cls.one_member, cls.survives = cls.transport.one_member, not cls.transport.in_process
+
+    def settings(self, where: Path) -> Struct:  # noqa: ARG002 — a transport in files needs none
+        """Those of a log of its own at that place: a name is made of it, where it is on a server."""
+        settings: Struct = self.transport.settings()
+        return settings
+
+    def nowhere(self, where: Path) -> Struct:
+        """Settings under which nobody answers; those of a file, which is not there before it is opened."""
+        return self.settings(where)
+
     async def remove(self, where: Path) -> None:
         """Remove the log at that place, so that the next opening makes it anew. In memory, opening does."""
 
-    def opened(self, where: Path) -> AbstractAsyncContextManager[Ends]:
+    @asynccontextmanager
+    async def opened(self, where: Path) -> AsyncIterator[Ends]:
         """The subject on the data at that place; leaving ends its process."""
-        raise NotImplementedError
+        shared: dict[str, Any] = {}
+        end = self.transport.publisher(self.context(where, "group", shared))
+        async with opened(end.resource):
+            yield Ends(end.publisher, partial(self._subscribed, where, shared))
 
-    def unanswering(self, where: Path) -> AbstractAsyncContextManager[Ends]:
+    @asynccontextmanager
+    async def _subscribed(
+        self, where: Path, shared: dict[str, Any], group: str
+    ) -> AsyncIterator[Subscription]:
+        end = self.transport.subscription(self.context(where, group, shared))
+        async with opened(end.resource):
+            yield end.subscription
+
+    @asynccontextmanager
+    async def unanswering(self, where: Path) -> AsyncIterator[Ends]:
         """A subject whose server or file is gone. Not asked for where it `always_answers`."""
-        raise NotImplementedError
+        context = replace(self.context(where, "group", {}), settings=self.nowhere(where))
 
-    @pytest.fixture
+        @asynccontextmanager
+        async def subscribe(_: str) -> AsyncIterator[Subscription]:
+            yield self.transport.subscription(context).subscription
+
+        yield Ends(self.transport.publisher(context).publisher, subscribe)
+
+    def context(self, where: Path, group: str, shared: dict[str, Any]) -> FactoryContext[Any]:
+        """What the factories are handed for a process that works at that place."""
+        return FactoryContext(
+            settings=self.settings(where),
+            clock=now,
+            sleep=asyncio.sleep,
+            monotonic=monotonic,
+            telemetry=RecordedTelemetry(),
+            lease=self.lease,
+            group=group,
+            data_dir=where,
+            shared=shared,
+        )
+
+    @pytest_asyncio.fixture
     async def ends(self, where: Path) -> AsyncIterator[Ends]:
         async with self.opened(where) as ends:
             yield ends

@@ -10,7 +10,6 @@ from pathlib import Path
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize
 from msgspec.structs import asdict, replace
-from support.builders import ONE_O_CLOCK, a_history_entry, a_letter
 
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.dead_letters import (
@@ -20,8 +19,9 @@ from clinic.domain.messaging.dead_letters import (
     HistoryEntry,
     LetterGroup,
 )
-from contracts.machines import Machine, Openable, step
-from contracts.subject import Contract
+from clinic.testing.builders import ONE_O_CLOCK, a_history_entry, a_letter
+from clinic.testing.machines import Machine, Openable, step
+from clinic.testing.subject import Contract
 
 POSITIONS = ["log/0/1", "log/0/12", "log/0/2", "log/1/1"]
 positions = st.sampled_from(POSITIONS)

@@ -17,16 +17,16 @@ from uuid import UUID
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition
 from msgspec.structs import replace
-from support.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_message, an_appointment, now
 
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.ports import AppointmentFilter
 from clinic.domain.errors import Conflict, NotFound
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublishResult
 from clinic.domain.messaging.ports import Waiting
-from contracts.machines import IDS, Machine, Openable, anyone, given_up, ids, people, step
-from contracts.outbox_model import OutboxModel, position
-from contracts.subject import Contract, Store
+from clinic.testing.builders import ONE_O_CLOCK, TWO_O_CLOCK, a_message, an_appointment, now
+from clinic.testing.machines import IDS, Machine, Openable, anyone, given_up, ids, people, step
+from clinic.testing.outbox_model import OutboxModel, position
+from clinic.testing.subject import Contract, Store
 
 LONG = 600.0
 SHORT = 0.03
