@@ -29,6 +29,12 @@ Every = Annotated[str, Meta(pattern=r"^(off|[1-9][0-9]{0,3}[smh])$")]
 """How often the standing audit of `clinic run` looks, like 5m; off: it does not run."""
 Group = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+$", max_length=200)]
 """It names files and Kafka's consumer group."""
+Topic = Annotated[str, Meta(pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$")]
+"""What Kafka takes as a topic's name."""
+Partitions = Annotated[int, Meta(ge=1, le=10_000)]
+"""As many as Kafka makes with one request."""
+Replication = Annotated[int, Meta(ge=1, le=32_767)]
+"""Kafka's protocol has 16 bits for it."""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -54,9 +60,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     mongo_database: str = "clinic"
     mongo_timeout: Annotated[float, Meta(ge=0.1, le=60)] = 5.0
     kafka_bootstrap_servers: str = "127.0.0.1:9092"
-    kafka_topic: str = "clinic.appointments"
-    kafka_partitions: Annotated[int, Meta(ge=1)] = 6
-    kafka_replication: Annotated[int, Meta(ge=1)] = 1
+    kafka_topic: Topic = "clinic.appointments"
+    kafka_partitions: Partitions = 6
+    kafka_replication: Replication = 1
     kafka_protocol: Literal["classic", "consumer"] = "classic"
     kafka_options: dict[str, str] = {}
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -146,6 +152,10 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the environment that Python could only escape
+        raise Misconfigured(f"{name} cannot be used: write it in UTF-8") from None
     if get_origin(kind) is dict:
         return _options(name, text, kind)
     try:
