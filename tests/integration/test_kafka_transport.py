@@ -490,6 +490,24 @@ async def test_the_lag_is_what_a_group_has_not_acknowledged_in_all_partitions(it
             assert await lag.ask() == left
 
 
+async def test_the_lag_shows_what_a_foreign_transaction_holds_back(its: KafkaConfig) -> None:
+    foreign = Producer({"bootstrap.servers": its.servers, "transactional.id": its.topic, "log_level": 0})
+    lag, message = KafkaLag(its), a_message()
+    publisher = KafkaPublisher(its, LEASE, RecordedTelemetry())
+    async with opened(publisher), opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
+        await asyncio.to_thread(foreign.init_transactions, 30)
+        foreign.begin_transaction()
+        foreign.produce(its.topic, value=b"?", partition=0)
+        await asyncio.to_thread(foreign.flush, 30)
+        await publisher.publish([message])
+        assert await eventually(partial(_once_known, lag)) == "2"
+
+        await asyncio.to_thread(foreign.abort_transaction, 30)
+
+        (delivery,) = await _received_in_the_end(subscription)
+        assert delivery.message == message
+
+
 async def _once_known(lag: KafkaLag) -> str | None:
     """A new cluster has yet to choose who knows of a group."""
     with suppress(KafkaException):

@@ -31,7 +31,13 @@ class KafkaLag:
         Not the admin client: where a group's coordinator has yet to be found, as on a new cluster, its
         question ends the whole process (librdkafka's issue 5315).
         """
-        return self._kafka.client(Consumer, {"group.id": self._kafka.group, "enable.auto.commit": False})
+        required = {
+            "group.id": self._kafka.group,
+            "enable.auto.commit": False,
+            # The end of all that is there: an open transaction of anybody's holds back what stands behind it.
+            "isolation.level": "read_uncommitted",
+        }
+        return self._kafka.client(Consumer, required)
 
     def _ask(self) -> int:
         topic = self._kafka.topic
