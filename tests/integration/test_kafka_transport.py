@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic  # type: ignore[attr-defined]
 from contracts.subject import FEW, Ends
 from contracts.transports import TransportContract
 from hypothesis import settings
@@ -266,6 +266,11 @@ class Made:
         self.delete()
         self._admin.create_topics([NewTopic(self._topic, partitions, 1)])[self._topic].result()
 
+    def extend(self, partitions: int) -> None:
+        self._admin.create_partitions([NewPartitions(self._topic, partitions)])[self._topic].result()
+        while len(self._admin.list_topics(timeout=10).topics[self._topic].partitions) < partitions:
+            pass
+
     def retention(self) -> str:
         resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic)
         return str(self._admin.describe_configs([resource])[resource].result()["retention.ms"].value)
@@ -466,6 +471,22 @@ async def _first_to_receive(*members: KafkaSubscription) -> tuple[Sequence[Deliv
         each.cancel()
     done = done_ones.pop()
     return done.result(), receiving[done]
+
+
+async def test_partitions_that_are_added_are_soon_read(
+    its: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert member.PARTITIONS_KNOWN_WITHIN <= 10
+    monkeypatch.setattr(member, "PARTITIONS_KNOWN_WITHIN", 0.5)
+    async with opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
+        await asyncio.to_thread(Made(its).extend, 2)
+        foreign = Producer({"bootstrap.servers": its.servers})
+        foreign.produce(its.topic, value=b"?", partition=1)
+        foreign.flush(20)
+
+        (delivery,) = await _received_in_the_end(subscription)
+
+        assert delivery.origin.position.endswith("/1/0")
 
 
 async def test_nothing_is_published_at_once(its: KafkaConfig) -> None:
