@@ -222,8 +222,8 @@ class Member:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         offsets = consumer.committed(partitions, ANSWER_TIMEOUT)
         for partition, committed in zip(partitions, offsets, strict=True):
-            # Without metadata, an operator's tool or an earlier version set it: it counts as this topic's.
-            if committed.metadata and committed.metadata != self._topic_id:
+            # Whoever keeps one without the topic's id, a foreign member or a tool, has charged nothing.
+            if committed.metadata != self._topic_id:
                 partition.offset = OFFSET_BEGINNING
         consumer.incremental_assign(partitions)
         if self._is_paused:

@@ -51,5 +51,8 @@ class KafkaLag:
         for answer in (*ends, *acknowledged):
             if answer.error:
                 raise KafkaException(answer.error)
-        # Where nothing is acknowledged yet, the offset is negative.
-        return sum(max(0, end.offset - max(0, at.offset)) for end, at in zip(ends, acknowledged, strict=True))
+        # Without metadata, no member of ours has acknowledged it: the group will begin at the first event.
+        return sum(
+            max(0, end.offset - (at.offset if at.metadata else 0))
+            for end, at in zip(ends, acknowledged, strict=True)
+        )
