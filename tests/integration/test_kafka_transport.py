@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic  # type: ignore[attr-defined]
+from confluent_kafka.admin import AdminClient, ConfigResource, NewPartitions, NewTopic  # type: ignore[attr-defined]
 from hypothesis import settings
 from msgspec import json
 from msgspec.structs import replace
@@ -241,6 +241,11 @@ class Made:
         self.delete()
         self._admin.create_topics([NewTopic(self._topic, partitions, 1)])[self._topic].result()
 
+    def extend(self, partitions: int) -> None:
+        self._admin.create_partitions([NewPartitions(self._topic, partitions)])[self._topic].result()
+        while len(self._admin.list_topics(timeout=10).topics[self._topic].partitions) < partitions:
+            pass
+
     def retention(self) -> str:
         resource = ConfigResource(ConfigResource.Type.TOPIC, self._topic)
         return str(self._admin.describe_configs([resource])[resource].result()["retention.ms"].value)
@@ -283,29 +288,28 @@ async def test_a_topic_made_anew_while_the_service_runs_is_read_from_its_first_e
     assert not {each.origin.position for each in before} & {each.position for each in answers}
 
 
-async def test_offsets_of_an_earlier_topic_of_that_name_count_for_nothing(its: KafkaConfig) -> None:
+@pytest.mark.parametrize("metadata", ["of another topic", ""])
+async def test_offsets_that_do_not_name_this_topic_count_for_nothing(its: KafkaConfig, metadata: str) -> None:
     messages = [a_message() for _ in range(5)]
     async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher:
         await publisher.publish(messages)
-        _commit(its, 3, "of another topic")
+        _commit(its, 3, metadata)
         async with opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
             found = await _take_all(subscription, messages)
     assert [each.message for each in found] == messages
 
 
-async def test_offsets_without_a_topics_id_are_believed(its: KafkaConfig) -> None:
-    messages = [a_message() for _ in range(5)]
+async def test_the_lag_believes_no_offset_that_a_foreign_program_set(its: KafkaConfig) -> None:
+    lag = KafkaLag(its)
     async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher:
-        await publisher.publish(messages)
-        _commit(its, 3, None)
-        async with opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
-            found = await _take_all(subscription, messages[3:])
-    assert [each.message for each in found] == messages[3:]
+        await publisher.publish([a_message() for _ in range(5)])
+        _commit(its, 3, "")
+        assert await eventually(partial(_once_known, lag)) == "5"
 
 
-def _commit(its: KafkaConfig, offset: int, metadata: str | None) -> None:
+def _commit(its: KafkaConfig, offset: int, metadata: str) -> None:
     consumer = Consumer({"bootstrap.servers": its.servers, "group.id": its.group})
-    end = TopicPartition(its.topic, 0, offset, metadata or "")
+    end = TopicPartition(its.topic, 0, offset, metadata)
     consumer.commit(offsets=[end], asynchronous=False)
     consumer.close()
 
@@ -443,6 +447,22 @@ async def _first_to_receive(*members: KafkaSubscription) -> tuple[Sequence[Deliv
     return done.result(), receiving[done]
 
 
+async def test_partitions_that_are_added_are_soon_read(
+    its: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert member.PARTITIONS_KNOWN_WITHIN <= 10
+    monkeypatch.setattr(member, "PARTITIONS_KNOWN_WITHIN", 0.5)
+    async with opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
+        await asyncio.to_thread(Made(its.servers, its.topic).extend, 2)
+        foreign = Producer({"bootstrap.servers": its.servers})
+        foreign.produce(its.topic, value=b"?", partition=1)
+        foreign.flush(20)
+
+        (delivery,) = await _received_in_the_end(subscription)
+
+        assert delivery.origin.position.endswith("/1/0")
+
+
 async def test_nothing_is_published_at_once(its: KafkaConfig) -> None:
     async with opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher:
         assert await publisher.publish([]) == []
@@ -463,6 +483,24 @@ async def test_the_lag_is_what_a_group_has_not_acknowledged_in_all_partitions(it
             await subscription.acknowledge(batch)
             left -= len(batch)
             assert await lag.ask() == left
+
+
+async def test_the_lag_shows_what_a_foreign_transaction_holds_back(its: KafkaConfig) -> None:
+    foreign = Producer({"bootstrap.servers": its.servers, "transactional.id": its.topic, "log_level": 0})
+    lag, message = KafkaLag(its), a_message()
+    publisher = KafkaPublisher(its, LEASE, RecordedTelemetry())
+    async with opened(publisher), opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription:
+        await asyncio.to_thread(foreign.init_transactions, 30)
+        foreign.begin_transaction()
+        foreign.produce(its.topic, value=b"?", partition=0)
+        await asyncio.to_thread(foreign.flush, 30)
+        await publisher.publish([message])
+        assert await eventually(partial(_once_known, lag)) == "2"
+
+        await asyncio.to_thread(foreign.abort_transaction, 30)
+
+        (delivery,) = await _received_in_the_end(subscription)
+        assert delivery.message == message
 
 
 async def _once_known(lag: KafkaLag) -> str | None:

@@ -133,7 +133,14 @@ def test_each_variable_sets_its_field_and_no_other(variable: str, text: str, val
         ("CLINIC_FINANCIAL_PORT", "80.5"),
         ("CLINIC_MONGO_TIMEOUT", "0"),
         ("CLINIC_MONGO_TIMEOUT", "61"),
+        ("CLINIC_KAFKA_TOPIC", "appointments of 2026"),
+        ("CLINIC_KAFKA_TOPIC", "town/appointments"),
+        ("CLINIC_KAFKA_TOPIC", ".."),
+        ("CLINIC_KAFKA_TOPIC", "t" * 250),
         ("CLINIC_KAFKA_PARTITIONS", "0"),
+        ("CLINIC_KAFKA_PARTITIONS", "10001"),
+        ("CLINIC_KAFKA_PARTITIONS", "99999999999"),
+        ("CLINIC_KAFKA_REPLICATION", "32768"),
         ("CLINIC_KAFKA_REPLICATION", "-1"),
         ("CLINIC_KAFKA_PROTOCOL", "newest"),
         ("CLINIC_LOG_LEVEL", "loud"),
@@ -277,6 +284,13 @@ def test_a_token_that_no_header_can_carry_is_refused_and_not_repeated(token: str
     with pytest.raises(Misconfigured, match="CLINIC_OPERATOR_TOKEN") as refused:
         load({"CLINIC_OPERATOR_TOKEN": token})
     assert token not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", variables(Settings(store="mongo", transport="kafka")))
+def test_bytes_that_are_no_utf_8_are_refused_by_name_and_not_repeated(name: str) -> None:
+    with pytest.raises(Misconfigured, match=f"{name} cannot be used: .*UTF-8") as refused:
+        load({"CLINIC_STORE": "mongo", "CLINIC_TRANSPORT": "kafka", name: "\udcff16 bytes and more"})
+    assert "16 bytes" not in str(refused.value)
 
 
 def test_a_home_folder_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -166,6 +166,10 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def _value(name: str, text: str, kind: Any) -> Any:
+    try:
+        text.encode()
+    except UnicodeEncodeError:  # bytes of the environment that Python could only escape
+        raise Misconfigured(f"{name} cannot be used: write it in UTF-8") from None
     plain = get_args(kind)[0] if hasattr(kind, "__metadata__") else kind
     if get_origin(plain) is dict:
         return _options(name, text, plain)

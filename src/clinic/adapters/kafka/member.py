@@ -27,6 +27,8 @@ POLL_INTERVAL: Final = 0.05
 """Seconds between two signs of life to the client while nothing comes."""
 ANSWER_TIMEOUT: Final = 5.0
 """Seconds that a broker may take for an answer."""
+PARTITIONS_KNOWN_WITHIN: Final = 10.0
+"""Seconds until the group reads partitions that were added to the topic: librdkafka's default is 300."""
 NO_LONGER_OURS: Final = frozenset({
     KafkaError.FENCED_INSTANCE_ID, KafkaError.FENCED_MEMBER_EPOCH, KafkaError.ILLEGAL_GENERATION,
     KafkaError.STALE_MEMBER_EPOCH, KafkaError.UNKNOWN_MEMBER_ID,
@@ -124,6 +126,7 @@ class Member:
             group_id=kafka.group,
             group_protocol=kafka.protocol,
             socket_timeout_ms=int(ANSWER_TIMEOUT * 1000),
+            topic_metadata_refresh_interval_ms=int(PARTITIONS_KNOWN_WITHIN * 1000),
             **(classic if kafka.protocol == "classic" else {}),
         )
         self._consumer.subscribe(
@@ -161,11 +164,8 @@ class Member:
 
     def _read(self, loop: asyncio.AbstractEventLoop, within: float) -> Batch | None:
         first = self._consumer.poll(within)
-        if first is None:
-            return None
-        came = [first, *self._consumer.consume(BATCH_SIZE - 1, 0)]
-        records = [record for record in came if _is_event(record)]
-        if not records:
+        came = () if first is None else (first, *self._consumer.consume(BATCH_SIZE - 1, 0))
+        if not (records := [*filter(_is_event, came)]):
             return None
         now = self._clock()
         deliveries = [delivery(record, self._topic_id, now) for record in records]
@@ -222,8 +222,8 @@ class Member:
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         offsets = consumer.committed(partitions, ANSWER_TIMEOUT)
         for partition, committed in zip(partitions, offsets, strict=True):
-            # Without metadata, an operator's tool or an earlier version set it: it counts as this topic's.
-            if committed.metadata and committed.metadata != self._topic_id:
+            # Whoever keeps one without the topic's id, a foreign member or a tool, has charged nothing.
+            if committed.metadata != self._topic_id:
                 partition.offset = OFFSET_BEGINNING
         consumer.incremental_assign(partitions)
         if self._is_paused:

@@ -17,14 +17,21 @@ from clinic.entrypoints.technologies.factories import (
 )
 from clinic.entrypoints.technologies.kafka_lag import KafkaLag
 
+Topic = Annotated[str, Meta(pattern=r"^(?!\.{1,2}$)[A-Za-z0-9._-]{1,249}$")]
+"""What Kafka takes as a topic's name."""
+Partitions = Annotated[int, Meta(ge=1, le=10_000)]
+"""As many as Kafka makes with one request."""
+Replication = Annotated[int, Meta(ge=1, le=32_767)]
+"""Kafka's protocol has 16 bits for it."""
+
 
 class KafkaSettings(Struct, frozen=True, kw_only=True):
     """Read from CLINIC_KAFKA_…"""
 
     bootstrap_servers: str = "127.0.0.1:9092"
-    topic: str = "clinic.appointments"
-    partitions: Annotated[int, Meta(ge=1)] = 6
-    replication: Annotated[int, Meta(ge=1)] = 1
+    topic: Topic = "clinic.appointments"
+    partitions: Partitions = 6
+    replication: Replication = 1
     protocol: Literal["classic", "consumer"] = "classic"
     options: Annotated[dict[str, str], Secret] = {}
 

@@ -31,7 +31,13 @@ class KafkaLag:
         Not the admin client: where a group's coordinator has yet to be found, as on a new cluster, its
         question ends the whole process (librdkafka's issue 5315).
         """
-        return self._kafka.client(Consumer, {"group.id": self._kafka.group, "enable.auto.commit": False})
+        required = {
+            "group.id": self._kafka.group,
+            "enable.auto.commit": False,
+            # The end of all that is there: an open transaction of anybody's holds back what stands behind it.
+            "isolation.level": "read_uncommitted",
+        }
+        return self._kafka.client(Consumer, required)
 
     def _ask(self) -> int:
         topic = self._kafka.topic
@@ -45,5 +51,8 @@ class KafkaLag:
         for answer in (*ends, *acknowledged):
             if answer.error:
                 raise KafkaException(answer.error)
-        # Where nothing is acknowledged yet, the offset is negative.
-        return sum(max(0, end.offset - max(0, at.offset)) for end, at in zip(ends, acknowledged, strict=True))
+        # Without metadata, no member of ours has acknowledged it: the group will begin at the first event.
+        return sum(
+            max(0, end.offset - (at.offset if at.metadata else 0))
+            for end, at in zip(ends, acknowledged, strict=True)
+        )
