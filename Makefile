@@ -115,7 +115,7 @@ bench-page: .venv/dev ## write docs/performance.md from the last run
 	@$(BENCH) --page var/bench/run.json --folder docs
 
 .PHONY: bench-compare
-bench-compare: .venv/dev ## what a change cost, in one paired run: BASE=commit STACK= ROUNDS= SECONDS= ONLY=start,finish,rates,drain
+bench-compare: .venv/dev ## what a change cost, in one paired run: BASE=commit STACK= ROUNDS= SECONDS= ONLY=start,keyed,finish,rates,drain
 	@$(BENCH).compare $(foreach each,BASE STACK ROUNDS SECONDS ONLY,$(call given,$(each)))
 
 BENCH := PYTHONPATH=tests:. $(BIN)/python -m benchmarks

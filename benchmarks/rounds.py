@@ -13,7 +13,7 @@ from benchmarks.servers import Servers
 from benchmarks.session import Session, session, until
 from benchmarks.systems import System
 
-SCENARIOS: Final = frozenset({"start", "finish", "loaded", "idle", "rates", "drain"})
+SCENARIOS: Final = frozenset({"start", "keyed", "finish", "loaded", "idle", "rates", "drain"})
 PAUSE: Final = 1.0
 """Seconds in which the servers clear up what a session left."""
 
@@ -63,6 +63,8 @@ def _one(plan: Plan, system: System, running: Servers | None, number: int) -> It
             yield scenarios.begin(opened, "appointment")
         if "start" in wanted or "finish" in wanted:
             yield scenarios.start(opened, plan.seconds)
+        if "keyed" in wanted and not system.is_peer:  # a peer ignores a key
+            yield scenarios.start(opened, plan.seconds, keyed=True)
         if "finish" in wanted:
             yield scenarios.finish(opened, plan.seconds)
         if "loaded" in wanted and not system.is_peer:  # a peer has nothing at hand

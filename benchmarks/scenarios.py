@@ -41,15 +41,16 @@ def begin(session: Session, service: str) -> Measurement:
     return session.measurement(f"begin {service}", spent(before, session.snapshot()), values)
 
 
-def start(session: Session, seconds: float) -> Measurement:
-    """`POST /` over 64 connections."""
+def start(session: Session, seconds: float, *, keyed: bool = False) -> Measurement:
+    """`POST /` over 64 connections; `keyed`, each with an `Idempotency-Key` of its own."""
     port, prefix = session.port("appointment"), session.system.prefix
-    wrk.start(port, 1, session.place.folder, prefix)
+    wrk.start(port, 1, session.place.folder, prefix, keyed=keyed)
     time.sleep(SETTLES)
     before = session.snapshot()
-    driven = wrk.start(port, seconds, session.place.folder, prefix)
+    driven = wrk.start(port, seconds, session.place.folder, prefix, keyed=keyed)
     time.sleep(SETTLES)
-    return session.measurement("start", spent(before, session.snapshot()), _driven(driven), driven.requests)
+    name = "start keyed" if keyed else "start"
+    return session.measurement(name, spent(before, session.snapshot()), _driven(driven), driven.requests)
 
 
 def finish(session: Session, seconds: float, name: str = "finish") -> Measurement:

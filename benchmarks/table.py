@@ -36,6 +36,8 @@ def real_rows(rates: Sequence[int]) -> list[Row]:
         Row("`POST /`, 64 connections: requests/s", "start", ["rate"]),
         Row("— CPU µs a request: service + mongod", "start", ["cpu.appointment", "cpu.mongod"], 0, SUM),
         Row("— p50 / p99, ms", "start", ["p50", "p99"], 1),
+        Row("the same, each with an `Idempotency-Key`: requests/s", "start keyed", ["rate"]),
+        Row("— CPU µs a request: service + mongod", "start keyed", ["cpu.appointment", "cpu.mongod"], 0, SUM),
         Row("`POST /{id}/`, 64 connections: requests/s", "finish", ["rate"]),
         Row(
             "— CPU µs a finish, until its event is published: service + mongod + kafka",
@@ -66,6 +68,8 @@ def embedded_rows(rates: Sequence[int]) -> list[Row]:
         Row("`POST /`, 64 connections: requests/s", "start", ["rate"]),
         Row("— CPU µs a request", "start", ["cpu.appointment"]),
         Row("— p50 / p99, ms", "start", ["p50", "p99"], 1),
+        Row("the same, each with an `Idempotency-Key`: requests/s", "start keyed", ["rate"]),
+        Row("— CPU µs a request", "start keyed", ["cpu.appointment"]),
         Row("`POST /{id}/`, 64 connections: requests/s", "finish", ["rate"]),
         Row("— CPU µs a finish, until its event is published", "finish", ["cpu.appointment"]),
         *AT_HAND,

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from msgspec import Struct
 
@@ -30,6 +31,17 @@ wrk.body = '{"physician_id": "8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10", ' ..
   '"patient_id": "2f1c7f3a-6b0c-4a57-8f6e-7f9f1d2b3c4d"}'
 """
     + DONE
+)
+KEYED: Final = (
+    START
+    + """
+local headers, at = wrk.headers, 0
+request = function()
+  at = at + 1
+  headers["Idempotency-Key"] = '"{run}-' .. at .. '"'
+  return wrk.format(nil, nil, headers)
+end
+"""
 )
 FINISH: Final = (
     """
@@ -55,9 +67,10 @@ class Driven(Struct, frozen=True):
     p99: float
 
 
-def start(port: int, seconds: float, folder: Path, prefix: str = "") -> Driven:
-    """Start appointments."""
-    return _drive(START.replace("{prefix}", prefix), port, seconds, folder)
+def start(port: int, seconds: float, folder: Path, prefix: str = "", *, keyed: bool = False) -> Driven:
+    """Start appointments; `keyed`, each with a key of its own."""
+    script = KEYED.replace("{run}", uuid4().hex) if keyed else START
+    return _drive(script.replace("{prefix}", prefix), port, seconds, folder)
 
 
 def finish(port: int, seconds: float, folder: Path, ids: Sequence[str], prefix: str = "") -> Driven:
