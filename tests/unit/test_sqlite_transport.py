@@ -253,6 +253,35 @@ async def test_a_log_restored_from_before_a_groups_place_is_read_from_its_beginn
         assert [each.message for each in await take(subscription)] == [last]
 
 
+@pytest.mark.parametrize("later", [2, 20])
+async def test_a_log_older_than_a_group_that_comes_back_is_read_from_its_beginning(
+    tmp_path: Path, later: int
+) -> None:
+    """Its publisher, which has not seen the group, writes up to before or beyond the old place."""
+    offsets, away = tmp_path / "events.group.db", tmp_path / "away"
+    async with publishing(tmp_path) as publisher:
+        await publisher.publish([first := a_message()])
+        copied(tmp_path / "events.db", tmp_path / "older")
+        async with subscribed(tmp_path) as subscription:
+            await publisher.publish([a_message() for _ in range(9)])
+            await take(subscription)
+    lose(tmp_path / "events.db")
+    (tmp_path / "older").rename(tmp_path / "events.db")
+    offsets.rename(away)
+    async with publishing(tmp_path) as publisher:
+        await asyncio.sleep(0.002)  # times are in milliseconds
+        await publisher.publish(new := [a_message() for _ in range(later)])
+        away.rename(offsets)
+        await publisher.prune()
+        async with subscribed(tmp_path) as subscription:
+            assert [each.message for each in await subscription.receive()] == [first, *new]
+            assert await subscription.lag() == 1 + later
+            assert [each.message for each in await take(subscription)] == [first, *new]
+            assert await subscription.lag() == 0
+            await publisher.publish([last := a_message()])
+            assert [each.message for each in await take(subscription)] == [last]
+
+
 async def test_nothing_is_pruned_before_the_first_group(tmp_path: Path) -> None:
     async with publishing(tmp_path) as publisher:
         await publisher.publish([a_message() for _ in range(3)])
@@ -418,6 +447,35 @@ async def test_what_is_published_to_a_copy_restored_beneath_the_publisher_arrive
         while len(arrived) < 13:
             arrived += [delivery.message.id for delivery in await take(subscription)]
     assert {message.id for message in again} <= set(arrived)
+
+
+async def test_a_copy_restored_before_a_restarted_publisher_has_published_gets_a_new_id(
+    tmp_path: Path,
+) -> None:
+    copy = tmp_path / "older"
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([first := a_message()])
+        copied(tmp_path / "events.db", copy)
+        await publisher.publish([a_message() for _ in range(9)])
+        old = (await take(subscription))[0].origin.position
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        copied(copy, tmp_path / "events.db")
+        await publisher.publish(new := [a_message() for _ in range(20)])
+        batch = await take(subscription)
+    assert [each.message for each in batch] == [first, *new]
+    assert batch[0].origin.position.partition("/")[0] != old.partition("/")[0]
+
+
+async def test_the_lag_after_an_older_copy_was_restored_is_never_negative(tmp_path: Path) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message()])
+        copied(tmp_path / "events.db", tmp_path / "older")
+        await publisher.publish([a_message() for _ in range(9)])
+        await take(subscription)
+        copied(tmp_path / "older", tmp_path / "events.db")
+        assert await subscription.lag() == 1
+        await take(subscription)
+        assert await subscription.lag() == 0
 
 
 async def test_the_lag_is_what_a_group_has_not_acknowledged(tmp_path: Path) -> None:

@@ -36,9 +36,10 @@ _epoch = datetime(1970, 1, 1, tzinfo=UTC)
 _last = (datetime.max.replace(tzinfo=UTC) - _epoch) // timedelta(milliseconds=1)
 
 
-def time(milliseconds: int) -> datetime:
-    """A moment; a foreign producer may have written any number there."""
-    return _epoch + timedelta(milliseconds=min(max(0, milliseconds), _last))
+def time(milliseconds: object) -> datetime:
+    """A moment; a foreign producer may have written anything there."""
+    known = milliseconds if isinstance(milliseconds, int) else 0
+    return _epoch + timedelta(milliseconds=min(max(0, known), _last))
 
 
 def delivery(

@@ -97,10 +97,8 @@ class MongoDeadLetters(DeadLetters):
         missing = entries - letter.entries
         if missing <= 0:
             return letter
-        state = letter.state
-        for entry in letter.history[-missing:]:
-            state = NEXT_STATE.get(entry.event, state)
-        completed = replace(letter, state=state, entries=entries)
+        changes = [NEXT_STATE[each.event] for each in letter.history[-missing:] if each.event in NEXT_STATE]
+        completed = replace(letter, state=[letter.state, *changes][-1], entries=entries)
         await self._follow(completed)
         return completed
 

@@ -168,9 +168,7 @@ class MongoOutbox(Outbox):
         expires_at = self.expiry()
         token = uuid4()
         with mongo.translate_errors():
-            oldest = self._documents.find({**UNPUBLISHED, **ADDED}, {"_id": True}).sort(
-                "lease.since", ASCENDING
-            )
+            oldest = self._documents.find({**UNPUBLISHED, **ADDED}, {"_id": True}).sort("lease.since")
             ids = [document["_id"] async for document in oldest.limit(limit)]
             if not ids:
                 return []

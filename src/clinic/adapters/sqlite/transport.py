@@ -1,8 +1,8 @@
 """A transport in SQLite: an event log that only the publisher writes, and a file with each group's offset.
 
-Offsets are stored with the log's random id. If the id changes (the log was replaced) the group restarts at 0:
-a new log counts from 1 again, and events below the old offset would be skipped. A log that ends before a
-group's offset is an older copy: its publisher gives it a new id before it writes.
+A group's place is an offset with the log's random id and the time at which the event there was published. A
+log that does not have this event there was replaced, or is an older copy: the group restarts at 0, lest it
+skips what is new. The publisher gives such a log a new id as soon as it notices.
 """
 
 import sqlite3
@@ -13,7 +13,7 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -37,6 +37,15 @@ SERVED_INTERVAL, PUBLISHER_TIMEOUT = 1.0, 15.0
 """Seconds between two looks whether anybody publishes, and after which it is a failure if nobody does."""
 
 LOG_VERSION = 1
+RENAME = "INSERT OR REPLACE INTO log (rowid, id) VALUES (1, lower(hex(randomblob(8))))"
+
+
+class Place(NamedTuple):
+    """Up to where a group has acknowledged; `published_at` (milliseconds) is None where it is not known."""
+
+    log: str = ""
+    seq: int = 0
+    published_at: int | None = None
 
 
 class SqlitePublisher(Publisher, Resource):
@@ -50,7 +59,7 @@ class SqlitePublisher(Publisher, Resource):
     async def open(self) -> None:
         """Raises `Misconfigured` where another process publishes to this log."""
         await self._log.open()
-        await self._log.write(partial(_rename_older_copy, self._log.path))
+        self._last_seq = await self._log.write(partial(_rename_older_copy, self._log.path))
 
     async def close(self) -> None:
         await self._log.close()
@@ -91,7 +100,6 @@ class SqliteSubscription(Subscription, Resource):
         self._clock, self._monotonic = clock, monotonic
         self._pause = pause
         self._log: _OpenLog | None = None
-        self._received_from = ""
         self._has_failed = False
         self._published_until = monotonic()
 
@@ -102,42 +110,40 @@ class SqliteSubscription(Subscription, Resource):
             self._has_failed = True
             raise
         self._has_failed = False
-        if batch:
-            self._received_from = _log_and_seq(batch[-1])[0]
         return batch
 
     async def _next_batch(self) -> Sequence[Delivery]:
         """Waits for events; after a failure, an empty batch says at once that it is over."""
-        log_and_seq = await self._offset.read(_stored_offset)
+        place = await self._offset.read(_stored_place)
         wait = MIN_POLL
-        while not (batch := self._read_after(*log_and_seq)):
+        while not (batch := self._read_after(place)):
             self._check_publisher()
             if self._has_failed:
                 break
             await self._pause(wait)
             wait = min(wait * POLL_BACKOFF, MAX_POLL)
+        if batch and _place(batch[0]).seq <= place.seq:  # it restarts
+            await self._offset.write(lambda connection: connection.execute("DELETE FROM place"))
         return batch
 
     async def acknowledge(self, batch: Sequence[Delivery]) -> None:
-        if not batch:
-            return
-        log, seq = _log_and_seq(batch[-1])
-        await self._offset.write(partial(_advance, self._received_from, log, seq))
+        if batch:
+            await self._offset.write(partial(_advance, _place(batch[-1])))
 
     async def lag(self) -> int | None:
         """How many events the group has not acknowledged; None where unknown."""
-        log, seq = await self._offset.read(_stored_offset)
+        place = await self._offset.read(_stored_place)
         if (opened := self._log) is None:
             return None
-        return _newest(opened.connection) - (seq if log == _log_id(opened.connection) else 0)
+        return max(0, _newest(opened.connection) - _held(place, opened.connection))
 
-    def _read_after(self, log: str, seq: int) -> Sequence[Delivery]:
+    def _read_after(self, place: Place) -> Sequence[Delivery]:
         """The next events. A read of a local file takes microseconds, less than waking a thread."""
         try:
             if self._log is None or self._log.is_replaced():
                 self._close_log()
                 self._log = _OpenLog(self._path)
-            return self._log.read_after(log, seq, self._clock())
+            return self._log.read_after(place, self._clock())
         except FileNotFoundError:
             return []  # nobody has published yet
         except sqlite3.Error as error:
@@ -154,7 +160,8 @@ class SqliteSubscription(Subscription, Resource):
     async def open(self) -> None:
         """Raises `Misconfigured` where another process serves this group."""
         await self._offset.open()
-        await self._offset.write(_register)
+        name = f"PRAGMA application_id={_name_id(self._offset.path)}"
+        await self._offset.write(lambda connection: connection.execute(name))
 
     async def close(self) -> None:
         self._close_log()
@@ -198,12 +205,12 @@ class _OpenLog:
     def _found(self) -> sqlite.Files:
         return sqlite.identities(*(f"{self._path}{suffix}" for suffix in sqlite.SUFFIXES))
 
-    def read_after(self, log: str, seq: int, now: datetime) -> Sequence[Delivery]:
-        """Up to a batch of events after that offset; from the first if the offset is another log's."""
+    def read_after(self, place: Place, now: datetime) -> Sequence[Delivery]:
+        """Up to a batch of events after that place; from the first if the place is another log's."""
         if not (found := _log_id(self.connection)):
             raise Unavailable(f"{self._path} has no id: its publisher gives it one")
         query = "SELECT * FROM events WHERE seq > ? ORDER BY seq LIMIT ?"
-        rows = self.connection.execute(query, (seq if log == found else 0, BATCH_SIZE))
+        rows = self.connection.execute(query, (_held(place, self.connection), BATCH_SIZE))
         return [_delivery(f"{found}/{row[0]}", row, now) for row in rows]
 
 
@@ -213,29 +220,31 @@ def _log_id(connection: sqlite3.Connection) -> str:
     return found[0].decode(errors="replace") if found else ""
 
 
-def _log_and_seq(delivery: Delivery) -> tuple[str, int]:
+def _place(delivery: Delivery) -> Place:
     log, _, seq = delivery.origin.position.partition("/")
-    return log, int(seq)
+    return Place(log, int(seq), milliseconds(delivery.origin.published_at))
 
 
-def _advance(open_log: str, log: str, seq: int, connection: sqlite3.Connection) -> None:
-    if log != open_log:
-        return  # a log that was replaced has nothing to acknowledge any more
-    known, stored = _stored_offset(connection)
-    row = (log, max(seq, stored) if known == log else seq)
-    connection.execute("INSERT OR REPLACE INTO place VALUES (1, ?, ?)", row)
+def _advance(place: Place, connection: sqlite3.Connection) -> None:
+    stored = _stored_place(connection)
+    if place.log != stored.log or place.seq > stored.seq:
+        connection.execute("INSERT OR REPLACE INTO place VALUES (1, ?, ?, ?)", place)
 
 
-def _stored_offset(connection: sqlite3.Connection) -> tuple[str, int]:
-    log, seq = connection.execute("SELECT log, seq FROM place").fetchone() or ("", 0)
-    if not isinstance(seq, int):  # nothing is beyond such an offset, for ever
-        raise sqlite3.DataError(f"{seq!r} is stored as an offset")
-    return log, seq
+def _stored_place(connection: sqlite3.Connection) -> Place:
+    place = Place(*(connection.execute("SELECT log, seq, published_at FROM place").fetchone() or ()))
+    if not isinstance(place.seq, int):  # nothing is beyond such an offset, for ever
+        raise sqlite3.DataError(f"{place.seq!r} is stored as an offset")
+    return place
 
 
-def _register(connection: sqlite3.Connection) -> None:
-    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
-    connection.execute(f"PRAGMA application_id={_name_id(path)}")
+def _held(place: Place, connection: sqlite3.Connection) -> int:
+    """The offset, or 0 where the log was replaced, or is an older copy that numbers new events so."""
+    if place.log != _log_id(connection) or place.seq > _newest(connection):
+        return 0
+    query = "SELECT published_at FROM events WHERE seq = ?"  # unless it was pruned
+    times = {milliseconds(cloudevents.time(row[0])) for row in connection.execute(query, (place.seq,))}
+    return place.seq if place.published_at is None or times <= {place.published_at} else 0
 
 
 def _name_id(path: Path) -> int:
@@ -247,7 +256,7 @@ def _append(
     batch: Sequence[Message], now: int, last_seq: int, connection: sqlite3.Connection
 ) -> Sequence[str]:
     if _newest(connection) < last_seq or not _log_id(connection):  # an older copy was restored into the file
-        _rename(connection)
+        connection.execute(RENAME)
     log = _log_id(connection)
     insert = "INSERT INTO events (key, headers, value, published_at) VALUES (?,?,?,?)"
     positions = []
@@ -258,9 +267,13 @@ def _append(
     return positions
 
 
-def _rename_older_copy(path: Path, connection: sqlite3.Connection) -> None:
-    if not _log_id(connection) or max(_offsets(path, connection), default=0) > _newest(connection):
-        _rename(connection)
+def _rename_older_copy(path: Path, connection: sqlite3.Connection) -> int:
+    """The newest event's number."""
+    log = _log_id(connection)
+    beyond = [place for place in _places(path) if place.log == log and place.seq > _held(place, connection)]
+    if beyond or not log:
+        connection.execute(RENAME)
+    return _newest(connection)
 
 
 def _newest(connection: sqlite3.Connection) -> int:
@@ -268,26 +281,19 @@ def _newest(connection: sqlite3.Connection) -> int:
     return connection.execute(query).fetchone()[0] or 0
 
 
-def _rename(connection: sqlite3.Connection) -> None:
-    connection.execute("DELETE FROM log")
-    connection.execute("INSERT INTO log VALUES (lower(hex(randomblob(8))))")
-
-
 def _prune(path: Path, connection: sqlite3.Connection) -> None:
-    offsets = _offsets(path, connection)
-    if offsets:
-        connection.execute("DELETE FROM events WHERE seq <= ?", (min(offsets),))
+    offsets = [_held(place, connection) for place in _places(path)]
+    connection.execute("DELETE FROM events WHERE seq <= ?", (min(offsets, default=0),))
 
 
-def _offsets(path: Path, connection: sqlite3.Connection) -> Sequence[int]:
-    """Each group's offset in this log."""
-    log = _log_id(connection)
-    found = [_group_offset(file, log) for file in path.parent.glob(f"{path.stem}.*{path.suffix}")]
-    return [offset for offset in found if offset is not None]
+def _places(log: Path) -> Sequence[Place]:
+    """Each group's."""
+    files = log.parent.glob(f"{log.stem}.*{log.suffix}")
+    return [place for file in files if (place := _group_place(file))]
 
 
-def _group_offset(path: Path, log: str) -> int | None:
-    """None where the file is not a group's: a copy of one, or of a log. One that cannot be read counts as 0.
+def _group_place(path: Path) -> Place | None:
+    """None where the file is not a group's: a copy of one, or of a log. One that cannot be read is at 0.
 
     A group that has not been opened since files carry a name's id is known by the lock file beside it.
     """
@@ -295,18 +301,15 @@ def _group_offset(path: Path, log: str) -> int | None:
     try:
         with closing(sqlite.read_only(path)) as connection:
             (name,) = connection.execute("PRAGMA application_id").fetchone()
-            if name != _name_id(path) and (name or not is_served):
-                return None
-            stored_log, seq = _stored_offset(connection)
+            is_group = name == _name_id(path) or (not name and is_served)
+            return _stored_place(connection) if is_group else None
     except sqlite3.Error:
-        return 0 if is_served else None
-    return seq if stored_log == log else 0
+        return Place() if is_served else None
 
 
 def _delivery(position: str, row: Sequence[Any], now: datetime) -> Delivery:
     """What is in a row; what nobody of ours has written there becomes a dead letter, with its bytes."""
-    published_at = cloudevents.time(row[4] if isinstance(row[4], int) else 0)
-    origin = Origin(position=position, published_at=published_at, received_at=now)
+    origin = Origin(position=position, published_at=cloudevents.time(row[4]), received_at=now)
     return cloudevents.delivery(row[1], _headers(cloudevents.as_bytes(row[2])), row[3], origin)
 
 
