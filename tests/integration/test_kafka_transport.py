@@ -335,8 +335,14 @@ async def test_the_lag_believes_no_offset_that_a_foreign_program_set(its: KafkaC
 def _commit(its: KafkaConfig, offset: int, metadata: str) -> None:
     consumer = Consumer({"bootstrap.servers": its.servers, "group.id": its.group})
     end = TopicPartition(its.topic, 0, offset, metadata)
-    consumer.commit(offsets=[end], asynchronous=False)
+    servers.until(lambda: _is_kept(consumer, end), "the group's coordinator")
     consumer.close()
+
+
+def _is_kept(consumer: Consumer, end: TopicPartition) -> bool:
+    with suppress(KafkaException):  # a new cluster has yet to choose who knows of a group
+        return bool(consumer.commit(offsets=[end], asynchronous=False))
+    return False
 
 
 async def test_a_deleted_topic_is_made_again_as_at_the_start(its: KafkaConfig) -> None:
