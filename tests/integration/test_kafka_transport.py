@@ -157,6 +157,33 @@ async def test_a_bare_kafka_error_in_the_commits_thread_is_answered(
     assert (delivery.message, threads) == (message, ["kafka-commit"] * 2)
 
 
+async def test_a_silent_coordinator_is_reported_though_the_broker_answers(
+    its: KafkaConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_silent = threading.Event()
+
+    class MissesItsCoordinator(Consumer):
+        def committed(self, *arguments: Any, **named: Any) -> Any:
+            if is_silent.is_set():
+                raise KafkaException(KafkaError(KafkaError.COORDINATOR_NOT_AVAILABLE))
+            return super().committed(*arguments, **named)
+
+    monkeypatch.setattr(member, "Consumer", MissesItsCoordinator)
+    monkeypatch.setattr("clinic.adapters.kafka.subscription.POLL_INTERVAL", 0.1)
+    async with (
+        opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher,
+        opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription,
+    ):
+        await publisher.publish([a_message()])
+        await subscription.acknowledge(await _received_in_the_end(subscription))
+        is_silent.set()
+        async with asyncio.timeout(20):
+            with pytest.raises(Unavailable, match="oordinator"):
+                await subscription.receive()
+            is_silent.clear()
+            assert await _received_in_the_end(subscription) == (), "it answers again"
+
+
 async def test_a_bare_kafka_error_in_the_publishers_thread_is_told_and_ends_nothing(
     its: KafkaConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,8 +337,14 @@ async def test_the_lag_believes_no_offset_that_a_foreign_program_set(its: KafkaC
 def _commit(its: KafkaConfig, offset: int, metadata: str) -> None:
     consumer = Consumer({"bootstrap.servers": its.servers, "group.id": its.group})
     end = TopicPartition(its.topic, 0, offset, metadata)
-    consumer.commit(offsets=[end], asynchronous=False)
+    servers.until(lambda: _is_kept(consumer, end), "the group's coordinator")
     consumer.close()
+
+
+def _is_kept(consumer: Consumer, end: TopicPartition) -> bool:
+    with suppress(KafkaException):  # a new cluster has yet to choose who knows of a group
+        return bool(consumer.commit(offsets=[end], asynchronous=False))
+    return False
 
 
 async def test_a_deleted_topic_is_made_again_as_at_the_start(its: KafkaConfig) -> None:

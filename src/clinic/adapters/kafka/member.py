@@ -139,7 +139,7 @@ class Member:
             self._consumer.close()
 
     def probe(self) -> None:
-        """Raises `KafkaException` where the broker is silent, which nothing else reports while nothing comes.
+        """Raises `KafkaException` where the broker or the coordinator is silent: nothing else says so.
 
         Raises `Unavailable` where the topic was made anew.
         """
@@ -147,6 +147,7 @@ class Member:
         if error is not None:
             raise KafkaException(error)
         self._check_topic(self._topic.ask())
+        self._consumer.committed([TopicPartition(self._name, 0)], ANSWER_TIMEOUT)
 
     def _check_topic(self, asked: "Future[TopicDescription]") -> None:
         if id_of(asked.result()) != self._topic_id:
@@ -231,9 +232,8 @@ class Member:
 
     def _revoked(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         revoked = {partition.partition for partition in partitions}
-        for batch in (self.held, self._ahead):
-            if batch:
-                batch.revoked |= revoked
+        for batch in filter(None, (self.held, self._ahead)):
+            batch.revoked |= revoked
         consumer.incremental_unassign(partitions)
 
 
