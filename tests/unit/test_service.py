@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -35,6 +36,14 @@ class Opened(Resource):
 
     async def close(self) -> None:
         self._diary.append(f"close {self._name}")
+
+
+@pytest.mark.parametrize("host", ["x..y", ".", "a" * 70 + ".x", "nowhere.invalid"])
+def test_a_host_that_is_no_address_is_named_with_its_variable(host: str, tmp_path: Path) -> None:
+    clinic = Clinic(settings("memory", tmp_path))
+    app = appointment.create_app(clinic.appointment, clinic.appointment_lifecycle)
+    with pytest.raises(Misconfigured, match=f"^{re.escape(host)} is not an address .* Set CLINIC_X_HOST$"):
+        Service(app, clinic.appointment_lifecycle, host, 0, "CLINIC_X", 5)
 
 
 async def for_ever() -> None:

@@ -196,9 +196,10 @@ def _bound(host: str, port: int, variable: str) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # a name with an empty or too long part is not even looked up
+        reason = error.strerror if isinstance(error, OSError) else "it is not a name"
         raise Misconfigured(
-            f"{host} is not an address of this machine: {error.strerror}. Set {variable}_HOST"
+            f"{host} is not an address of this machine: {reason}. Set {variable}_HOST"
         ) from error
     try:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
