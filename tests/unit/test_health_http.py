@@ -250,7 +250,7 @@ async def test_a_finish_that_is_dead_lettered_is_shown_until_it_is_replayed(tmp_
 
 
 @pytest.mark.parametrize("failure", [None, Unavailable("no"), ValueError("what is this?")])
-async def test_looking_for_dead_letters_never_decides(
+async def test_where_dead_letters_cannot_be_looked_at_the_service_is_degraded(
     tmp_path: Path, failure: Exception | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clinic.entrypoints.web.app.DETAIL_TIMEOUT", 0.05)
@@ -264,7 +264,11 @@ async def test_looking_for_dead_letters_never_decides(
 
     clinic.financial.dead_letters.override(Object(Silent()))
     async with clinic.running():
-        assert (await clinic.charges.get("/health/ready")).json()["status"] == "ready"
+        ready = await clinic.charges.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
+    assert ready.json()["checks"]["dead_letters"] == (
+        f"whether finishes are dead-lettered is not known: {failure or 'no answer within 0.05 s'}"
+    )
 
 
 async def test_a_servers_whole_answer_is_not_shown(tmp_path: Path) -> None:

@@ -65,7 +65,8 @@ async def health(
 
     `loop` gives the problem of that loop. Where the age of the oldest unpublished event is known and too
     high, events wait although their loop has no problem. `dead_letters` says which finishes are not charged
-    because of one. Where either is unknown, it decides nothing.
+    because of one. Where the age is unknown, it decides nothing. Where the letters are, a finish may be among
+    them: degraded.
     """
     checks = {"store": "ok"} | {name: _short(problem or "ok") for name, problem in loop.items()}
     status: Literal["ready", "degraded", "unready"] = "degraded" if any(loop.values()) else "ready"
@@ -84,7 +85,7 @@ async def health(
     if waits is not None and waits > MAX_AGE and status == "ready":
         status = "degraded"
         checks.update(dict.fromkeys(loop, f"an event has waited for {waits:.0f} s to be published"))
-    if dead_letters and answers and (letters := await _if_known(dead_letters)):
+    if dead_letters and answers and (letters := await _or_why_unknown(dead_letters)):
         status = "degraded" if status == "ready" else status
         checks["dead_letters"] = _short(letters)
     return Health(status, checks, waits)
@@ -96,6 +97,15 @@ async def _if_known(ask: Callable[[], Awaitable[T | None]]) -> T | None:
             return await ask()
     except Exception:  # noqa: BLE001 — a detail never makes a service unready
         return None
+
+
+async def _or_why_unknown(ask: Callable[[], Awaitable[str | None]]) -> str | None:
+    try:
+        async with asyncio.timeout(DETAIL_TIMEOUT):
+            return await ask()
+    except Exception as error:  # noqa: BLE001 — whatever it is, it is said
+        reason = str(error) or f"no answer within {DETAIL_TIMEOUT:g} s"
+        return f"whether finishes are dead-lettered is not known: {reason}"
 
 
 def _short(reason: str) -> str:
