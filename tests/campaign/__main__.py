@@ -76,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         "appointments": "at least so many",
         "bound": "give up after so many seconds of load (0: three times the minutes, and four minutes)",
         "clients": "people at the front desk",
+        "share": "of all requests, below which no further fault is made",
         "pace": "seconds that each of them rests between two appointments",
         "lease": "seconds for which a relay holds what it was handed",
         "patience": "seconds without a new charge, at the end, after which what is missing counts as lost",

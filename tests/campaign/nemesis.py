@@ -16,7 +16,7 @@ from support.processes import eventually
 from campaign.broken_log import BROKEN
 from campaign.failpoints import LOOP_ENDS, Armed, Control
 from campaign.messages import ForeignMessages
-from campaign.plan import ANY_MOMENT, PEACEFUL_SHARE, Fault
+from campaign.plan import ANY_MOMENT, Fault
 from campaign.supervisor import DidNotComeBack, Supervisor
 
 AGAIN_WHILE_IT_RECOVERS = 0.2
@@ -72,22 +72,24 @@ class Nemesis:
         self._numbers = count(1)
         self.journal: list[Happened] = []
 
-    async def run(self, lane: Iterator[Fault]) -> None:
-        """One fault after the other, until it is cancelled."""
+    async def run(self, lane: Iterator[Fault], share: float = 0.0) -> None:
+        """One fault after the other, until it is cancelled; none while a smaller share of all requests than
+        this was acknowledged.
+        """
         for fault in lane:
-            await self._peace(fault.rest)
+            await self._peace(fault.rest, share)
             for _ in range(2):  # where nobody came by, once more
                 if await self._happens(fault):
                     break
 
-    async def _peace(self, requests: int) -> None:
-        """Until so many more were acknowledged, and of all not too few. Raises `DidNotComeBack` where none is
+    async def _peace(self, requests: int, share: float) -> None:
+        """Until so many more were acknowledged, and of all that share. Raises `DidNotComeBack` where none is
         for long.
         """
         then = self._history.count("acknowledged") + requests
 
         async def is_over() -> bool:
-            return self._history.count("acknowledged") >= then and self._history.share >= PEACEFUL_SHARE
+            return self._history.count("acknowledged") >= then and self._history.share >= share
 
         while not await is_over():
             before = self._history.count("acknowledged")

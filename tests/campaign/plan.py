@@ -60,8 +60,6 @@ minute, not a smaller share of answers.
 """
 LEAST_SHARE: Final = 0.5
 """Of all requests, how many have to be acknowledged: else the run says nothing of a system at work."""
-PEACEFUL_SHARE: Final = 0.55
-"""Below it there are no further faults: where a service takes long to start, each costs more requests."""
 REST_OF_SERVERS: Final = 1500
 """The same once each server has been away in each way: while one is, little else can go wrong."""
 
@@ -82,6 +80,10 @@ class Options(Struct, frozen=True, kw_only=True):
     only: Sequence[str] = ("*",)
     """Patterns of faults, such as `kill *` or `* save.after`."""
     clients: int = 16
+    share: float = 0.55
+    """Of all requests. While fewer were acknowledged no fault is made: where a service takes long to
+    start, each costs more requests.
+    """
     pace: float = 0.15
     """Seconds that a client rests on average between two appointments."""
     lease: float = 1.0

@@ -221,7 +221,10 @@ class Campaign:
     async def _load(self) -> None:
         enough, waiting_room = asyncio.Event(), list[str]()
         urls = self._urls("appointment"), self._urls("financial")
-        faults = [self._nemesis.run(lane(name, found, self.options)) for name, found in self._kinds.items()]
+        faults = [
+            self._nemesis.run(lane(name, found, self.options), self.options.share)
+            for name, found in self._kinds.items()
+        ]
         async with asyncio.TaskGroup() as group:
             clients = [
                 CampaignClient(self._http, urls, self.history, rng, self.options.pace)

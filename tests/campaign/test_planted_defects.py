@@ -17,7 +17,7 @@ from campaign.report import check
 from campaign.run import Outcome, prove
 from clinic.adapters.kafka.publisher import MIN_LEASE
 
-SHORT = Options(seed=5, minutes=0, appointments=60, bound=200, pace=0.02, patience=1.5)
+SHORT = Options(seed=5, minutes=0, appointments=60, bound=200, share=0, pace=0.02, patience=1.5)
 
 Planted = Mapping[str, tuple[str, Mapping[str, Any]]]
 """For each defect, the breach that it must be found by, and the options that show it."""
