@@ -89,19 +89,6 @@ async def test_a_log_that_is_still_empty_of_its_tables_is_waited_for(tmp_path: P
             assert [each.message for each in await waiting] == [message]
 
 
-async def test_a_log_with_tables_and_without_its_version_is_a_failure_until_it_is_back(
-    tmp_path: Path,
-) -> None:
-    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
-        await publisher.publish([message := a_message()])
-        executed(tmp_path / "events.db", "PRAGMA user_version=0")
-        for _ in range(2):
-            with pytest.raises(Unavailable, match=r"events\.db has tables, but schema 0"):
-                await asyncio.wait_for(subscription.receive(), 5)
-        executed(tmp_path / "events.db", "PRAGMA user_version=1")
-        assert [each.message for each in await take(subscription)] == [message]
-
-
 @pytest.mark.parametrize("before", ["no log", "an old log", "a file without tables"])
 async def test_a_log_that_nobody_publishes_to_for_long_is_a_failure(tmp_path: Path, before: str) -> None:
     if before == "an old log":

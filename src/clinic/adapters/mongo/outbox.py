@@ -120,9 +120,11 @@ class MongoOutbox(Outbox):
 
     async def oldest(self) -> datetime | None:
         query = self._documents.find({**UNPUBLISHED, **ADDED}, {"saved_at": True, "outbox.saved_at": True})
-        found = query.sort(BY_SAVE).hint(BY_SAVE).limit(1)
-        saves = await self._database.fetch(found, lambda it: [_saved_at(each, it) for each in it["outbox"]])
-        return min(saves[0]) if saves else None
+        oldest = query.sort(BY_SAVE).hint(BY_SAVE).limit(1)
+        saves = await self._database.fetch(
+            oldest, lambda it: min(_saved_at(each, it) for each in it["outbox"])
+        )
+        return next(iter(saves), None)
 
     async def count(self, limit: int) -> int:
         with mongo.translate_errors():

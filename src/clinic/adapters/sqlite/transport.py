@@ -196,10 +196,7 @@ class _OpenLog:
         self._files = opened + self._found()[1:]
 
     def _check_schema(self) -> None:
-        found = sqlite.schema_version(self.connection, self._path, LOG_VERSION)
-        if found < LOG_VERSION and self.connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            raise Unavailable(f"{self._path} has tables, but schema {found}: put a copy of it back")
-        if found < LOG_VERSION:
+        if sqlite.schema_version(self.connection, self._path, LOG_VERSION) < LOG_VERSION:
             raise FileNotFoundError(self._path)
 
     def is_replaced(self) -> bool:
