@@ -1,19 +1,18 @@
 """What stands before a store of appointments: a finish needs no load where this process started it."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from typing import Final
 from uuid import UUID
 
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.appointment.ports import AppointmentFilter, Appointments
-from clinic.domain.messaging.messages import Message
+from clinic.domain.appointment.ports import Appointments
+from clinic.entrypoints.forwarding import ForwardingAppointments
 
 MAX_AT_HAND: Final = 10_000
 """Appointments; the oldest make room. A finish of one that is not at hand loads it."""
 
 
-class AtHand(Appointments):
+class AtHand(ForwardingAppointments):
     """Keeps the open appointments that this process added at hand, for a use case that saves what it gets.
 
     `get` may be out of date, which `save` says: where somebody saved first, it raises `Conflict`. Each is
@@ -22,7 +21,8 @@ class AtHand(Appointments):
     """
 
     def __init__(self, appointments: Appointments, limit: int = MAX_AT_HAND) -> None:
-        self._appointments, self._limit = appointments, limit
+        super().__init__(appointments)
+        self._limit = limit
         self._open: OrderedDict[UUID, Appointment] = OrderedDict()
         self.given = 0
 
@@ -42,17 +42,3 @@ class AtHand(Appointments):
             return await self._appointments.get(appointment_id)
         self.given += 1
         return known
-
-    async def save(self, appointment: Appointment, *events: Message) -> Appointment:
-        """Like the store's."""
-        return await self._appointments.save(appointment, *events)
-
-    async def page(
-        self, matching: AppointmentFilter, limit: int, after: UUID | None = None
-    ) -> Sequence[Appointment]:
-        """Like the store's."""
-        return await self._appointments.page(matching, limit, after)
-
-    async def check(self) -> None:
-        """Like the store's."""
-        await self._appointments.check()

@@ -13,13 +13,7 @@ from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.model import Charge
 from clinic.domain.financial.ports import Charges
 from clinic.domain.financial.use_cases import ChargeAppointments, Charged, FindCharge
-from clinic.domain.messaging.dead_letters import (
-    DeadLetter,
-    DeadLetterFilter,
-    DeadLetters,
-    HistoryEntry,
-    LetterGroup,
-)
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters
 from clinic.domain.messaging.messages import (
     ClaimedMessage,
     Delivery,
@@ -29,6 +23,7 @@ from clinic.domain.messaging.messages import (
     Received,
 )
 from clinic.domain.messaging.ports import Clock, Monotonic, Outbox, Publisher, Subscription, Waiting
+from clinic.entrypoints.forwarding import ForwardingDeadLetters
 from clinic.entrypoints.metrics import AppointmentMetrics, FinancialMetrics
 
 
@@ -170,29 +165,18 @@ class MeasuredCharging:
             self._metrics.time_to_charge.observe(max(0.0, seconds), times=times)
 
 
-class MeasuredDeadLetters(DeadLetters):
+class MeasuredDeadLetters(ForwardingDeadLetters):
     """Counts what is added, by code."""
 
     def __init__(self, letters: DeadLetters, metrics: FinancialMetrics) -> None:
-        self._letters, self._metrics = letters, metrics
+        super().__init__(letters)
+        self._metrics = metrics
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         with _counting_retries(self._metrics.retries, "dead-letter"):
             await self._letters.add(letters)
         for letter in letters:
             self._metrics.dead_letter(letter.code)
-
-    async def get(self, position: str) -> DeadLetter:
-        return await self._letters.get(position)
-
-    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        return await self._letters.page(matching, limit, after)
-
-    async def groups(self) -> Sequence[LetterGroup]:
-        return await self._letters.groups()
-
-    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
-        await self._letters.record(letter, entry)
 
 
 class MeasuredFindCharge(FindCharge):

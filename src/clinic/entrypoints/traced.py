@@ -1,51 +1,32 @@
 """Ports that pass a trace on: from a request to its event, and from a message to what becomes of it."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from uuid import UUID
 
 from clinic.adapters import cloudevents
 from clinic.domain.appointment.model import Appointment
-from clinic.domain.appointment.ports import AppointmentFilter, Appointments
+from clinic.domain.appointment.ports import Appointments
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.dead_letters import ChargeBatch
 from clinic.domain.financial.use_cases import Charged
-from clinic.domain.messaging.dead_letters import (
-    DeadLetter,
-    DeadLetterFilter,
-    DeadLetters,
-    HistoryEntry,
-    LetterGroup,
-)
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetters
 from clinic.domain.messaging.messages import Delivery, Message, PublishResult, Received
 from clinic.domain.messaging.ports import Publisher, Subscription
 from clinic.entrypoints import trace_context
+from clinic.entrypoints.forwarding import ForwardingAppointments, ForwardingDeadLetters
 from clinic.entrypoints.trace_context import PARENT, TraceContext
 from clinic.entrypoints.tracing import Tracing, about
 
 
-class TracedAppointments(Appointments):
+class TracedAppointments(ForwardingAppointments):
     """Keeps the context of the request with each event."""
 
     def __init__(self, appointments: Appointments, tracing: Tracing) -> None:
-        self._appointments, self._tracing = appointments, tracing
-
-    async def add(self, appointment: Appointment, *, once: bytes = b"") -> Appointment:
-        return await self._appointments.add(appointment, once=once)
-
-    async def get(self, appointment_id: UUID) -> Appointment:
-        return await self._appointments.get(appointment_id)
+        super().__init__(appointments)
+        self._tracing = tracing
 
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
         with self._tracing.creating(events) as created:
             return await self._appointments.save(appointment, *created)
-
-    async def page(
-        self, matching: AppointmentFilter, limit: int, after: UUID | None = None
-    ) -> Sequence[Appointment]:
-        return await self._appointments.page(matching, limit, after)
-
-    async def check(self) -> None:
-        await self._appointments.check()
 
 
 class TracedPublisher(Publisher):
@@ -90,27 +71,16 @@ class TracedCharging:
             return outcomes
 
 
-class TracedDeadLetters(DeadLetters):
+class TracedDeadLetters(ForwardingDeadLetters):
     """Adds dead letters in the traces that they came from."""
 
     def __init__(self, letters: DeadLetters, tracing: Tracing) -> None:
-        self._letters, self._tracing = letters, tracing
+        super().__init__(letters)
+        self._tracing = tracing
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         await self._letters.add(letters)
         self._tracing.dead_lettered(letters)
-
-    async def get(self, position: str) -> DeadLetter:
-        return await self._letters.get(position)
-
-    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        return await self._letters.page(matching, limit, after)
-
-    async def groups(self) -> Sequence[LetterGroup]:
-        return await self._letters.groups()
-
-    async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
-        await self._letters.record(letter, entry)
 
 
 def decode(key: bytes | None, headers: cloudevents.Headers, value: bytes | None) -> Message:
