@@ -63,11 +63,11 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (info / "entry_points.txt").write_text("\n".join([f"[clinic.{kind or 'transport'}s]", *points]))
         (tmp_path / f"{module}.py").write_text(source)
         put.append(module)
-        discovery.installed.cache_clear()
+        discovery.points_by_kind.cache_clear()
 
     yield install
     monkeypatch.undo()
-    discovery.installed.cache_clear()
+    discovery.points_by_kind.cache_clear()
     for module in put:
         sys.modules.pop(module, None)
 

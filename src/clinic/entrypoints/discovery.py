@@ -2,9 +2,10 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from operator import attrgetter
 from typing import Any, Final, Literal, TypeVar
 
 from clinic.domain.errors import Misconfigured
@@ -18,10 +19,16 @@ NAME: Final = re.compile("[a-z][a-z0-9]*")
 """One word: no name's variables begin like those of another."""
 
 
+def installed(kind: Kind) -> Sequence[EntryPoint]:
+    """Those of this kind by name. Nothing of theirs is imported."""
+    return points_by_kind()[kind]
+
+
 @cache
-def installed(kind: Kind) -> tuple[EntryPoint, ...]:
-    """Those of this kind by name, read once. Nothing of theirs is imported."""
-    return tuple(sorted(entry_points(group=GROUPS[kind]), key=lambda point: point.name))
+def points_by_kind() -> dict[Kind, Sequence[EntryPoint]]:
+    """Read once for all kinds: it looks into every distribution that is installed."""
+    found = entry_points()
+    return {kind: sorted(found.select(group=group), key=attrgetter("name")) for kind, group in GROUPS.items()}
 
 
 def package(point: EntryPoint) -> str:

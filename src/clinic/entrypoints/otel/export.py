@@ -16,6 +16,8 @@ from opentelemetry.trace import Tracer
 
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
+CHATTERS: Final = ("opentelemetry", "urllib3")
+"""Loggers that have a line for each span that is lost: `_Exporter` reports in our words."""
 END_TIMEOUT: Final = 1.0
 """Seconds that the end of a service waits for its last spans."""
 MAX_LINKS: Final = 1000
@@ -29,10 +31,7 @@ class Export:
     """
 
     def __init__(self, service: str, telemetry: LoggingTelemetry) -> None:
-        for name in (
-            "opentelemetry",
-            "urllib3",
-        ):  # a line for each lost span; `_Exporter` reports in our words
+        for name in CHATTERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)
         self._provider = TracerProvider(
             resource=_resource(service),
