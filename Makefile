@@ -11,7 +11,7 @@ help: ## show this
 setup: .venv/dev ## make the environment for development
 
 .PHONY: run
-run: .venv/run ## run both services; Ctrl-C stops both
+run: .venv/run ## run both services, and an audit beside them; Ctrl-C stops all
 	@$(BIN)/clinic run
 
 .PHONY: run-appointment
