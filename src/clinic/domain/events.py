@@ -129,8 +129,14 @@ def _event(data: FinishedDataV1) -> AppointmentFinished:
     start, end = _read("start", _moment, data.start), _read("end", _moment, data.end)
     if end < start:
         raise Unreadable(f"the appointment ends ({end}) before it starts ({start})", code="ends-before-start")
-    read = {"price": _read("price", _amount, data.price), "start": start, "end": end}
-    return AppointmentFinished(**asdict(data) | read)
+    return AppointmentFinished(
+        appointment_id=data.appointment_id,
+        physician_id=data.physician_id,
+        patient_id=data.patient_id,
+        price=_read("price", _amount, data.price),
+        start=start,
+        end=end,
+    )
 
 
 def _amount(raw: msgspec.Raw) -> Money:

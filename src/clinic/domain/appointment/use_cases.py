@@ -69,8 +69,7 @@ class FinishAppointment:
     """
 
     def __init__(self, appointments: Appointments, clock: Clock, telemetry: Telemetry) -> None:
-        self._appointments = appointments
-        self._clock = clock
+        self._appointments, self._clock = appointments, clock
         self._telemetry = telemetry
 
     async def __call__(self, appointment_id: UUID) -> Appointment:
@@ -136,8 +135,7 @@ class FindFinishedEvent:
     """Show the event of one appointment and its publication; None if it is unknown or not finished."""
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
-        self._appointments = appointments
-        self._outbox = outbox
+        self._appointments, self._outbox = appointments, outbox
 
     async def __call__(
         self, appointment_id: UUID
@@ -157,8 +155,7 @@ class RepublishFinished:
     """
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
-        self._appointments = appointments
-        self._outbox = outbox
+        self._appointments, self._outbox = appointments, outbox
 
     async def __call__(self, appointment_id: UUID) -> None:
         await _until_saved(appointment_id, self._republish)
@@ -178,8 +175,7 @@ class TraceAppointment:
     """Show how far an appointment and its event have come. Raises `NotFound`."""
 
     def __init__(self, appointments: Appointments, outbox: Outbox) -> None:
-        self._appointments = appointments
-        self._outbox = outbox
+        self._appointments, self._outbox = appointments, outbox
 
     async def __call__(self, appointment_id: UUID) -> Trace:
         appointment = await self._appointments.get(appointment_id)

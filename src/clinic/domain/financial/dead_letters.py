@@ -165,8 +165,7 @@ class DiscardDeadLetters:
     """
 
     def __init__(self, letters: DeadLetters, clock: Clock, telemetry: Telemetry) -> None:
-        self._letters = letters
-        self._clock = clock
+        self._letters, self._clock = letters, clock
         self._telemetry = telemetry
 
     async def __call__(

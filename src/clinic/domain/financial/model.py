@@ -6,7 +6,6 @@ from typing import Annotated, NamedTuple, Self
 from uuid import UUID
 
 from msgspec import Meta, Struct
-from msgspec.structs import asdict
 
 from clinic.domain.events import AppointmentFinished
 from clinic.domain.financial.pricing import Pricing
@@ -46,7 +45,12 @@ class Charge(Struct, frozen=True, kw_only=True):
         event = received.event
         hours = pricing.hours(event.end - event.start)
         return cls(
-            **asdict(event),
+            appointment_id=event.appointment_id,
+            physician_id=event.physician_id,
+            patient_id=event.patient_id,
+            price=event.price,
+            start=event.start,
+            end=event.end,
             pricing=pricing.name,
             hours=hours,
             total=event.price * hours,

@@ -24,8 +24,7 @@ class TraceCharge:
     """Show what arrived about an appointment and what became of it. Raises `NotFound` where nothing did."""
 
     def __init__(self, charges: Charges, dead_letters: DeadLetters) -> None:
-        self._charges = charges
-        self._dead_letters = dead_letters
+        self._charges, self._dead_letters = charges, dead_letters
 
     async def __call__(self, appointment_id: UUID) -> Trace:
         letters = await all_related(appointment_id, self._dead_letters)

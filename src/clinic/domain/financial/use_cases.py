@@ -67,17 +67,13 @@ class PreviewCharges:
     """
 
     def __init__(self, charges: Charges, pricing: Pricing, clock: Clock) -> None:
-        self._charges = charges
-        self._pricing = pricing
+        self._charges, self._pricing = charges, pricing
         self._clock = clock
 
     async def __call__(self, finished: Sequence[Received[AppointmentFinished]]) -> Sequence[Charged]:
         now = self._clock()
         charges = [Charge.for_finished(received, self._pricing, now) for received in finished]
-        return [
-            _charged(charge, await existing_charge(charge.appointment_id, self._charges))
-            for charge in charges
-        ]
+        return [_charged(each, await existing_charge(each.appointment_id, self._charges)) for each in charges]
 
 
 async def existing_charge(appointment_id: UUID, charges: Charges) -> Charge | None:

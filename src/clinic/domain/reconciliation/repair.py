@@ -33,8 +33,7 @@ class RepairCharges:
     """
 
     def __init__(self, charges: Charges, dead_letters: DeadLetters) -> None:
-        self._charges = charges
-        self._dead_letters = dead_letters
+        self._charges, self._dead_letters = charges, dead_letters
 
     async def __call__(
         self, chunks: AsyncIterator[Sequence[Finding]], finished: FinishedAppointments, timeout: float
