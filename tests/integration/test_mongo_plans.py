@@ -63,6 +63,10 @@ class Profiler:
         """Their names, that of the ids among them."""
         return list(self._database[collection].index_information())
 
+    def save_all_at(self, moment: datetime) -> None:
+        """As where many are saved in one millisecond."""
+        self._database["appointments"].update_many({}, {"$set": {"saved_at": moment}})
+
     def close(self) -> None:
         self._client.drop_database(self._database.name)
         self._client.close()
@@ -321,10 +325,13 @@ async def test_the_age_of_the_oldest_event_reads_one_document_at_any_backlog(
     assert max(each["docsExamined"] for each in plans) == 1
 
 
+@pytest.mark.parametrize("at_once", [False, True])
 async def test_the_list_of_what_waits_reads_a_page_of_documents_at_any_backlog(
-    appointments: MongoStore, profiler: Profiler
+    appointments: MongoStore, profiler: Profiler, at_once: bool
 ) -> None:
     await finished(appointments, await added(appointments, 200))
+    if at_once:
+        profiler.save_all_at(TWO_O_CLOCK)
     places = await appointments.waiting(200)
     shapes = list(product((None, places[150][0], now()), (None, places[100])))
 

@@ -111,10 +111,11 @@ class MongoOutbox(Outbox):
     async def waiting(
         self, limit: int, before: datetime | None = None, after: Waiting | None = None
     ) -> Sequence[Waiting]:
-        bounds = mongo.given(**{"$lt": before, "$gte": after and after[0]})
+        bounds = mongo.given(**{"$lt": before, "$gt": after and after[0]})
         query = mongo.given(**UNPUBLISHED, **ADDED, saved_at=bounds or None)
-        if after is not None:
-            query["$or"] = [{"saved_at": {"$gt": after[0]}}, {"_id": {"$gt": _key(after[1])}}]
+        if after is not None:  # two ranges of the index: many are saved in one millisecond
+            beside = mongo.given(**{"$lt": before, "$eq": after[0]})
+            query = {"$or": [query | {"saved_at": beside, "_id": {"$gt": _key(after[1])}}, query]}
         found = self._documents.find(query, {"saved_at": True}).sort(BY_PLACE).hint(BY_PLACE).limit(limit)
         return await self._database.fetch(found, lambda it: (_saved_at(None, it), str(it["_id"])))
 
