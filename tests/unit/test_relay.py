@@ -17,7 +17,7 @@ from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.domain.errors import Refused, Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher, Waiting
-from clinic.domain.messaging.relay import Relay
+from clinic.domain.messaging.relay import BATCH_SIZE, MAX_REST, Relay
 from clinic.domain.messaging.retry import STALLED_AFTER, backoff
 from clinic.testing.builders import (
     NO_FAULT,
@@ -74,6 +74,20 @@ class FragilePublisher(Publisher):
         return await self._fault("publish", lambda: self._publisher.publish(batch))
 
 
+class SlowPublisher(MemoryPublisher):
+    """Takes so many seconds for a batch."""
+
+    def __init__(self, log: MemoryLog, clock: StandingMonotonic, took: float) -> None:
+        super().__init__(log, now)
+        self._clock, self._took = clock, took
+        self.batches: list[int] = []
+
+    async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
+        self._clock.seconds += self._took
+        self.batches.append(len(batch))
+        return await super().publish(batch)
+
+
 class World:
     """An outbox and a log that outlive each relay between them."""
 
@@ -96,6 +110,11 @@ class World:
         return Relay(outbox, publisher, self.sleep, self.telemetry, monotonic, uniform)
 
     @property
+    def waits(self) -> list[float]:
+        """The pauses before another try, without the rests after a batch."""
+        return [seconds for seconds in self.sleep.waited if seconds > MAX_REST]
+
+    @property
     def wait_for(self) -> list[str]:
         return [message.id for _, message in self.log.entries]
 
@@ -113,6 +132,32 @@ async def test_what_is_saved_is_published_and_confirmed() -> None:
         for i, each in enumerate(messages)
     ]
     assert world.telemetry.named("published") == expected
+
+
+@pytest.mark.parametrize(("took", "rest"), [(0.0, 0.0), (0.004, 0.004), (7.0, MAX_REST)])
+async def test_after_a_batch_it_rests_as_long_as_that_took_so_that_others_gather(
+    took: float, rest: float
+) -> None:
+    world, clock = World(LONG), StandingMonotonic()
+    slow = SlowPublisher(world.log, clock, took)
+    async with running(world.relay(publisher=slow, monotonic=clock).run()):
+        for published in (1, 2):
+            await saved(world.store)
+            await world.telemetry.seen("published", published)
+    assert world.sleep.waited[0] == pytest.approx(rest)
+
+
+async def test_after_a_full_batch_it_does_not_rest() -> None:
+    world, clock = World(LONG), StandingMonotonic()
+    for _ in range(BATCH_SIZE + 1):
+        await saved(world.store)
+    slow = SlowPublisher(world.log, clock, 0.004)
+    async with running(world.relay(publisher=slow, monotonic=clock).run()):
+        await world.telemetry.seen("published", BATCH_SIZE + 1)
+        await saved(world.store)
+        await world.telemetry.seen("published", BATCH_SIZE + 2)
+    assert slow.batches == [BATCH_SIZE, 1, 1]
+    assert len(world.sleep.waited) <= 2, "after each of the small ones"
 
 
 async def test_an_event_says_when_it_was_saved_each_time_and_its_data_stays_the_same() -> None:
@@ -161,7 +206,7 @@ async def test_bad_weather_at_any_step_is_waited_out(step: str, when: Literal["b
     assert await world.store.oldest() is None
     assert set(world.wait_for) == {message.id for message in messages}
     assert relay.problem is None
-    assert len(world.sleep.waited) == 7
+    assert len(world.waits) == 7
 
 
 async def test_a_problem_is_named_until_something_succeeds() -> None:
@@ -214,8 +259,8 @@ async def test_it_never_gives_up_on_the_weather() -> None:
     await saved(world.store)
     async with running(world.relay(Fault("publish", "before", Unavailable("storm"), times=500)).run()):
         await world.telemetry.seen("published")
-    assert len(world.sleep.waited) == 500
-    assert max(world.sleep.waited) <= 5
+    assert len(world.waits) == 500
+    assert max(world.waits) <= 5
 
 
 async def test_one_that_cannot_be_published_stands_alone_and_the_rest_goes_on() -> None:

@@ -78,10 +78,8 @@ class Consumer(Generic[Event]):
                 else:
                     readable.append((delivery, Received(event, delivery.origin)))
         if readable:
-            refused += [
-                (delivery, reason)
-                for (delivery, _), reason in await bisect_refused(readable, self._handle_readable)
-            ]
+            found = await bisect_refused(readable, self._handle_readable)
+            refused += [(delivery, reason) for (delivery, _), reason in found]
         if refused:
             await self._dead_letter(refused)
         await self._subscription.acknowledge(batch)
@@ -105,5 +103,4 @@ class Consumer(Generic[Event]):
 
 
 def _again(delivery: Delivery) -> Delivery:
-    origin = delivery.origin
-    return replace(delivery, origin=replace(origin, attempts=origin.attempts + 1))
+    return replace(delivery, origin=replace(delivery.origin, attempts=delivery.origin.attempts + 1))

@@ -15,6 +15,8 @@ from clinic.domain.messaging.ports import Jitter, Monotonic, Outbox, Publisher, 
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
 BATCH_SIZE = 500
+MAX_REST = 0.02
+"""Seconds after a batch in which others may gather: each batch costs every server its round trips."""
 RECHECK_INTERVAL = 1.0
 """Seconds between two checks whether another relay has published what failed here."""
 RECHECKS = 10
@@ -60,6 +62,7 @@ class Relay:
             for wait in backoff(self._jitter):
                 try:
                     held = self._still_held(held) or await self._claim()
+                    began = self._monotonic()
                     with self._failure:
                         await run_to_completion(self._carry(self._still_held(held)))
                 except NotNow as reason:
@@ -68,6 +71,8 @@ class Relay:
                     self._telemetry("relay waits", reason=str(reason))
                     await self._sleep(wait)
                 else:
+                    if len(held) < BATCH_SIZE:  # as long as it worked: after a pause, an event leaves at once
+                        await self._sleep(min(self._monotonic() - began, MAX_REST))
                     held = ()
                     break
 
