@@ -79,11 +79,11 @@ class SlowPublisher(MemoryPublisher):
 
     def __init__(self, log: MemoryLog, clock: StandingMonotonic, took: float) -> None:
         super().__init__(log, now)
-        self._clock, self._took = clock, took
+        self._passing, self._took = clock, took
         self.batches: list[int] = []
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
-        self._clock.seconds += self._took
+        self._passing.seconds += self._took
         self.batches.append(len(batch))
         return await super().publish(batch)
 
