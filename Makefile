@@ -90,8 +90,8 @@ test-integration: .venv/dev .venv/asyncapi/ready ## the tests that start real pr
 given = $(if $($1),--$(shell echo $1 | tr A-Z a-z) '$($1)')
 
 .PHONY: prove
-prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= FAULTS= APPOINTMENTS= CLIENTS= SHARE= PACE= LEASE= PATIENCE= DEFECT= BOUND= ONLY='kill *' STORE= TRANSPORT= SERVER=
-	@PYTHONPATH=tests:$$PYTHONPATH $(BIN)/python -m campaign $(foreach each,STACK SEED MINUTES FAULTS APPOINTMENTS ONLY CLIENTS SHARE PACE LEASE PATIENCE DEFECT BOUND STORE TRANSPORT SERVER,$(call given,$(each)))
+prove: .venv/dev ## load, faults, a ledger: STACK=embedded|real SEED= MINUTES= FAULTS= APPOINTMENTS= CLIENTS= SHARE= PACE= LEASE= OVER= PATIENCE= DEFECT= BOUND= ONLY='kill *' STORE= TRANSPORT= SERVER=
+	@PYTHONPATH=tests:$$PYTHONPATH $(BIN)/python -m campaign $(foreach each,STACK SEED MINUTES FAULTS APPOINTMENTS ONLY CLIENTS SHARE PACE LEASE OVER PATIENCE DEFECT BOUND STORE TRANSPORT SERVER,$(call given,$(each)))
 
 .PHONY: fuzz
 fuzz: .venv/dev ## requests made from the OpenAPI documents, each answer held against them: REQUESTS= SEED=

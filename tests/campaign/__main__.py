@@ -79,6 +79,7 @@ def _parser() -> argparse.ArgumentParser:
         "share": "of all requests, below which no further fault is made",
         "pace": "seconds that each of them rests between two appointments",
         "lease": "seconds for which a relay holds what it was handed",
+        "over": "seconds within which a service ends once a loop or a thread behind it has",
         "patience": "seconds without a new charge, at the end, after which what is missing counts as lost",
     }
     for name, text in helps.items():

@@ -189,6 +189,14 @@ class SaysNewOfWhatIsKnown(Broken):
         return AddResult(list(charges), [])
 
 
+class HidesTheEndOfAThread(Broken):
+    """Nobody hears of it: neither readiness nor the service asks any more."""
+
+    def __init__(self, adapter: Any, file: Any) -> None:
+        super().__init__(adapter, file)
+        file.check_alive = lambda: None
+
+
 class ForgetsDeadLetters(Broken):
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         pass
@@ -233,5 +241,6 @@ DEFECTS: Final = {
     "charge-not-idempotent": Defect("charges", ChargesAgain),
     "known-charges-called-new": Defect("charges", SaysNewOfWhatIsKnown),
     "dead-letters-forgotten": Defect("dead_letters", ForgetsDeadLetters),
+    "thread-ends-unheard": Defect("charges", HidesTheEndOfAThread),
     "log-kills-the-loop": Defect("telemetry", FailsWithItsLog),
 }

@@ -16,13 +16,16 @@ from typing import Any
 import msgspec
 from support.processes import Service
 
-from campaign.failpoints import A_FAULT, Control
+from campaign.below import A_FAULT
+from campaign.failpoints import THREAD_ENDS, Control
 
 LONGEST = 3_000
 """Characters of a traceback."""
 DIFFERS = "differs from its charge"
 CANCELLED = "it was cancelled before its service"
 """What a service says of its loop then: nothing tells who cancelled it."""
+THREAD_ENDED = "a thread behind the service ended"
+"""What it says of a thread: the thread's own words are told beside it."""
 OF_A_CHARGE = ("charged", "already charged", DIFFERS)
 
 
@@ -63,7 +66,8 @@ def gathered(services: Iterable[Service], control: Control, *, leases_outlive_pr
             text[found.start() :][:LONGEST]
             for found in re.finditer(r"^(.*\+ Exception Group )?Traceback", text, re.MULTILINE)
         ]
-    evidence.tracebacks = _unasked(evidence.tracebacks, control.dooms("cancel"))
+    for words, times in ((CANCELLED, control.dooms("cancel")), (THREAD_ENDED, control.dooms(*THREAD_ENDS))):
+        evidence.tracebacks = _unasked(evidence.tracebacks, words, times)
     held = (control.folder / "held").iterdir()
     notes = [note for path in held for line in path.read_bytes().splitlines() for note in _note(line)]
     evidence.held_twice = _held_twice(sorted(notes, key=lambda note: note["at"]), leases_outlive_processes)
@@ -98,12 +102,12 @@ def _read(evidence: Evidence, line: str) -> None:
         evidence.differing |= {id_} if event == DIFFERS else set()
 
 
-def _unasked(tracebacks: Iterable[str], cancelled: int) -> list[str]:
-    """Without those of the loops that the campaign ended."""
+def _unasked(tracebacks: Iterable[str], words: str, times: int) -> list[str]:
+    """Without those of the loops and threads that the campaign ended."""
     found = []
     for each in tracebacks:
-        if CANCELLED in each and cancelled:
-            cancelled -= 1
+        if words in each and times:
+            times -= 1
         elif A_FAULT not in each:
             found.append(each)
     return found

@@ -5,7 +5,7 @@ either end.
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 from support.processes import eventually
 
+from campaign.below import A_FAULT, Below, Unforeseen
 from campaign.broken_log import BROKEN, break_log
 from clinic.domain.errors import Refused, Unavailable
 
@@ -28,13 +29,19 @@ FailpointAction = Literal[
     "raise",
     "raise-base",
     "cancel",
+    "end-thread",
+    "end-reader",
+    "end-log-writer",
     "log-unwritable",
     "log-reader-gone",
     "log-reader-stuck",
 ]
 LOOP_ENDS: Final = ("raise", "raise-base", "cancel")
 """What no loop behind a service is prepared for: it is over then, and the service has to end with it."""
-A_FAULT: Final = "a fault of the campaign"
+THREAD_ENDS: Final = ("end-thread", "end-reader")
+"""The same of a thread."""
+WATCHER_ENDS: Final = "end-log-writer"
+"""The end of a thread that nothing depends on: the service goes on, and the thread is replaced."""
 
 CALLS: Final[Mapping[str, tuple[str, ...]]] = {
     "appointment": ("add", "reserve", "save", "hand-over", "publish", "confirm"),
@@ -44,10 +51,6 @@ FAILPOINTS: Final = {
     context: [f"{call}.{side}" for call, side in product(calls, ("before", "after"))]
     for context, calls in CALLS.items()
 }
-
-
-class Unforeseen(BaseException):
-    """What `except Exception` does not catch."""
 
 
 class Armed(Struct, frozen=True):
@@ -68,7 +71,7 @@ class Failpoints:
         self.folder = folder
         self._service = service
 
-    async def reach(self, point: str, fill: Callable[[float], Awaitable[None]]) -> None:
+    async def reach(self, point: str, below: Below) -> None:
         """Do what this failpoint is armed with. Only one caller of all processes does."""
         armed = self._claimed(point)
         if armed is None:
@@ -78,15 +81,18 @@ class Failpoints:
         elif armed.action == "delay":
             await asyncio.sleep(armed.seconds)
         elif armed.action == "fill":
-            await fill(armed.seconds)
+            await below.fill(armed.seconds)
         elif armed.action in BROKEN:
             break_log(armed.action, self.folder / "mended" / str(armed.number))
         else:
-            await self._raise(armed.action, point)
+            if armed.action in (*LOOP_ENDS, *THREAD_ENDS):
+                (self.folder / "doomed" / str(os.getpid())).write_text(armed.action)
+            if armed.action in (*THREAD_ENDS, WATCHER_ENDS):
+                below.end_thread(armed.action, point)
+            else:
+                await self._raise(armed.action, point)
 
     async def _raise(self, action: FailpointAction, point: str) -> NoReturn:
-        if action in LOOP_ENDS:
-            (self.folder / "doomed" / str(os.getpid())).write_text(action)
         if action == "refuse":
             raise Refused(f"refused at {point}: {A_FAULT}")
         if action == "raise":
@@ -115,12 +121,12 @@ class AtFailpoints:
         adapter: Any,
         calls: Mapping[str, str],
         failpoints: Failpoints,
-        fill: Callable[[float], Awaitable[None]],
+        below: Below,
     ) -> None:
         self._adapter = adapter
         self._calls = calls
         self._points = failpoints
-        self._fill = fill
+        self._below = below
 
     def __getattr__(self, name: str) -> Any:
         shipped = getattr(self._adapter, name)
@@ -129,9 +135,9 @@ class AtFailpoints:
         point = self._calls[name]
 
         async def between(*arguments: Any, **options: Any) -> Any:
-            await self._points.reach(f"{point}.before", self._fill)
+            await self._points.reach(f"{point}.before", self._below)
             result = await shipped(*arguments, **options)
-            await self._points.reach(f"{point}.after", self._fill)
+            await self._points.reach(f"{point}.after", self._below)
             return result
 
         return between
@@ -171,12 +177,12 @@ class Control:
         (self.folder / "mended" / str(number)).touch()
 
     def is_doomed(self, pid: int) -> bool:
-        """Whether the campaign ended a loop in that process."""
+        """Whether the campaign ended a loop or a thread in that process."""
         return (self.folder / "doomed" / str(pid)).exists()
 
-    def dooms(self, action: FailpointAction) -> int:
-        """In how many processes a loop was ended so."""
-        return sum(path.read_text() == action for path in (self.folder / "doomed").iterdir())
+    def dooms(self, *actions: FailpointAction) -> int:
+        """In how many processes a loop or a thread was ended so."""
+        return sum(path.read_text() in actions for path in (self.folder / "doomed").iterdir())
 
     def step_clock(self, context: str, seconds: float) -> None:
         """From now on that context's clock is this many seconds ahead, or behind."""

@@ -21,6 +21,7 @@ import msgspec
 from dependency_injector.providers import Object, Singleton
 from uuid_utils.compat import uuid7
 
+from campaign.below import Below
 from campaign.defects import DEFECTS, Defect
 from campaign.failpoints import AtFailpoints, Failpoints
 from campaign.witness import Witness, WitnessOfClaims, WitnessOfPublications
@@ -34,7 +35,6 @@ from clinic.entrypoints.telemetry import LoggingTelemetry
 
 LONGEST: Final = 5 * 3600
 """Seconds that an appointment may have lasted when it begins."""
-NO_LIMIT: Final = 4_294_967_294
 PORTS: Final = (
     (AppointmentContainer, "store", "appointments", {"add": "add", "save": "save"}),
     (AppointmentContainer, "store", "outbox", {"claim": "hand-over", "confirm": "confirm"}),
@@ -45,11 +45,10 @@ PORTS: Final = (
 )
 """Container, its provider, the port of what that provides, and the point of each call."""
 
-FILES: Final = {"publisher": "_log", "subscription": "_place"}
-"""Where a SQLite transport keeps its file, to fill it; a SQLite store's resource is its file."""
+FILES: Final = {"publisher": "_log", "subscription": "_offset"}
+"""Where a SQLite transport keeps its file; a SQLite store's resource is its file."""
 
 _messages = msgspec.json.Decoder(list[Message])
-_running: set[asyncio.Task[None]] = set()
 
 
 class WithForeignMessages:
@@ -123,20 +122,6 @@ def long_ago(clock: Path, rng: random.Random) -> datetime:
     return stepped(clock) - timedelta(seconds=rng.choice((0, rng.randrange(LONGEST))))
 
 
-async def fill(file: Any, seconds: float) -> None:
-    """For so long, the file cannot grow: SQLite then answers as on a full disk."""
-
-    async def empty() -> None:
-        await asyncio.sleep(seconds)
-        with suppress(ClinicError):  # it is closed by now
-            await file.write(lambda connection: connection.execute(f"PRAGMA max_page_count={NO_LIMIT}"))
-
-    await file.write(lambda connection: connection.execute("PRAGMA max_page_count=1"))
-    task = asyncio.create_task(empty())
-    _running.add(task)
-    task.add_done_callback(_running.discard)
-
-
 def main() -> int:
     """Put the wrappers in, wait for the word, then run the command."""
     folder = Path(sys.argv[1])
@@ -166,17 +151,17 @@ def _wrapped(
     shipped: Any,
 ) -> Any:
     adapter = getattr(shipped, name)
-    file = getattr(shipped.resource, FILES.get(name, ""), shipped.resource)
+    below = Below(getattr(shipped.resource, FILES.get(name, ""), shipped.resource))
     if name == "publisher":
         adapter = WithForeignMessages(adapter, failpoints.folder)
     if name == "appointments":
-        _wrap_reservation(adapter, failpoints, partial(fill, file))
+        _wrap_reservation(adapter, failpoints, below)
         adapter = Hesitant(adapter, random.Random(failpoints.folder.name))  # noqa: S311 — odd times, not secrets
-    adapter = AtFailpoints(adapter, calls, failpoints, partial(fill, file))
+    adapter = AtFailpoints(adapter, calls, failpoints, below)
     broken = defect.adapter if defect is not None and defect.port == name else lambda adapter, _: adapter
     if defect is None or defect.is_seen:
-        return WITNESSES.get(name, _unwatched)(broken(adapter, file), witness)
-    return broken(WITNESSES.get(name, _unwatched)(adapter, witness), file)
+        return WITNESSES.get(name, _unwatched)(broken(adapter, below.resource), witness)
+    return broken(WITNESSES.get(name, _unwatched)(adapter, witness), below.resource)
 
 
 def _wrap_reservation(adapter: Any, *points: Any) -> None:

@@ -14,7 +14,7 @@ from support.ledger import History
 from support.processes import eventually
 
 from campaign.broken_log import BROKEN
-from campaign.failpoints import LOOP_ENDS, Armed, Control
+from campaign.failpoints import LOOP_ENDS, THREAD_ENDS, WATCHER_ENDS, Armed, Control
 from campaign.messages import ForeignMessages
 from campaign.plan import ANY_MOMENT, Fault
 from campaign.supervisor import DidNotComeBack, Supervisor
@@ -22,8 +22,6 @@ from campaign.supervisor import DidNotComeBack, Supervisor
 AGAIN_WHILE_IT_RECOVERS = 0.2
 """Of the kills, how many are followed by the next fault at once."""
 UP_TIMEOUT = 120.0
-OVER_TIMEOUT = 60.0
-"""Seconds within which a service ends once the loop behind it is over, frozen meanwhile or not."""
 PEACE_TIMEOUT = 120.0
 """Seconds after which somebody must have had an answer, whatever is down."""
 LAST_BATCH = 1.5
@@ -52,7 +50,10 @@ Action = Callable[[Fault], Awaitable[Hit | None]]
 
 
 class Nemesis:
-    """`actions` are those faults that only some stacks have, by the first word of their name."""
+    """`actions` are those faults that only some stacks have, by the first word of their name.
+
+    Within `over` seconds a service ends once the loop or a thread behind it has ended.
+    """
 
     def __init__(
         self,
@@ -62,8 +63,10 @@ class Nemesis:
         actions: Mapping[str, Action],
         history: History,
         rng: random.Random,
+        over: float,
     ) -> None:
         self._control = control
+        self._over = over
         self._supervisors = supervisors
         self._foreign = foreign
         self._rng = rng
@@ -136,7 +139,7 @@ class Nemesis:
         if by is None:
             return None
         hit = Hit(by)
-        if fault.action in BROKEN:
+        if fault.action in (*BROKEN, WATCHER_ENDS):
             await self._work_on(fault, self._supervisor(by), number)
         else:
             await self._overcome(fault, self._supervisor(by))
@@ -205,8 +208,8 @@ class Nemesis:
         elif fault.action == "kill" and self._rng.random() > AGAIN_WHILE_IT_RECOVERS:
             await asyncio.sleep(0.1)  # until its supervisor has seen it
             await supervisor.back(within=UP_TIMEOUT)
-        elif fault.action in LOOP_ENDS:
-            await supervisor.over(within=OVER_TIMEOUT)
+        elif fault.action in (*LOOP_ENDS, *THREAD_ENDS):
+            await supervisor.over(within=self._over)
             await supervisor.back(within=UP_TIMEOUT)
         elif fault.action in ("delay", "fill"):
             await asyncio.sleep(fault.seconds)

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from campaign.broken_log import BROKEN
-from campaign.failpoints import CALLS, FAILPOINTS
+from campaign.failpoints import CALLS, FAILPOINTS, WATCHER_ENDS
 
 Stack = Literal["embedded", "real"]
 Kind = tuple[str, str]
@@ -42,6 +42,22 @@ LOOP_ENDS: Final = {
     ),
 }
 """How and where the loop behind a service ends."""
+THREADS_END: Final = {
+    "appointment": (
+        ("end-thread", "add.before"),
+        ("end-reader", "add.before"),
+        ("end-thread", "publish.before"),
+    ),
+    "financial": (
+        ("end-thread", "charge.before"),
+        ("end-reader", "charge.before"),
+        ("end-thread", "delivery.before"),
+        ("end-reader", "delivery.before"),
+    ),
+}
+"""Which thread of a store or a transport ends, and where: a SQLite file has one that writes and one that
+reads, an end of Kafka has one, MongoDB none.
+"""
 LOGS_BREAK: Final = {"appointment": "publish.before", "financial": "charge.before"}
 """The work during which a log goes wrong, and which goes on all the same."""
 CUT: Final = ("add", "save", "confirm", "charge", "dead-letter")
@@ -88,6 +104,8 @@ class Options(Struct, frozen=True, kw_only=True):
     """Seconds that a client rests on average between two appointments."""
     lease: float = 1.0
     """Seconds."""
+    over: float = 60.0
+    """Seconds within which a service ends once a loop or a thread behind it has, frozen meanwhile or not."""
     patience: float = 8.0
     """Seconds in which, at the end, nothing more is charged before what is missing counts as lost."""
     defect: str = "none"
@@ -132,11 +150,12 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
             *product(("kill", "error", "freeze", "delay"), failpoints),
             *product(("kill", "freeze"), [f"{context} {ANY_MOMENT}"]),
         ]
-        found[context] += [*LOOP_ENDS[context], *product(BROKEN, [LOGS_BREAK[context]])]
+        found[context] += [*LOOP_ENDS[context], *product((*BROKEN, WATCHER_ENDS), [LOGS_BREAK[context]])]
+        found[context] += [kind for kind in THREADS_END[context] if _has_thread(*kind, options)]
         if "publish" in calls:
             found[context].append(("refuse", "publish.before"))
         if embedded:
-            found[context] += [("fill", point) for point in FILLED[context] if _fills_a_file(point, options)]
+            found[context] += [("fill", point) for point in FILLED[context] if _is_sqlite(point, options)]
     found["messages"] = [("send", message) for message in ("garbage", "again", "otherwise")]
     found["system"] = [*product(("kill", "freeze"), ["both services"]), *product(["clock"], CALLS)]
     if not embedded:
@@ -148,8 +167,16 @@ def kinds(options: Options) -> dict[str, list[Kind]]:
     return {lane: [kind for kind in each if _is_wanted(kind, options.only)] for lane, each in found.items()}
 
 
-def _fills_a_file(point: str, options: Options) -> bool:
-    return (options.transport if point.startswith("publish") else options.store) == "sqlite"
+def _is_sqlite(point: str, options: Options) -> bool:
+    of_transport = point.startswith(("publish", "delivery"))
+    return options.stack == "embedded" and (options.transport if of_transport else options.store) == "sqlite"
+
+
+def _has_thread(action: str, point: str, options: Options) -> bool:
+    of_kafka = (
+        options.stack == "real" and action == "end-thread" and point.startswith(("publish", "delivery"))
+    )
+    return of_kafka or _is_sqlite(point, options)
 
 
 def patterns(text: str) -> tuple[str, ...]:

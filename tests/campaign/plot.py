@@ -10,7 +10,7 @@ from typing import Any, Final
 import matplotlib as mpl
 
 from campaign.broken_log import BROKEN
-from campaign.failpoints import LOOP_ENDS
+from campaign.failpoints import LOOP_ENDS, THREAD_ENDS, WATCHER_ENDS
 from campaign.nemesis import Happened
 from campaign.run import Outcome
 
@@ -43,14 +43,24 @@ COLOURS: Final = {
     "send": "#95a5a6",
     "clock": "#95a5a6",
     "replace": "#16a085",
-    **dict.fromkeys(LOOP_ENDS, "#c0392b"),
-    **dict.fromkeys(BROKEN, "#16a085"),
+    **dict.fromkeys((*LOOP_ENDS, *THREAD_ENDS), "#c0392b"),
+    **dict.fromkeys((*BROKEN, WATCHER_ENDS), "#16a085"),
 }
 MAX_TICKS: Final = 15
-LASTING: Final = ("kill", "freeze", "pause", "restart", "fill", *LOOP_ENDS, *BROKEN)
+LASTING: Final = (
+    "kill",
+    "freeze",
+    "pause",
+    "restart",
+    "fill",
+    *LOOP_ENDS,
+    *THREAD_ENDS,
+    *BROKEN,
+    WATCHER_ENDS,
+)
 """Shown from when to when."""
 NAMES: Final = {
-    "kill": "killed, loop ended",
+    "kill": "killed, loop or thread ended",
     "freeze": "frozen",
     "pause": "paused, restarted",
     "error": "error, cut, refused",

@@ -127,6 +127,7 @@ class Campaign:
             stack.actions(self.supervisors),
             self.history,
             self._rng("nemesis"),
+            options.over,
         )
         self._ended: float | None = None
         self._progress = Progress(

@@ -114,7 +114,7 @@ class Supervisor:
             await eventually(is_over, within=within)
         except AssertionError:
             raise DidNotComeBack(
-                f"{self.service.name} still runs {within:.0f} s after the loop behind it ended"
+                f"{self.service.name} still runs {within:.0f} s after a loop or thread behind it ended"
             ) from None
         await asyncio.sleep(2 * LOOK_INTERVAL)  # until `run` has seen it
 

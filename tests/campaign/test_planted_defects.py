@@ -52,6 +52,7 @@ EMBEDDED: Planted = {
         {"only": ("send again", "error acknowledge.before"), "faults": 6},
     ),
     "dead-letters-forgotten": ("dead letters missing or wrong", {"only": ("send garbage",), "faults": 2}),
+    "thread-ends-unheard": ("did not come back", {"only": ("end-thread charge.before",), "over": 15.0}),
     "log-kills-the-loop": ("ended by themselves", {"only": ("log-unwritable *",), "faults": 2}),
 }
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import queue
+import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future
 from contextlib import suppress
@@ -14,8 +15,9 @@ from confluent_kafka import Producer
 
 from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import KafkaPublisher, Sending
+from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.domain.errors import Unavailable
-from clinic.testing.builders import a_message, opened
+from clinic.testing.builders import a_delivery, a_message, now, opened
 
 
 async def test_a_success_without_an_offset_is_no_proof_that_anything_was_kept() -> None:
@@ -113,3 +115,32 @@ async def test_in_a_topic_made_anew_a_new_client_publishes_again(
 
     assert result.position == "topic/second/0/0"
     assert cluster.producers == 2
+
+
+class Unforeseen(threading.Event):
+    """What a thread asks in each round, and what ends it."""
+
+    def is_set(self) -> bool:
+        raise GeneratorExit
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+async def test_a_polling_thread_that_has_ended_is_no_outage_that_passes(publisher: KafkaPublisher) -> None:
+    publisher.check_alive()
+    assert publisher._thread  # noqa: SLF001
+    publisher._closing = Unforeseen()  # noqa: SLF001
+    await asyncio.to_thread(publisher._thread.join)  # noqa: SLF001
+    with pytest.raises(RuntimeError, match="the thread that hears from Kafka has ended"):
+        publisher.check_alive()
+    with pytest.raises(RuntimeError, match="has ended"):
+        await publisher.publish([a_message()])
+
+
+async def test_a_receiving_thread_that_has_ended_is_no_outage_that_passes(cluster: Cluster) -> None:
+    subscription = KafkaSubscription(cast("KafkaConfig", cluster), now, lambda *_, **__: None)
+    subscription._thread = threading.Thread(target=lambda: None)  # noqa: SLF001
+    subscription._thread.start()  # noqa: SLF001
+    await asyncio.to_thread(subscription._thread.join)  # noqa: SLF001
+    for call in (subscription.receive(), subscription.acknowledge([a_delivery(a_message())])):
+        with pytest.raises(RuntimeError, match="the thread that receives from Kafka has ended"):
+            await call

@@ -187,3 +187,22 @@ def test_a_queued_stream_takes_what_prints_and_warns(pipe: tuple[int, int]) -> N
     writer.drain(10)
     assert os.read(pipe[0], 100) == b"one two\nhalf"
     assert sys.stderr is not stream
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_writer_that_ends_is_replaced_and_keeps_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    disk, writer = Disk(monkeypatch, full=False), LogWriter(9)
+
+    def unforeseen(_: int, __: bytes) -> int:
+        raise GeneratorExit
+
+    monkeypatch.setattr(os, "write", unforeseen)
+    writer.write("lost\n")
+    assert writer._thread  # noqa: SLF001
+    writer._thread.join(10)  # noqa: SLF001
+    assert writer.dropped == 1
+
+    monkeypatch.setattr(os, "write", disk.write)
+    writer.write("kept\n")
+    writer.drain(10)
+    assert (disk.text, writer._size) == (b"kept\n", 0)  # noqa: SLF001

@@ -197,6 +197,51 @@ async def test_a_thread_that_has_ended_is_asked_and_named(lifecycle: Lifecycle) 
             lifecycle.check_alive()
 
 
+async def test_a_thread_that_has_ended_ends_its_service_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Ending(Opened, Monitored):
+        def check_alive(self) -> None:
+            raise RuntimeError("its thread has ended")
+
+    told: list[str] = []
+
+    class Recording(WatchedTelemetry):
+        def failed(self, event: str, error: BaseException) -> None:
+            told.append(f"{event}: {error}")
+
+    monkeypatch.setattr("clinic.entrypoints.service.LOOK_INTERVAL", 0)
+    lifecycle = Lifecycle(Recording("test"))
+
+    async def meets_it() -> None:
+        await lifecycle.stopped()
+        raise RuntimeError("its thread has ended")
+
+    async with lifecycle.lifespan(lambda: [Ending("ending", [])], meets_it):
+        await asyncio.wait_for(lifecycle.stopped(), 10)
+        with pytest.raises(Unavailable, match="has ended"):
+            lifecycle.check_alive()
+    assert str(lifecycle.failure) == "its thread has ended"
+    assert told == ["a thread behind the service ended: its thread has ended"]
+
+
+async def test_a_resource_that_cannot_work_for_a_while_ends_nothing(
+    lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    class Away(Opened, Monitored):
+        def check_alive(self) -> None:
+            asked.set()
+            raise Unavailable("its file is away")
+
+    monkeypatch.setattr("clinic.entrypoints.service.LOOK_INTERVAL", 0)
+    async with lifecycle.lifespan(lambda: [Away("away", [])], for_ever):
+        await asyncio.wait_for(asked.wait(), 10)
+        await asyncio.sleep(0)
+    assert lifecycle.failure is None
+
+
 async def test_the_failure_is_kept_and_the_stop_requested_before_it_is_logged() -> None:
     seen: list[BaseException | None] = []
 

@@ -269,6 +269,25 @@ async def test_a_file_lost_beneath_its_service_is_noticed(
             file.check_alive()
 
 
+class EndsItsThread:
+    """Work that its thread is not prepared for."""
+
+    def run(self) -> None:
+        raise GeneratorExit("unforeseen")
+
+
+@pytest.mark.parametrize("which", ["_writer", "_reader"])
+async def test_a_thread_that_has_ended_is_no_outage_that_passes(tmp_path: Path, which: str) -> None:
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        await file.check()
+        file.check_alive()
+        thread = getattr(file, which)
+        thread._executor._work_queue.put(EndsItsThread())  # noqa: SLF001
+        await asyncio.to_thread(thread._threads[0].join)  # noqa: SLF001
+        with pytest.raises(RuntimeError, match=r"the thread of notes\.db has ended"):
+            file.check_alive()
+
+
 async def test_a_file_lost_during_a_write_is_not_reported_as_success(tmp_path: Path) -> None:
     def lose_it(connection: sqlite3.Connection) -> None:
         insert(connection)

@@ -89,13 +89,15 @@ class LogWriter:
             with self._changed:
                 self._changed.wait_for(lambda: self._urgent or self._lines)
                 line = (self._urgent or self._lines).popleft()
-            is_written = self._put(line)
-            with self._changed:
-                self._size -= len(line)
-                self._changed.notify_all()
-            if not is_written:
-                self.drop()
-            elif self._reported < self.dropped:
+            is_written = False
+            try:
+                is_written = self._put(line)
+            finally:  # also where this ends the thread: the next line starts another
+                with self._changed:
+                    self._size -= len(line)
+                    self._changed.notify_all()
+                self.drop(not is_written)
+            if is_written and self._reported < self.dropped:
                 lost, self._reported = self.dropped - self._reported, self.dropped
                 with contextlib.suppress(Exception):
                     self.recovered(lost)

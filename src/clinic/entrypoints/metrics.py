@@ -61,6 +61,7 @@ EVENTS: Final = {
     "unforeseen": "a defect: a request was answered 500",
     "could not start or end": "the service ended",
     "the loop behind the service ended": "the service ended",
+    "a thread behind the service ended": "the service ended",
 }
 """All that is counted, with what it means."""
 METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import uvicorn
 from litestar import Litestar
 
-from clinic.domain.errors import ClinicError, Misconfigured, Unavailable
+from clinic.domain.errors import ClinicError, Misconfigured, NotNow, Unavailable
 from clinic.domain.messaging.ports import Monitored, Resource
 from clinic.entrypoints.protocol import BoundedProtocol
 from clinic.entrypoints.settings import url
@@ -21,6 +21,8 @@ T = TypeVar("T")
 
 REQUESTS_TIMEOUT = 3
 LOOP_TIMEOUT = 1.5
+LOOK_INTERVAL = 1.0
+"""Seconds between two looks whether the threads behind a service still run."""
 
 
 class Lifecycle:
@@ -44,7 +46,7 @@ class Lifecycle:
 
     def fail(self, event: str, error: BaseException) -> None:
         """Stop the service: something it needs has ended. An unexpected error is logged once."""
-        is_logged = error is self.failure
+        is_logged = repr(error) == repr(self.failure)  # by a thread's end and by the loop that met it
         self.failure = self.failure or error
         self.stop()
         if not is_logged and not isinstance(error, ClinicError):
@@ -52,12 +54,31 @@ class Lifecycle:
                 self._telemetry.failed(event, error)
 
     def check_alive(self) -> None:
-        """Raise `Unavailable` if the loop or a thread behind the service has ended: it asks them."""
+        """Raise `Unavailable` if the loop or a thread behind the service has ended: it asks them.
+
+        The service ends with them: a loop that waits for what a thread would bring never hears of its end.
+        """
         if self._loop is None or self._loop.done():
             raise Unavailable("the loop behind the service has ended")
         for resource in self._resources:
             if isinstance(resource, Monitored):
-                resource.check_alive()
+                self._check_threads(resource)
+
+    def _check_threads(self, resource: Monitored) -> None:
+        try:
+            resource.check_alive()
+        except NotNow:
+            raise
+        except Exception as error:
+            if not self._stopping.is_set():
+                self.fail("a thread behind the service ended", error)
+            raise Unavailable(str(error)) from error
+
+    async def _watch_threads(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_INTERVAL)
+            with contextlib.suppress(NotNow):
+                self.check_alive()
 
     async def unless_stopping(self, work: Coroutine[Any, Any, T]) -> T:
         """The work's result. Raises `Unavailable` when the service is asked to end first."""
@@ -88,6 +109,8 @@ class Lifecycle:
                 self._loop = asyncio.create_task(loop())
                 self._loop.add_done_callback(self._ended)
                 stack.push_async_callback(self._end, self._loop)
+                watching = asyncio.create_task(self._watch_threads())
+                stack.callback(watching.cancel)
                 yield
         except BaseException as error:
             self.fail("could not start or end", error)

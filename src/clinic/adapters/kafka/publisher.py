@@ -1,7 +1,4 @@
-"""The way into a Kafka topic: CloudEvents in binary mode, the appointment's id as key.
-
-librdkafka's client is synchronous: it has a thread of its own, and wakes the event loop once a batch.
-"""
+"""The way into a Kafka topic: CloudEvents in binary mode, the appointment's id as key."""
 
 import asyncio
 import sys
@@ -59,9 +56,11 @@ class KafkaPublisher(Publisher, Resource):
         await asyncio.to_thread(self._end)
 
     def check_alive(self) -> None:
-        """Raises `Unavailable` where the thread that reports deliveries has ended."""
-        if self._thread is None or not self._thread.is_alive():
-            raise Unavailable(f"the connection to Kafka is closed{self._failure}")
+        """Raises `RuntimeError` where the thread that reports deliveries has ended."""
+        if self._thread is None:
+            raise Unavailable("the connection to Kafka is closed")
+        if not self._thread.is_alive():
+            raise RuntimeError(f"the thread that hears from Kafka has ended{self._failure}")
 
     async def publish(self, batch: Sequence[Message]) -> Sequence[PublishResult]:
         if not batch:

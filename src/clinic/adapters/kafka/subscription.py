@@ -1,7 +1,4 @@
-"""The way out of a Kafka topic, as a member of a consumer group.
-
-librdkafka's client is synchronous: it has a thread of its own, and wakes the event loop once a batch.
-"""
+"""The way out of a Kafka topic, as a member of a consumer group."""
 
 import asyncio
 import sys
@@ -65,18 +62,19 @@ class KafkaSubscription(Subscription, Resource):
             self._thread = None
 
     def check_alive(self) -> None:
-        """Raises `Unavailable` where the thread that receives has ended, or hangs."""
-        if self._thread is None or not self._thread.is_alive():
-            reason = f": {self._failure}" if self._failure else ""
-            raise Unavailable(f"the connection to Kafka is closed{reason}")
+        """Raises what ended the thread that receives; `Unavailable` where it hangs."""
+        if self._failure:
+            raise self._failure
+        if self._thread is None:
+            raise Unavailable("the connection to Kafka is closed")
+        if not self._thread.is_alive():
+            raise RuntimeError("the thread that receives from Kafka has ended")
         if (seconds := monotonic() - self._alive_at) > STALLED_AFTER:
             raise Unavailable(f"Kafka's client has not answered for {seconds:.0f} s")
 
     async def receive(self) -> Sequence[Delivery]:
         while self._held is None or self._held.is_dropped:
             if self._came is None:
-                if self._failure:
-                    raise self._failure
                 self.check_alive()
                 await self._woken.wait()
             self._woken.clear()

@@ -6,14 +6,8 @@ from collections.abc import Sequence
 from msgspec.structs import asdict, replace
 
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging.dead_letters import (
-    MAX_HISTORY,
-    DeadLetter,
-    DeadLetterFilter,
-    DeadLetters,
-    HistoryEntry,
-    LetterGroup,
-)
+from clinic.domain.messaging import dead_letters
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry
 
 
 class MemoryDeadLetters(DeadLetters):
@@ -31,7 +25,10 @@ class MemoryDeadLetters(DeadLetters):
     async def get(self, position: str) -> DeadLetter:
         if position not in self._stored:
             raise NotFound(f"there is no dead letter at {position}")
-        return replace(self._stored[position], history=tuple(self._history.get(position, ())[-MAX_HISTORY:]))
+        return replace(
+            self._stored[position],
+            history=tuple(self._history.get(position, ())[-dead_letters.MAX_HISTORY :]),
+        )
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         wanted = {name: value for name, value in asdict(matching).items() if value is not None}
@@ -42,7 +39,7 @@ class MemoryDeadLetters(DeadLetters):
         ]
         return [letter.listed() for letter in sorted(found, key=lambda letter: letter.position)[:limit]]
 
-    async def groups(self) -> Sequence[LetterGroup]:
+    async def groups(self) -> Sequence[dead_letters.LetterGroup]:
         letters = self._stored.values()
         names = sorted({letter.group for letter in letters})
         return [_group(name, [letter for letter in letters if letter.group == name]) for name in names]
@@ -55,9 +52,9 @@ class MemoryDeadLetters(DeadLetters):
         self._stored[letter.position] = replace(stored.with_entry(entry), history=())
 
 
-def _group(name: str, letters: Sequence[DeadLetter]) -> LetterGroup:
+def _group(name: str, letters: Sequence[DeadLetter]) -> dead_letters.LetterGroup:
     states = Counter(letter.state for letter in letters)
-    return LetterGroup(
+    return dead_letters.LetterGroup(
         group=name,
         **{state: states[state] for state in ("waiting", "replayed", "discarded")},
         reason=min(letter.reason for letter in letters),

@@ -12,15 +12,8 @@ from pymongo.errors import DuplicateKeyError
 from clinic.adapters.mongo import database as mongo
 from clinic.adapters.stored import restored
 from clinic.domain.errors import Conflict, NotFound, Unreadable
-from clinic.domain.messaging.dead_letters import (
-    MAX_HISTORY,
-    NEXT_STATE,
-    DeadLetter,
-    DeadLetterFilter,
-    DeadLetters,
-    HistoryEntry,
-    LetterGroup,
-)
+from clinic.domain.messaging import dead_letters
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry
 
 BY_GROUP: Final = [(key, ASCENDING) for key in ("group", "_id", "state", "first_seen", "last_seen", "reason")]
 """Holds all that the list of groups shows: it reads no letter, however large."""
@@ -60,7 +53,7 @@ class MongoDeadLetters(DeadLetters):
             if document is None:
                 raise NotFound(f"there is no dead letter at {position}")
             newest = self._history.find({**NUMBERED, "position": position}).sort("number", DESCENDING)
-            found = (await newest.limit(MAX_HISTORY).to_list())[::-1]
+            found = (await newest.limit(dead_letters.MAX_HISTORY).to_list())[::-1]
             history = tuple(restored(HistoryEntry, entry["_id"], entry.copy) for entry in found)
             letter = replace(_letter(document), history=history)
             return await self._completed(letter, found[-1]["number"] + 1 if found else 0)
@@ -72,12 +65,15 @@ class MongoDeadLetters(DeadLetters):
         found = self._documents.find(query, {"value": False}).sort("_id", ASCENDING).limit(limit)
         return await self._database.fetch(found, lambda document: _letter({**document, "value": None}))
 
-    async def groups(self) -> Sequence[LetterGroup]:
+    async def groups(self) -> Sequence[dead_letters.LetterGroup]:
         with mongo.translate_errors():
             await self._complete_newest()
             found = await self._documents.aggregate([ANY_GROUP, {"$group": _counted()}])
             named = [(document.pop("_id"), document) async for document in found]
-        groups = [restored(LetterGroup, name, partial(dict, group, group=name)) for name, group in named]
+        groups = [
+            restored(dead_letters.LetterGroup, name, partial(dict, group, group=name))
+            for name, group in named
+        ]
         return sorted(groups, key=lambda group: group.group)
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
@@ -97,8 +93,8 @@ class MongoDeadLetters(DeadLetters):
         missing = entries - letter.entries
         if missing <= 0:
             return letter
-        changes = [NEXT_STATE[each.event] for each in letter.history[-missing:] if each.event in NEXT_STATE]
-        completed = replace(letter, state=[letter.state, *changes][-1], entries=entries)
+        changes = map(dead_letters.NEXT_STATE.get, (each.event for each in letter.history[-missing:]))
+        completed = replace(letter, state=[letter.state, *filter(None, changes)][-1], entries=entries)
         await self._follow(completed)
         return completed
 

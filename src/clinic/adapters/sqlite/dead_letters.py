@@ -11,15 +11,8 @@ from msgspec.structs import asdict, replace
 from clinic.adapters.sqlite.file import SqliteFile, milliseconds, named_rows, stored, with_times
 from clinic.adapters.stored import restored
 from clinic.domain.errors import Conflict, NotFound
-from clinic.domain.messaging.dead_letters import (
-    MAX_HISTORY,
-    DeadLetter,
-    DeadLetterFilter,
-    DeadLetters,
-    Headers,
-    HistoryEntry,
-    LetterGroup,
-)
+from clinic.domain.messaging import dead_letters
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, DeadLetters, HistoryEntry
 
 COLUMNS: Final = tuple(name for name in DeadLetter.__struct_fields__ if name != "history")
 NAMES: Final = ", ".join(f'"{name}"' for name in COLUMNS)
@@ -35,7 +28,7 @@ GROUPS: Final = """SELECT "group", sum(state = 'waiting') AS waiting, sum(state 
 SEEN: Final = ("first_seen", "last_seen")
 
 _encoder = msgspec.msgpack.Encoder()
-_headers = msgspec.msgpack.Decoder(Headers)
+_headers = msgspec.msgpack.Decoder(dead_letters.Headers)
 
 
 class SqliteDeadLetters(DeadLetters):
@@ -56,10 +49,10 @@ class SqliteDeadLetters(DeadLetters):
         conditions = [*equal, ("position > ?", after)]
         return await self._file.page("dead_letters", "position", conditions, limit, _letter, LISTED)
 
-    async def groups(self) -> Sequence[LetterGroup]:
+    async def groups(self) -> Sequence[dead_letters.LetterGroup]:
         return await self._file.read(
             lambda connection: [
-                restored(LetterGroup, row["group"], partial(with_times, row, *SEEN))
+                restored(dead_letters.LetterGroup, row["group"], partial(with_times, row, *SEEN))
                 for row in named_rows(connection, GROUPS)
             ]
         )
@@ -79,7 +72,7 @@ def _get(position: str, connection: sqlite3.Connection) -> DeadLetter:
 def _history(letter: DeadLetter, connection: sqlite3.Connection) -> tuple[HistoryEntry, ...]:
     # Only the entries that the letter counts: another process may have added one since the letter was read.
     query = f"""SELECT event, by, at, note FROM dead_letter_history WHERE position = ? AND number < ?
-        ORDER BY number DESC LIMIT {MAX_HISTORY}"""
+        ORDER BY number DESC LIMIT {dead_letters.MAX_HISTORY}"""
     rows = named_rows(connection, query, (letter.position, letter.entries)).fetchall()
     return tuple(
         restored(HistoryEntry, letter.position, partial(with_times, row, "at")) for row in reversed(rows)

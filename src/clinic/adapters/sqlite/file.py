@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
+from threading import Thread, current_thread
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -149,12 +150,14 @@ class SqliteFile(Resource):
         await self.read(lambda connection: connection.execute("PRAGMA user_version").fetchone())
 
     def check_alive(self) -> None:
-        """Raises `Unavailable` where the file is closed, or is no longer the one that was opened.
+        """Raises `RuntimeError` where a thread has ended, `Unavailable` where this is another file.
 
         SQLite keeps writing to a file that was moved, removed or replaced, and a restart would not find it.
         """
         if self._writer is None:
             raise Unavailable(f"{self.path.name} is closed")
+        for thread in filter(None, (self._writer, self._reader)):
+            thread.check_alive()
         self._check_files()
 
     def _check_files(self) -> None:
@@ -211,8 +214,13 @@ class _Thread:
 
     def __init__(self, path: Path) -> None:
         self._name = path.name
-        self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=path.name)
+        self._threads: list[Thread] = []
+        self._executor = ThreadPoolExecutor(1, path.name, lambda: self._threads.append(current_thread()))
         self._connection = connect(path)
+
+    def check_alive(self) -> None:
+        if not all(thread.is_alive() for thread in self._threads):
+            raise RuntimeError(f"the thread of {self._name} has ended")
 
     async def run(self, work: Work[T]) -> T:
         try:

@@ -57,11 +57,11 @@ class Telemetry(Protocol):
 
 @runtime_checkable
 class Monitored(Protocol):
-    """A resource with threads that can be asked whether they still run. Readiness asks all that are open."""
+    """A resource with threads. Readiness asks all that are open; the service, too, and ends with a thread."""
 
     @abstractmethod
     def check_alive(self) -> None:
-        """Raise `Unavailable`, with the reason, if a thread that should run has ended. Never waits."""
+        """Raise `Unavailable` while it cannot work, another error once a thread has ended. Never waits."""
 
 
 Waiting = tuple[datetime, str]
