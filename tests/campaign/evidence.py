@@ -24,8 +24,8 @@ LONGEST = 3_000
 DIFFERS = "differs from its charge"
 CANCELLED = "it was cancelled before its service"
 """What a service says of its loop then: nothing tells who cancelled it."""
-THREAD_ENDED = "a thread behind the service ended"
-"""What it says of a thread: the thread's own words are told beside it."""
+THREAD_ENDED = "RuntimeError: the thread "
+"""What it says of a thread that has ended, whoever hears of it first: the thread's own words stand beside."""
 OF_A_CHARGE = ("charged", "already charged", DIFFERS)
 
 

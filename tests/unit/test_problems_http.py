@@ -13,7 +13,7 @@ from uuid import UUID
 import httpx
 import pytest
 import structlog
-from dependency_injector.providers import Object
+from dependency_injector.providers import Object, Singleton
 from support.apps import (
     NIL,
     NOBODY,
@@ -31,7 +31,9 @@ from support.logs import Written
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.domain.appointment.model import Appointment
+from clinic.domain.appointment.use_cases import StartAppointment
 from clinic.domain.financial.model import Charge
+from clinic.domain.money import Money
 from clinic.entrypoints.settings import load
 from clinic.entrypoints.telemetry import configure_logging
 
@@ -267,6 +269,25 @@ async def test_an_unforeseen_failure_is_a_500_that_tells_no_secret_and_is_counte
             'clinic_events_total{event="unforeseen"} 4.0' in (await clinic.appointments.get("/metrics")).text
         )
         assert 'clinic_events_total{event="unforeseen"} 3.0' in (await clinic.charges.get("/metrics")).text
+
+
+class PanicException(BaseException):
+    """What a library in Rust raises: no `Exception`."""
+
+
+async def test_a_panic_of_a_library_is_a_problem_too_and_is_logged(tmp_path: Path) -> None:
+    def before_1970() -> UUID:
+        raise PanicException("the clock is before 1970")
+
+    clinic = Clinic(settings("memory", tmp_path))
+    clinic.appointment.start_appointment.override(
+        Singleton(StartAppointment, clinic.appointment.at_hand, clinic.clock, before_1970, Money.of_cents(1))
+    )
+    async with clinic.running():
+        problem(await post(clinic, GOOD), 500)
+        assert (
+            'clinic_events_total{event="unforeseen"} 1.0' in (await clinic.appointments.get("/metrics")).text
+        )
 
 
 async def test_a_store_that_does_not_answer_is_a_503_that_says_when_to_ask_again(tmp_path: Path) -> None:

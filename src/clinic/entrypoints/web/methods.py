@@ -1,12 +1,13 @@
 """HEAD, OPTIONS and 405, once for every path; how long each request took, and its place in a trace."""
 
+import asyncio
 from http import HTTPStatus
 from time import perf_counter
 from typing import Any, cast
 
 from litestar import Litestar, Request
 from litestar.exceptions import MethodNotAllowedException, NotFoundException
-from litestar.types import Message, Send
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from litestar.utils import normalize_path
 
 from clinic.entrypoints.metrics import Histogram, route_labels
@@ -49,6 +50,23 @@ class Application(Litestar):
             labels = route_labels(scope.get("path_template"), method, status)
             self.requests.observe(perf_counter() - began, labels)
             self.tracing.end_request(begun, labels[0], labels[1], status)
+
+
+def catching_panics(app: ASGIApp) -> ASGIApp:
+    """A middleware for every route: the panic of a library in another language fails like everything else.
+
+    It is no `Exception` (that of a clock before 1970, for example): nothing else would answer or log it.
+    """
+
+    async def caught(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
+            raise
+        except BaseException as panic:
+            raise RuntimeError(f"{type(panic).__name__}: {panic}") from panic
+
+    return caught
 
 
 def or_not_found(request: Request[Any, Any, Any], error: Exception) -> Exception:
