@@ -19,7 +19,7 @@ from support.processes import eventually
 
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
 from clinic.adapters.mongo.appointments import APPOINTMENTS
-from clinic.adapters.mongo.charges import MongoCharges
+from clinic.adapters.mongo.charges import CHARGES, MongoCharges
 from clinic.adapters.mongo.database import MongoDatabase
 from clinic.adapters.mongo.dead_letters import MongoDeadLetters
 from clinic.domain.errors import Conflict, Misconfigured, Unavailable
@@ -325,6 +325,33 @@ async def test_a_start_does_not_wait_for_indexes_and_is_unready_until_they_are_t
     indexes = await database.collection("appointments").index_information()
     assert {"end_1__id_1", "outbox.saved_at_1"} <= set(indexes)
     await database.close()
+
+
+@pytest.mark.parametrize("server", ["mongo_standalone", "mongo_replica_set"])
+async def test_a_server_that_takes_no_writes_is_not_ready_and_holds_one_at_a_time(
+    server: str, request: pytest.FixtureRequest
+) -> None:
+    url = request.getfixturevalue(server)
+    database = MongoDatabase(url, f"test-{uuid4().hex}", 0.5, CHARGES)
+    client: pymongo.MongoClient[dict[str, Any]]
+    async with opened(database):
+        await database.check()
+        with pymongo.MongoClient(url) as client:
+            client.admin.command({"fsync": 1, "lock": True})
+            try:
+                for _ in range(2):
+                    with pytest.raises(Unavailable, match="does not answer"):
+                        await database.check()
+                checks = [asyncio.create_task(database.check()) for _ in range(10)]
+                await asyncio.wait(checks, timeout=0.3)
+                waiting = client.admin.command("currentOp", ns=f"{database.collection('health').full_name}")
+                assert len(waiting["inprog"]) <= 2  # the one before may not have ended yet
+                for outcome in await asyncio.gather(*checks, return_exceptions=True):
+                    assert isinstance(outcome, Unavailable)
+            finally:
+                client.admin.command("fsyncUnlock")
+        await eventually(lambda: is_ready(database))
+        assert await database.collection("health").count_documents({}) == 1
 
 
 async def is_ready(database: MongoDatabase) -> bool:

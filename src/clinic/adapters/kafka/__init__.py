@@ -1,4 +1,1 @@
-"""A transport on Apache Kafka.
-
-librdkafka's clients are synchronous: each has a thread of its own, and wakes the event loop once a batch.
-"""
+"""A transport on Apache Kafka: synchronous clients, each with a thread that wakes the loop once a batch."""

@@ -19,6 +19,7 @@ from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.cursor import AsyncCursor
 from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError
 
+from clinic.adapters.group_commit import GroupCommit
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Resource
 from clinic.domain.money import Money
@@ -56,6 +57,7 @@ class MongoDatabase(Resource):
         self._client: AsyncMongoClient[Document] | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._building: asyncio.Task[None] | None = None
+        self._try_to_write = GroupCommit(self._write_again, timeout=timeout)
 
     async def open(self) -> None:
         """Raises `Misconfigured` where the address or a collection's shard key cannot be used.
@@ -114,7 +116,8 @@ class MongoDatabase(Resource):
     async def attach(self) -> None:
         """Open it for a command beside the services. Raises `Unavailable`."""
         self._connect()
-        await self.check()
+        with translate_errors():
+            await self._opened[self._name].command("ping")
 
     async def close(self) -> None:
         if self._building is not None:
@@ -127,15 +130,19 @@ class MongoDatabase(Resource):
             self._client = None
 
     async def check(self) -> None:
-        """Return when the primary answers and has every index. Raises `Unavailable`."""
-        with translate_errors():
-            await self._opened[self._name].command("ping")
-        if self._building is None:
-            return
-        if self._building.done() and self._building.exception():
+        """Return when the primary takes writes and has every index. Raises `Unavailable`."""
+        await self._try_to_write(())
+        if self._building and self._building.done() and self._building.exception():
             self._build_indexes()  # a new primary may have to begin again
-        if not self._building.done():
+        if self._building and not self._building.done():
             raise Unavailable("MongoDB is building indexes: until they are there, some requests fail")
+
+    async def _write_again(self, checks: Sequence[tuple[()]]) -> Sequence[tuple[()]]:
+        # A server that is locked (`fsyncLock`) answers all but this: one such write waits there at a time.
+        with translate_errors(), pymongo.timeout(self.timeout):
+            mark = {"$currentDate": {"at": True}}
+            await self.collection("health").update_one({"_id": "written"}, mark, upsert=True)
+        return checks
 
     def run(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Work that nobody waits for, but `close`."""
