@@ -27,7 +27,7 @@ from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.events import FINISHED_V1
 from clinic.domain.financial.model import ChargeCursor
 from clinic.domain.financial.ports import ChargeFilter
-from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryEntry
+from clinic.domain.messaging.dead_letters import MAX_VALUE, DeadLetterFilter, HistoryEntry
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.money import Money
 from clinic.testing.appointments import AppointmentsContract
@@ -215,6 +215,24 @@ async def test_a_list_of_dead_letters_reads_an_index_in_its_order(
             lambda connection: connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall()
         )
     assert [row[3] for row in plan] == [f"SEARCH dead_letters USING INDEX {index} ({by})"]
+
+
+def bytes_read() -> int:
+    """By this process, of whatever files."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+async def test_a_list_of_dead_letters_reads_no_value_however_large(tmp_path: Path) -> None:
+    async with opened(letters_file(tmp_path)) as file:
+        letters = SqliteDeadLetters(file)
+        await letters.add(
+            [a_letter(position=f"log/{n}", value=bytes(MAX_VALUE), length=MAX_VALUE) for n in range(20)]
+        )
+        before = bytes_read()
+        assert len(await letters.page(DeadLetterFilter("waiting"), 100)) == 20
+        listed = bytes_read() - before
+        await letters.get("log/7")
+        assert listed < MAX_VALUE <= bytes_read() - before - listed
 
 
 BUSY_PHYSICIAN, QUIET_PATIENT = uuid4(), uuid4()
