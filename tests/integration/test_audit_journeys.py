@@ -1,5 +1,6 @@
 """`clinic audit` and `clinic trace` as processes of their own, beside services that run."""
 
+import asyncio
 import itertools
 import json
 import random
@@ -12,7 +13,16 @@ from uuid import UUID
 import httpx
 import pymongo
 import pytest
-from support.deployments import busy, charged, finish, finish_many, on_real_servers, remove_from_sqlite
+from confluent_kafka.admin import AdminClient
+from support.deployments import (
+    busy,
+    charged,
+    finish,
+    finish_many,
+    on_real_servers,
+    readiness,
+    remove_from_sqlite,
+)
 from support.ledger import History, due
 from support.processes import PROGRAM, Pair, Process, eventually
 
@@ -159,6 +169,36 @@ async def test_without_the_financial_service_the_trace_and_a_repair_say_what_is_
     assert (traced["waits_for"], traced["unreadable"]) == ("nothing", {})
     assert {"started", "finished", "saved", "published", "received", "charged"} == set(steps)
     assert all(each.get("waited_seconds", 0) >= 0 for each in traced["steps"])
+
+
+async def test_what_was_in_a_deleted_topic_is_found_and_published_again(
+    processes: list[Process], tmp_path: Path, mongo_replica_set: str, kafka: str, http: httpx.AsyncClient
+) -> None:
+    pair = on_real_servers(tmp_path, processes, mongo_replica_set, kafka)
+    stack = Stack(pair, processes, remove_from_mongo)
+    await pair.started()
+    await charged(http, pair, {(await finish(http, pair))["id"]})
+    assert await pair.financial.stopped() == 0
+    lost = {each["id"]: each for each in await finish_many(http, pair, 5)}
+
+    async def all_are_published() -> bool:
+        return "oldest_unpublished_seconds" not in await readiness(http, pair.appointment)
+
+    await eventually(all_are_published)
+    topic = pair.environment["CLINIC_KAFKA_TOPIC"]
+    admin = AdminClient({"bootstrap.servers": kafka, "log_level": 0})
+    await asyncio.to_thread(admin.delete_topics([topic])[topic].result)
+    await pair.financial.started()
+
+    async def all_are_found() -> bool:
+        return len((await stack.audit("--grace", "0"))[1]) == len(lost)
+
+    await eventually(all_are_found)
+    code, mended, summary = await stack.audit("--grace", "0", "--repair", "--wait", "30")
+    assert (code, summary["remaining"]) == (0, 0)
+    assert {each["appointment_id"]: each["charged"] for each in mended} == {
+        id_: due(appointment) for id_, appointment in lost.items()
+    }
 
 
 async def _is_missing(stack: Stack) -> bool:

@@ -300,8 +300,9 @@ async def test_a_topic_made_anew_while_the_service_runs_is_read_from_its_first_e
     its: KafkaConfig,
 ) -> None:
     first, second = ([a_message() for _ in range(count)] for count in (31, 60))
+    told = RecordedTelemetry()
     async with (
-        opened(KafkaSubscription(its, now, RecordedTelemetry())) as subscription,
+        opened(KafkaSubscription(its, now, told)) as subscription,
         opened(KafkaPublisher(its, LEASE, RecordedTelemetry())) as publisher,
     ):
         await publisher.publish(first)
@@ -314,6 +315,7 @@ async def test_a_topic_made_anew_while_the_service_runs_is_read_from_its_first_e
             after += await _take_all(subscription, second[-1:])
 
     assert not {each.origin.position for each in before} & {each.position for each in answers}
+    assert told.named("topic was made anew") == [{"topic": its.topic}]
 
 
 @pytest.mark.parametrize("metadata", ["of another topic", ""])

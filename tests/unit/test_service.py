@@ -6,7 +6,7 @@ import re
 import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import httpx
@@ -17,8 +17,12 @@ from support.ports import free_ports
 
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Monitored, Resource
+from clinic.entrypoints.containers import FinancialContainer
 from clinic.entrypoints.service import Lifecycle, Service, serve
+from clinic.entrypoints.services import financial_service
+from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.web import appointment
+from clinic.testing.builders import opened
 
 
 class Opened(Resource):
@@ -327,6 +331,35 @@ async def test_a_store_that_cannot_be_opened_ends_the_service_with_that_reason(
         second = Clinic(settings("sqlite", tmp_path))
         with pytest.raises(Misconfigured, match="served by another process"):
             await serve(a_service(second, free_port))
+
+
+@pytest.mark.parametrize(
+    ("store", "transport", "told"),
+    [
+        ("sqlite", "kafka", 1),
+        ("memory", "kafka", 1),
+        ("mongo", "kafka", 0),
+        ("sqlite", "sqlite", 0),
+        ("memory", "memory", 0),
+    ],
+)
+def test_where_a_second_instance_would_keep_its_own_charges_each_start_says_so(
+    tmp_path: Path, free_port: int, store: str, transport: str, told: int
+) -> None:
+    telemetry = WatchedTelemetry("financial")
+    chosen = Settings(store=store, transport=transport, data_dir=tmp_path, financial_port=free_port)
+    container = FinancialContainer(settings=chosen)
+    container.telemetry.override(Object(telemetry))
+    with closing(financial_service(container)._socket):  # noqa: SLF001 — it is bound, and never served
+        assert telemetry.times("one instance only") == told
+
+
+async def test_a_second_financial_instance_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    chosen = Settings(store="sqlite", transport="kafka", data_dir=tmp_path)
+    first, second = (FinancialContainer(settings=chosen).store().resource for _ in range(2))
+    async with opened(first):
+        with pytest.raises(Misconfigured, match=r"financial\.db is served by another process"):
+            await second.open()
 
 
 async def test_when_one_service_dies_the_other_in_its_process_ends_too(

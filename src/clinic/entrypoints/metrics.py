@@ -54,7 +54,10 @@ EVENTS: Final = {
     "audit repairs": "it published the event of a missing charge again",
     "audit waits": "a round could not look, and will be repeated",
     "audit needs a person": "more is missing than a round may repair",
+    "one instance only": "charges are in this instance's files: a second one elsewhere would have its own",
     "topic is weaker than asked for": "Kafka's topic may lose events",
+    "topic was made anew": "Kafka's topic is another one: what was not charged in the old one is gone, "
+    "and `clinic audit` finds it",
     "no traces": "traces are asked for and cannot be made: the service runs without",
     "traces are lost": "the collector does not take spans: they are dropped until it does",
     "client left": "a client left in the middle of its request",

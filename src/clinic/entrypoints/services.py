@@ -2,6 +2,7 @@
 
 import gc
 
+from clinic.entrypoints import discovery
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.settings import Settings
@@ -47,8 +48,16 @@ def appointment_service(container: AppointmentContainer) -> Service:
 
 def financial_service(container: FinancialContainer) -> Service:
     """The financial service, on its port."""
-    settings = container.settings()
-    lifecycle = Lifecycle(container.telemetry())
+    settings, telemetry = container.settings(), container.telemetry()
+    if serves_alone(settings):
+        telemetry("one instance only", store=settings.store, transport=settings.transport)
+    lifecycle = Lifecycle(telemetry)
     app = financial.create_app(container, lifecycle)
     host, port = settings.financial_host, settings.financial_port
     return Service(app, lifecycle, host, port, "CLINIC_FINANCIAL", settings.keep_alive)
+
+
+def serves_alone(settings: Settings) -> bool:
+    """Whether a second financial instance would keep charges of its own, and nothing would refuse it."""
+    store, transport = discovery.store(settings.store), discovery.transport(settings.transport)
+    return (store.in_data_dir or store.in_process) and not (transport.one_member or transport.in_process)

@@ -31,7 +31,9 @@ WARNINGS: Final = frozenset({
     "relay waits",
     "dead-lettered",
     "no traces",
+    "one instance only",
     "topic is weaker than asked for",
+    "topic was made anew",
     "traces are lost",
 })  # fmt: skip
 

@@ -90,16 +90,18 @@ class KafkaSubscription(Subscription, Resource):
         if not batch:
             return
         self.check_alive()
-        held = self._held
-        if held is None or held.is_dropped or not held.is_made_of(batch):
-            return  # another member has it by now
-        await held.acknowledge()
-        self._held = None
+        if (held := self._held) and not held.is_dropped and held.is_made_of(batch):  # else another has it
+            await held.acknowledge()
+            self._held = None
 
-    def _run(self, topic: Topic, topic_id: str) -> None:
+    def _run(self, topic: Topic, known: str) -> None:
+        topic_id = known
         while self._continues():
             try:
-                self._consume(topic, topic_id or topic.make())
+                if (topic_id := topic_id or topic.make()) != known:
+                    self._telemetry("topic was made anew", topic=self._kafka.topic)
+                    known = topic_id
+                self._consume(topic, topic_id)
             except KafkaException as error:
                 self._hand_over(Unavailable(f"Kafka does not answer: {error.args[0].str()}"))
             except NotNow as error:
