@@ -8,13 +8,16 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import pytest
 from dependency_injector.providers import Object
-from support.apps import Clinic, WatchedTelemetry, settings
+from support.apps import NOBODY, Clinic, WatchedTelemetry, problem, settings
 from support.ports import free_ports
 
+from clinic.adapters.memory.appointments import MemoryAppointments
+from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Monitored, Resource
 from clinic.entrypoints.containers import FinancialContainer
@@ -322,6 +325,30 @@ async def test_a_relay_that_dies_ends_its_service_with_its_failure(tmp_path: Pat
             await running
         with pytest.raises(httpx.TransportError):
             await client.get("/health/live")
+
+
+async def test_a_request_that_outlasts_the_end_of_its_service_is_a_503(
+    tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = asyncio.Event()
+
+    class Hanging(MemoryAppointments):
+        async def get(self, appointment_id: UUID) -> Appointment:
+            asked.set()
+            await for_ever()
+            raise AssertionError(appointment_id)
+
+    monkeypatch.setattr("clinic.entrypoints.service.REQUESTS_TIMEOUT", 0.1)
+    clinic = Clinic(settings("memory", tmp_path))
+    clinic.appointment.appointments.override(Object(Hanging(clinic.clock, 3.0)))
+    service = a_service(clinic, free_port)
+    running = asyncio.create_task(serve(service))
+    async with started(service) as client:
+        asking = asyncio.create_task(client.get(f"/{NOBODY}/"))
+        await asked.wait()
+        service.stop()
+        assert problem(await asking, 503)["detail"] == "the service is stopping"
+        await running
 
 
 async def test_a_store_that_cannot_be_opened_ends_the_service_with_that_reason(

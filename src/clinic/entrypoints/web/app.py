@@ -22,7 +22,7 @@ from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.tracing import Tracing
 from clinic.entrypoints.web.documentation import MoneySchema, documentation
 from clinic.entrypoints.web.events import Events
-from clinic.entrypoints.web.methods import Application, catching_panics, or_not_found
+from clinic.entrypoints.web.methods import Application, answering, or_not_found
 from clinic.entrypoints.web.parameters import checking_query
 from clinic.entrypoints.web.problems import documented, respond
 
@@ -182,7 +182,7 @@ def application(
         exception_handlers={Exception: failed},
         lifespan=[tracing.lifespan, lambda _: lifecycle.lifespan(all_made, loop), metrics.lifespan],
         logging_config=None,
-        middleware=[catching_panics, checking_query],
+        middleware=[answering, checking_query],
         openapi_config=None,
         plugins=[MoneySchema()],
         request_max_body_size=MAX_BODY,

@@ -10,6 +10,7 @@ from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 from litestar.utils import normalize_path
 
+from clinic.domain.errors import Unavailable
 from clinic.entrypoints.metrics import Histogram, route_labels
 from clinic.entrypoints.tracing import Tracing
 
@@ -52,21 +53,24 @@ class Application(Litestar):
             self.tracing.end_request(begun, labels[0], labels[1], status)
 
 
-def catching_panics(app: ASGIApp) -> ASGIApp:
-    """A middleware for every route: the panic of a library in another language fails like everything else.
+def answering(app: ASGIApp) -> ASGIApp:
+    """A middleware for every route: what is no `Exception` is answered, and logged, like everything else.
 
-    It is no `Exception` (that of a clock before 1970, for example): nothing else would answer or log it.
+    The panic of a library in another language (of a clock before 1970, for example) is a failure. A request
+    that outlasts the end of its service is cancelled: 503, since the outcome of a write is unknown then.
     """
 
-    async def caught(scope: Scope, receive: Receive, send: Send) -> None:
+    async def answered(scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await app(scope, receive, send)
-        except (Exception, asyncio.CancelledError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        except asyncio.CancelledError as end:
+            raise Unavailable("the service is stopping") from end
+        except (Exception, KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as panic:
             raise RuntimeError(f"{type(panic).__name__}: {panic}") from panic
 
-    return caught
+    return answered
 
 
 def or_not_found(request: Request[Any, Any, Any], error: Exception) -> Exception:
