@@ -1,15 +1,19 @@
 """Spans by OpenTelemetry: one picture from a request to its charge, and a watcher that holds nothing up."""
 
+import asyncio
 import os
 import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 from dependency_injector.providers import Object
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from structlog.testing import capture_logs
 from support import trace_picture
 from support.apps import Clinic, UnreachableAppointments, WatchedTelemetry, settings
 from support.collector import Collector, Span, collecting
@@ -26,7 +30,8 @@ from clinic.domain.financial.ports import AddResult
 from clinic.domain.financial.pricing import POLICIES, Pricing
 from clinic.domain.messaging.messages import Message
 from clinic.entrypoints import tracing
-from clinic.entrypoints.otel.spans import SpanTracing
+from clinic.entrypoints.otel.export import Export
+from clinic.entrypoints.otel.guard import GuardedTracing
 from clinic.entrypoints.technologies.memory import memory_log
 from clinic.testing.builders import a_letter, a_message
 
@@ -236,7 +241,7 @@ async def test_the_variables_name_the_service_before_we_do(
         await clinic.start()
     assert [span.service for span in collector.spans] == ["clinic-appointment"]
     monkeypatch.setenv("OTEL_SERVICE_NAME", "front-desk")
-    assert isinstance(tracing.tracing_of("appointment", "memory", WatchedTelemetry("other")), SpanTracing)
+    assert isinstance(tracing.tracing_of("appointment", "memory", WatchedTelemetry("other")), GuardedTracing)
     other = Clinic(clinic.appointment.settings())
     async with other.running():
         await other.start()
@@ -289,6 +294,76 @@ async def test_a_collector_that_refuses_is_reported_once_and_what_is_lost_is_cou
     value = telemetry.registry.get_sample_value
     assert (value("clinic_spans_ended_total"), value("clinic_spans_exported_total")) == (3, 0)
     assert telemetry.times("traces are lost") == 1
+
+
+class Broken:
+    """Whatever it is of OpenTelemetry's, and of what it makes: each call of one method raises."""
+
+    def __init__(self, its: Any, method: str) -> None:
+        self._its, self._method = its, method
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._method:
+            raise RuntimeError(f"{name} is broken")
+        found = getattr(self._its, name)
+        return (lambda *args: Broken(found(*args), self._method)) if name == "start_span" else found
+
+
+SPAN = ("get_span_context", "end", "set_attribute", "set_attributes", "set_status", "update_name")
+
+
+async def test_spans_that_cannot_be_written_down_are_reported_as_lost(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OTLPSpanExporter, "export", Broken(None, "export").__getattr__)
+    telemetry = WatchedTelemetry("appointment")
+    its = tracing.tracing_of("appointment", "memory", telemetry)
+    async with its.lifespan():
+        its.end_request(its.begin_request("GET", "/", []), "/", "GET", 200)
+    assert collector.spans == []
+    assert telemetry.times("traces are lost") == 1
+
+
+@pytest.fixture(params=["start_span", *SPAN])
+def broken(
+    request: pytest.FixtureRequest, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    assert collector
+    tracer = Export.tracer.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(Export, "tracer", property(lambda self: Broken(tracer(self), request.param)))
+    with capture_logs():  # to draw a traceback takes a second
+        yield
+
+
+@pytest.mark.usefixtures("broken")
+async def test_an_error_of_opentelemetry_costs_spans_and_nothing_else(clinic: Clinic) -> None:
+    clinic.financial.charges.override(Object(Away()))
+    async with clinic.running():
+        charged = await clinic.charged(await finished(clinic))
+        await arrived(clinic, a_message(data=b"{}"))
+        await clinic.financial_telemetry.seen("dead-lettered")
+        assert len((await clinic.charges.get("/")).json()["items"]) == 1
+    assert charged.is_success
+    both = (clinic.appointment_telemetry, clinic.financial_telemetry)
+    once = dict.fromkeys(("finished", "published", "consumer waits", "charged", "dead-lettered"), 1)
+    assert {event: sum(each.times(event) for each in both) for event in once} == once
+    registries = [each.registry for each in both]
+    failures = [each.get_sample_value("clinic_spans_failed_total") or 0 for each in registries]
+    spans_fail = {"event": "spans fail"}
+    told = [each.get_sample_value("clinic_events_total", spans_fail) or 0 for each in registries]
+    assert sum(failures) > 0
+    assert told == [min(1, count) for count in failures]
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("error", [Conflict("somebody saved first"), asyncio.CancelledError()], ids=repr)
+def test_the_error_of_what_is_traced_is_its_callers_whatever_fails_beside_it(error: BaseException) -> None:
+    its = tracing.tracing_of("appointment", "memory", WatchedTelemetry("appointment"))
+    message = a_message()
+    for around in (its.creating([message]), its.sending([message], {}), its.charging([])):
+        with pytest.raises(type(error)) as raised, around:
+            raise error
+        assert raised.value is error
 
 
 def test_the_trace_in_the_documentation_is_the_one_that_is_kept() -> None:
