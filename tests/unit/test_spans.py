@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -15,11 +16,12 @@ from dependency_injector.providers import Object
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from structlog.testing import capture_logs
 from support import trace_picture
-from support.apps import Clinic, UnreachableAppointments, WatchedTelemetry, settings
+from support.apps import Clinic, UnreachableAppointments, WatchedTelemetry, client_of, settings
 from support.collector import Collector, Span, collecting
 from support.folders import a_folder
 from support.ports import free_ports
 from support.processes import eventually
+from uuid_utils.compat import uuid7
 
 from clinic.adapters import cloudevents
 from clinic.adapters.memory.charges import MemoryCharges
@@ -32,8 +34,11 @@ from clinic.domain.messaging.messages import Message
 from clinic.entrypoints import tracing
 from clinic.entrypoints.otel.export import Export
 from clinic.entrypoints.otel.guard import GuardedTracing
+from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.technologies.memory import memory_log
-from clinic.testing.builders import a_letter, a_message
+from clinic.entrypoints.watcher.main import watcher
+from clinic.entrypoints.watcher.standing import Plan
+from clinic.testing.builders import TWO_O_CLOCK, a_letter, a_message, an_appointment, opened
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -310,6 +315,30 @@ class Broken:
 
 
 SPAN = ("get_span_context", "end", "set_attribute", "set_attributes", "set_status", "update_name")
+
+
+def exporters() -> set[threading.Thread]:
+    """The threads in which spans are sent."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("OtelBatch")}
+
+
+async def test_the_standing_audit_exports_what_all_its_rounds_repair_as_one_service(
+    tmp_path: Path, collector: Collector
+) -> None:
+    its, before = settings("sqlite", tmp_path), exporters()
+    clinic = Clinic(its)
+    async with opened(clinic.appointment.store().resource), opened(clinic.financial.store().resource):
+        telemetry = WatchedTelemetry("audit")
+        plan = Plan(every=0.05, grace=timedelta(seconds=60), repairs=10, wait=0.05)
+        async with client_of(watcher(its, plan, telemetry, Lifecycle(telemetry))):
+            exporting = set[threading.Thread]()
+            for number in (1, 2):
+                made = an_appointment(id=uuid7(), end=TWO_O_CLOCK)
+                await clinic.appointment.appointments().add(made)
+                await telemetry.seen("audit repairs", times=number)
+                exporting |= exporters() - before
+    assert len(exporting) == 1
+    assert [(span.service, span.name) for span in collector.spans] == [("clinic-audit", "create")] * 2
 
 
 async def test_spans_that_cannot_be_written_down_are_reported_as_lost(
