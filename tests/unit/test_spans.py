@@ -364,6 +364,11 @@ def broken(
         yield
 
 
+def test_every_moment_of_a_trace_is_guarded() -> None:
+    moments = {name for name in vars(tracing.Tracing) if not name.startswith("_")} - {"lifespan"}
+    assert moments - vars(GuardedTracing).keys() == set()
+
+
 @pytest.mark.usefixtures("broken")
 async def test_an_error_of_opentelemetry_costs_spans_and_nothing_else(clinic: Clinic) -> None:
     clinic.financial.charges.override(Object(Away()))
