@@ -132,6 +132,10 @@ metrics-page: .venv/dev ## write docs/metrics.md from what the services show
 record-alerts: .venv/dev ## what real services show under each fault, for the test of the alerts; seven minutes, root and Docker: ONLY=
 	PYTHONPATH=tests $(BIN)/python -m alerts $(call given,ONLY)
 
+.PHONY: panels
+panels: .venv/dev ## the dashboard as pictures in var/panels, from what was recorded (needs prometheus)
+	@PYTHONPATH=tests $(BIN)/python -m alerts.panels
+
 .PHONY: format
 format: .venv/dev ## put every file into its format
 	$(BIN)/ruff format .

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from alerts.recording import FOLDER, INTERVAL, NAME, RULES, promtool, read
+from alerts.recording import FOLDER, INTERVAL, NAME, RULES, Recording, promtool, read
 
 ROOT = Path(__file__).parents[2]
 RUNBOOK = (ROOT / "docs" / "runbook.md").read_text()
@@ -33,6 +33,11 @@ MAY_FIRE: Final[dict[str, set[str]]] = {"broker-away": LATE, "database-away": LA
 """What was under way is charged late, if it is charged before the recording ends."""
 NOT_RECORDED: Final = {"ClinicAuditSilent", "ClinicEventsDoNotArrive"}
 """What takes a quarter of an hour to be seen is not recorded: the series are written by hand."""
+ROW: Final = re.compile(
+    r"^\| ([\w-]+) \| `([^`]+)` \| `(\w+)` \| (\d+) s \| (later|(\d+) s) \| (.+) \|$", re.MULTILINE
+)
+"""Of the table in the runbook: fault, metric, alert, when it fires, when it is over, what ends it."""
+TIMES: Final = "{0} by (alertname) ({0}_over_time(timestamp(ALERTS{{{1}}})[2h:5s]))"
 FIRING: Final = 'group by (alertname) (max_over_time(ALERTS{{alertstate="firing",{}}}[2h]))'
 
 
@@ -48,8 +53,35 @@ def expected(at: int, matcher: str, names: set[str]) -> dict[str, Any]:
     return {"expr": FIRING.format(matcher), "eval_time": f"{at}s", "exp_samples": samples}
 
 
+def timed(
+    recording: Recording, fires: set[str], rows: dict[str, tuple[int, int | None]]
+) -> list[dict[str, Any]]:
+    """These alerts fire, and are over, when the table says so."""
+    of_these = f'alertstate="firing",alertname=~"{"|".join(sorted(fires))}"'
+    first, last = (TIMES.format(which, of_these) for which in ("min", "max"))
+    over = f"clamp_min(({last} < {recording.seconds}) + {INTERVAL} - {recording.ended}, 0)"
+    queries = {f"{first} - {recording.began}": 0, over: 1}
+    return [
+        {
+            "expr": query,
+            "eval_time": f"{recording.seconds}s",
+            "exp_samples": [
+                {"labels": f'{{alertname="{alert}"}}', "value": times[which]}
+                for alert, times in rows.items()
+                if times[which] is not None
+            ],
+        }
+        for query, which in queries.items()
+    ]
+
+
 def a_test(fault: str) -> dict[str, Any]:
     recording, fires = read(fault), FIRES[fault]
+    rows = {
+        alert: (int(after), int(over) if over else None)
+        for its_fault, _, alert, after, _, over, _ in ROW.findall(RUNBOOK)
+        if its_fault == fault
+    }
     known = "|".join(sorted(fires | MAY_FIRE.get(fault, set())))
     return {
         "name": fault,
@@ -59,6 +91,7 @@ def a_test(fault: str) -> dict[str, Any]:
             expected(recording.began, "", set()),
             expected(recording.seconds, f'alertname=~"{"|".join(sorted(fires))}"', fires),
             expected(recording.seconds, f'alertname!~"{known}"', set()),
+            *timed(recording, fires, rows),
         ],
     }
 
@@ -123,14 +156,30 @@ def test_every_alert_is_seen_firing_and_every_fault_was_recorded() -> None:
     assert {file.stem for file in FOLDER.glob("*.txt")} == FIRES.keys()
 
 
-@pytest.mark.parametrize("alert", rules())
-def test_every_alert_has_a_page_that_says_what_to_do(alert: str) -> None:
+def page(alert: str) -> str:
+    """What the runbook says of it."""
     (anchor,) = re.findall(r"runbook_url: docs/runbook\.md#([\w-]+)$", rules()[alert], re.MULTILINE)
     parts = re.split("^## ", RUNBOOK, flags=re.MULTILINE)
-    pages = {part.partition("\n")[0].lower().replace(" ", "-"): part for part in parts}
-    assert f"`{alert}`" in pages[anchor]
-    for part in ("**It means**", "**Look**", "**Do**", "**Over when**"):
-        assert part in pages[anchor]
+    return {part.partition("\n")[0].lower().replace(" ", "-"): part for part in parts}[anchor]
+
+
+@pytest.mark.parametrize("alert", rules())
+def test_every_alert_has_a_page_that_says_what_to_do(alert: str) -> None:
+    for part in (f"`{alert}`", "**It means**", "**Look**", "**Do**", "**Over when**"):
+        assert part in page(alert)
+
+
+def test_the_table_has_every_fault_and_what_its_alert_asks_for_and_what_ends_it() -> None:
+    rows = ROW.findall(RUNBOOK)
+    assert {(row[0], row[2]) for row in rows} == {
+        (fault, alert) for fault, its in FIRES.items() for alert in its
+    }
+    for _, metric, alert, *_, ending in rows:
+        name = metric.partition("{")[0]
+        asked = rules()[alert].replace("clinic:late_charges", "clinic_time_to_charge_seconds")
+        assert name in asked.replace("clinic:clock_offset_seconds", "clinic_time_seconds"), alert
+        _, _, does = page(alert).partition("**Do**")
+        assert ending in " ".join(does.split()), alert
 
 
 def test_what_the_rules_and_the_runbook_name_is_shown_by_the_services() -> None:

@@ -1,21 +1,27 @@
 """Spans by OpenTelemetry: one picture from a request to its charge, and a watcher that holds nothing up."""
 
+import asyncio
 import os
 import re
 import socket
 import threading
 from collections.abc import Iterator, Sequence
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 from dependency_injector.providers import Object
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from structlog.testing import capture_logs
 from support import trace_picture
-from support.apps import Clinic, UnreachableAppointments, WatchedTelemetry, settings
+from support.apps import Clinic, UnreachableAppointments, WatchedTelemetry, client_of, settings
 from support.collector import Collector, Span, collecting
 from support.folders import a_folder
 from support.ports import free_ports
 from support.processes import eventually
+from uuid_utils.compat import uuid7
 
 from clinic.adapters import cloudevents
 from clinic.adapters.memory.charges import MemoryCharges
@@ -26,9 +32,13 @@ from clinic.domain.financial.ports import AddResult
 from clinic.domain.financial.pricing import POLICIES, Pricing
 from clinic.domain.messaging.messages import Message
 from clinic.entrypoints import tracing
-from clinic.entrypoints.otel.spans import SpanTracing
+from clinic.entrypoints.otel.export import Export
+from clinic.entrypoints.otel.guard import GuardedTracing
+from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.technologies.memory import memory_log
-from clinic.testing.builders import a_letter, a_message
+from clinic.entrypoints.watcher.main import watcher
+from clinic.entrypoints.watcher.standing import Plan
+from clinic.testing.builders import TWO_O_CLOCK, a_letter, a_message, an_appointment, opened
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 PARENT = f"00-{TRACE}-00f067aa0ba902b7-01"
@@ -236,7 +246,7 @@ async def test_the_variables_name_the_service_before_we_do(
         await clinic.start()
     assert [span.service for span in collector.spans] == ["clinic-appointment"]
     monkeypatch.setenv("OTEL_SERVICE_NAME", "front-desk")
-    assert isinstance(tracing.tracing_of("appointment", "memory", WatchedTelemetry("other")), SpanTracing)
+    assert isinstance(tracing.tracing_of("appointment", "memory", WatchedTelemetry("other")), GuardedTracing)
     other = Clinic(clinic.appointment.settings())
     async with other.running():
         await other.start()
@@ -289,6 +299,105 @@ async def test_a_collector_that_refuses_is_reported_once_and_what_is_lost_is_cou
     value = telemetry.registry.get_sample_value
     assert (value("clinic_spans_ended_total"), value("clinic_spans_exported_total")) == (3, 0)
     assert telemetry.times("traces are lost") == 1
+
+
+class Broken:
+    """Whatever it is of OpenTelemetry's, and of what it makes: each call of one method raises."""
+
+    def __init__(self, its: Any, method: str) -> None:
+        self._its, self._method = its, method
+
+    def __getattr__(self, name: str) -> Any:
+        if name == self._method:
+            raise RuntimeError(f"{name} is broken")
+        found = getattr(self._its, name)
+        return (lambda *args: Broken(found(*args), self._method)) if name == "start_span" else found
+
+
+SPAN = ("get_span_context", "end", "set_attribute", "set_attributes", "set_status", "update_name")
+
+
+def exporters() -> set[threading.Thread]:
+    """The threads in which spans are sent."""
+    return {thread for thread in threading.enumerate() if thread.name.startswith("OtelBatch")}
+
+
+async def test_the_standing_audit_exports_what_all_its_rounds_repair_as_one_service(
+    tmp_path: Path, collector: Collector
+) -> None:
+    its, before = settings("sqlite", tmp_path), exporters()
+    clinic = Clinic(its)
+    async with opened(clinic.appointment.store().resource), opened(clinic.financial.store().resource):
+        telemetry = WatchedTelemetry("audit")
+        plan = Plan(every=0.05, grace=timedelta(seconds=60), repairs=10, wait=0.05)
+        async with client_of(watcher(its, plan, telemetry, Lifecycle(telemetry))):
+            exporting = set[threading.Thread]()
+            for number in (1, 2):
+                made = an_appointment(id=uuid7(), end=TWO_O_CLOCK)
+                await clinic.appointment.appointments().add(made)
+                await telemetry.seen("audit repairs", times=number)
+                exporting |= exporters() - before
+    assert len(exporting) == 1
+    assert [(span.service, span.name) for span in collector.spans] == [("clinic-audit", "create")] * 2
+
+
+async def test_spans_that_cannot_be_written_down_are_reported_as_lost(
+    collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OTLPSpanExporter, "export", Broken(None, "export").__getattr__)
+    telemetry = WatchedTelemetry("appointment")
+    its = tracing.tracing_of("appointment", "memory", telemetry)
+    async with its.lifespan():
+        its.end_request(its.begin_request("GET", "/", []), "/", "GET", 200)
+    assert collector.spans == []
+    assert telemetry.times("traces are lost") == 1
+
+
+@pytest.fixture(params=["start_span", *SPAN])
+def broken(
+    request: pytest.FixtureRequest, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    assert collector
+    tracer = Export.tracer.fget  # type: ignore[attr-defined]
+    monkeypatch.setattr(Export, "tracer", property(lambda self: Broken(tracer(self), request.param)))
+    with capture_logs():  # to draw a traceback takes a second
+        yield
+
+
+def test_every_moment_of_a_trace_is_guarded() -> None:
+    moments = {name for name in vars(tracing.Tracing) if not name.startswith("_")} - {"lifespan"}
+    assert moments - vars(GuardedTracing).keys() == set()
+
+
+@pytest.mark.usefixtures("broken")
+async def test_an_error_of_opentelemetry_costs_spans_and_nothing_else(clinic: Clinic) -> None:
+    clinic.financial.charges.override(Object(Away()))
+    async with clinic.running():
+        charged = await clinic.charged(await finished(clinic))
+        await arrived(clinic, a_message(data=b"{}"))
+        await clinic.financial_telemetry.seen("dead-lettered")
+        assert len((await clinic.charges.get("/")).json()["items"]) == 1
+    assert charged.is_success
+    both = (clinic.appointment_telemetry, clinic.financial_telemetry)
+    once = dict.fromkeys(("finished", "published", "consumer waits", "charged", "dead-lettered"), 1)
+    assert {event: sum(each.times(event) for each in both) for event in once} == once
+    registries = [each.registry for each in both]
+    failures = [each.get_sample_value("clinic_spans_failed_total") or 0 for each in registries]
+    spans_fail = {"event": "spans fail"}
+    told = [each.get_sample_value("clinic_events_total", spans_fail) or 0 for each in registries]
+    assert sum(failures) > 0
+    assert told == [min(1, count) for count in failures]
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("error", [Conflict("somebody saved first"), asyncio.CancelledError()], ids=repr)
+def test_the_error_of_what_is_traced_is_its_callers_whatever_fails_beside_it(error: BaseException) -> None:
+    its = tracing.tracing_of("appointment", "memory", WatchedTelemetry("appointment"))
+    message = a_message()
+    for around in (its.creating([message]), its.sending([message], {}), its.charging([])):
+        with pytest.raises(type(error)) as raised, around:
+            raise error
+        assert raised.value is error
 
 
 def test_the_trace_in_the_documentation_is_the_one_that_is_kept() -> None:

@@ -23,6 +23,7 @@ from clinic.entrypoints.cli import main as cli
 from clinic.entrypoints.cli.audit import Finished
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
+from clinic.entrypoints.tracing import Tracing
 from clinic.entrypoints.watcher import standing
 from clinic.entrypoints.watcher.app import create_app
 from clinic.entrypoints.watcher.metrics import WatcherMetrics
@@ -88,7 +89,7 @@ class Standing:
     @asynccontextmanager
     async def over_http(self) -> AsyncIterator[httpx.AsyncClient]:
         """A client of its app, while its rounds run."""
-        app = create_app(self.audit, self._shown, self.metrics, Lifecycle(self._shown))
+        app = create_app(self.audit, self._shown, self.metrics, Tracing(), Lifecycle(self._shown))
         async with client_of(app) as client:
             yield client
 
@@ -125,7 +126,7 @@ async def charge(clinic: Clinic, made: Appointment, **changes: Any) -> None:
 
 async def test_a_round_finds_what_is_missing_orphaned_and_wrong(clinic: Clinic) -> None:
     right, missing, wrong = [await finished(clinic) for _ in range(3)]
-    orphaned = replace(right, id=uuid4())
+    orphaned = replace(right, id=UUID(int=right.id.int + 1))
     await charge(clinic, right)
     await charge(clinic, wrong, total=Money("0.10"))
     await charge(clinic, orphaned)

@@ -60,6 +60,7 @@ EVENTS: Final = {
     "and `clinic audit` finds it",
     "no traces": "traces are asked for and cannot be made: the service runs without",
     "traces are lost": "the collector does not take spans: they are dropped until it does",
+    "spans fail": "OpenTelemetry raised an error: logged once, and `clinic_spans_failed_total` counts all",
     "client left": "a client left in the middle of its request",
     "unforeseen": "a defect: a request was answered 500",
     "could not start or end": "the service ended",

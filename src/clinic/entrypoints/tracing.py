@@ -23,7 +23,7 @@ from clinic.entrypoints.trace_context import TraceContext
 Attributes = Sequence[tuple[str, str]]
 Report = Callable[[Sequence[Charged]], None]
 
-SPANS: Final = "clinic.entrypoints.otel.spans:SpanTracing"
+SPANS: Final = "clinic.entrypoints.otel.guard:guarded_spans"
 ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
 
 
@@ -64,7 +64,13 @@ class Tracing:
     @asynccontextmanager
     async def lifespan(self, _: object = None) -> AsyncIterator[None]:
         """As long as there is something to trace."""
-        yield
+        try:
+            yield
+        finally:
+            await self.end()
+
+    async def end(self) -> None:
+        """Nothing is traced any more."""
 
 
 def tracing_of(service: str, transport: str, telemetry: Telemetry) -> Tracing:

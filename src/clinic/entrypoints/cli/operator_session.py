@@ -20,14 +20,23 @@ MAX_SECONDS = 10**9
 
 @asynccontextmanager
 async def attached(*containers: AppointmentContainer | FinancialContainer) -> AsyncIterator[None]:
-    """Inside, these contexts' data can be read and written.
+    """Inside, these contexts' data can be read and written, and what is done is traced.
 
     Raises `Misconfigured` or `Unavailable` if they cannot.
     """
     async with AsyncExitStack() as stack:
         for container in containers:
-            refuse_in_process(container.settings())
             await stack.enter_async_context(container.tracing().lifespan())
+        await stack.enter_async_context(attached_stores(*containers))
+        yield
+
+
+@asynccontextmanager
+async def attached_stores(*containers: AppointmentContainer | FinancialContainer) -> AsyncIterator[None]:
+    """The same, where whoever calls ends the tracing."""
+    async with AsyncExitStack() as stack:
+        for container in containers:
+            refuse_in_process(container.settings())
             resource = container.store().resource
             stack.push_async_callback(resource.close)
             await resource.attach()

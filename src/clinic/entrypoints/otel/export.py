@@ -53,9 +53,11 @@ class Export:
         loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
         def shut_down() -> None:
-            self._provider.shutdown()
-            with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
-                loop.call_soon_threadsafe(ended.set)
+            try:
+                self._provider.shutdown()
+            finally:
+                with suppress(RuntimeError):  # nobody waits any more, and the loop is closed
+                    loop.call_soon_threadsafe(ended.set)
 
         threading.Thread(target=shut_down, name="otel-end", daemon=True).start()
         with suppress(TimeoutError):
@@ -80,10 +82,14 @@ class _Exporter(SpanExporter):
         self.exported = 0
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        result = self._exporter.export(spans)
+        reason = "the collector does not take them"
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # noqa: BLE001 — the SDK would log it where nobody reads
+            result, reason = SpanExportResult.FAILURE, f"{type(error).__name__}: {error}"
         failed = result is not SpanExportResult.SUCCESS
         if failed and not self._has_failed:
-            self._telemetry("traces are lost", reason="the collector does not take them")
+            self._telemetry("traces are lost", reason=reason)
         self.exported += 0 if failed else len(spans)
         self._has_failed = failed
         return result

@@ -4,8 +4,8 @@ The context of an event's *create* span is kept with the event, and its `charge`
 after a crash, or when a dead letter is replayed. What is done to a batch is a trace of its own, with links.
 """
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from http import HTTPStatus
 from time import time_ns
@@ -43,12 +43,8 @@ class SpanTracing(Tracing):
         self._transport = transport
         self._batch: TraceContext | None = None
 
-    @asynccontextmanager
-    async def lifespan(self, _: object = None) -> AsyncIterator[None]:
-        try:
-            yield
-        finally:
-            await self._export.end()
+    async def end(self) -> None:
+        await self._export.end()
 
     def begin_request(self, method: str, path: str, headers: Sequence[tuple[bytes, bytes]]) -> Any:
         super().begin_request(method, path, headers)
@@ -86,9 +82,10 @@ class SpanTracing(Tracing):
             yield [extended(message, hop) for message in batch]
 
     def received(self, batch: Sequence[Delivery], contexts: Contexts) -> None:
+        self._batch = None  # the one before is over, whatever becomes of this span
         span = self._messaging("receive", SpanKind.CLIENT, _size(batch), links=contexts.values())
-        span.end()
         self._batch = _context(span)
+        span.end()
 
     @contextmanager
     def charging(self, finished: Sequence[Received[AppointmentFinished]]) -> Iterator[Report]:

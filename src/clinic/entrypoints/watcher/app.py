@@ -82,7 +82,11 @@ def _response(found: Found) -> FindingResponse:
 
 
 def create_app(
-    audit: StandingAudit, telemetry: LoggingTelemetry, metrics: WatcherMetrics, lifecycle: Lifecycle
+    audit: StandingAudit,
+    telemetry: LoggingTelemetry,
+    metrics: WatcherMetrics,
+    tracing: Tracing,
+    lifecycle: Lifecycle,
 ) -> Litestar:
     """The app of this audit. Its lifespan runs the rounds."""
 
@@ -97,7 +101,7 @@ def create_app(
         ready=ready,
         telemetry=telemetry,
         metrics=metrics,
-        tracing=Tracing(),
+        tracing=tracing,
         lifecycle=lifecycle,
         resources=lambda: (),
         loop=audit.run,

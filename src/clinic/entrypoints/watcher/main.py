@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager
 from typing import Final
 
 import uvloop
+from litestar import Litestar
 
 from clinic.entrypoints.cli.audit import Finished
-from clinic.entrypoints.cli.operator_session import attached
+from clinic.entrypoints.cli.operator_session import attached_stores
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer, now
 from clinic.entrypoints.log_writer import queue_standard_streams
 from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import LoggingTelemetry
+from clinic.entrypoints.tracing import tracing_of
 from clinic.entrypoints.watcher.app import create_app
 from clinic.entrypoints.watcher.metrics import WatcherMetrics
 from clinic.entrypoints.watcher.standing import Plan, Sides, StandingAudit
@@ -35,22 +37,26 @@ def run(settings: Settings, plan: Plan) -> None:
 async def _serve(settings: Settings, plan: Plan) -> None:
     telemetry = LoggingTelemetry("audit")
     lifecycle = Lifecycle(telemetry)
+    app = watcher(settings, plan, telemetry, lifecycle)
+    await serve(
+        Service(app, lifecycle, settings.audit_host, settings.audit_port, "CLINIC_AUDIT", settings.keep_alive)
+    )
+
+
+def watcher(settings: Settings, plan: Plan, telemetry: LoggingTelemetry, lifecycle: Lifecycle) -> Litestar:
+    """The app of a standing audit of these services. Its lifespan runs the rounds, all in one tracing."""
+    tracing = tracing_of("audit", settings.transport, telemetry)
     metrics = WatcherMetrics(telemetry.registry, now)
 
     @asynccontextmanager
     async def open_sides() -> AsyncIterator[Sides]:
         # Anew for each round: a store that was away, moved or restored is found as it is now.
-        appointment, financial = (
-            AppointmentContainer(settings=settings),
-            FinancialContainer(settings=settings),
-        )
-        async with attached(appointment, financial):
+        appointment = AppointmentContainer(settings=settings, tracing=tracing)
+        financial = FinancialContainer(settings=settings, tracing=tracing)
+        async with attached_stores(appointment, financial):
             yield Sides(financial.audit_charges(), financial.repair_charges(), Finished(appointment))
 
     audit = StandingAudit(
         open_sides, plan, now, asyncio.sleep, time.monotonic, random.uniform, telemetry, metrics
     )
-    app = create_app(audit, telemetry, metrics, lifecycle)
-    await serve(
-        Service(app, lifecycle, settings.audit_host, settings.audit_port, "CLINIC_AUDIT", settings.keep_alive)
-    )
+    return create_app(audit, telemetry, metrics, tracing, lifecycle)
