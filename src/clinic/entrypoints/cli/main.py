@@ -84,7 +84,8 @@ def _run_services(settings: Settings, args: argparse.Namespace) -> int | None:
         uvloop.run(serve_both(settings))
         return None
     if args.service == CONSOLE:
-        return _run_console(settings)
+        _run_console(settings)
+        return None
     _refuse_in_process(settings)
     if args.service is None:
         return supervise(settings)

@@ -1,7 +1,7 @@
 """The words, dates and amounts of a page in the language of whoever reads it."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -57,7 +57,7 @@ class Reader:
         """In the largest unit that says something: "2 hours", "3 seconds", "40 ms"."""
         if seconds < 1:
             return f"{seconds * 1000:.0f} ms"
-        return str(dates.format_timedelta(seconds, threshold=1.5, locale=self._locale))
+        return str(dates.format_timedelta(timedelta(seconds=seconds), threshold=1.5, locale=self._locale))
 
     def number(self, number: float) -> str:
         return str(numbers.format_decimal(number, locale=self._locale))

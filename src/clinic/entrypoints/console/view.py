@@ -1,7 +1,7 @@
 """One request's view: its reader's language, who is signed in, and the page that answers it."""
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlencode, urlsplit
 from zoneinfo import ZoneInfo
 
@@ -29,7 +29,8 @@ class View:
 
     def __init__(self, request: Request[Any, Any, Any], zone: ZoneInfo, currency: str) -> None:
         self.request = request
-        self.session: dict[str, Any] = request.scope.get("session") or {}  # none before a route is found
+        # None before a route is found.
+        self.session = cast("dict[str, Any]", request.scope.get("session") or {})
         chosen = str(self.session.get("language", ""))
         language = chosen if chosen in LANGUAGES else negotiated(request.headers.get("accept-language", ""))
         self.reader = Reader(language, zone, currency)
