@@ -53,6 +53,7 @@ class CoreSettings(Struct, frozen=True, kw_only=True):
     audit_host: str = "127.0.0.1"
     audit_port: Port = 8011
     audit_every: Every = "5m"
+    console: Literal["on", "off"] = "on"
     console_host: str = "127.0.0.1"
     console_port: Port = 8080
     console_secret: Token = ""

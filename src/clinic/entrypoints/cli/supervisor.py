@@ -44,11 +44,11 @@ def supervise(settings: Settings) -> int:
 
 
 def watchers(settings: Settings) -> Mapping[str, Command]:
-    """The standing audit, unless it is set to off, and the console; neither if its folder was left out."""
+    """The standing audit, unless it is set to off, and the console, likewise; neither if its folder was left out."""
     found: dict[str, Command] = {}
     if settings.audit_every != "off" and find_spec("clinic.entrypoints.watcher"):
         found["audit"] = (*PROGRAM, "audit", "--every", settings.audit_every)
-    if has_console():
+    if settings.console == "on" and has_console():
         found["console"] = (*PROGRAM, "run", "console")
     return found
 
@@ -189,9 +189,10 @@ def _greet(settings: Settings, token: str) -> None:
     charges = url(settings.financial_host, settings.financial_port)
     print(f"appointments  {appointments}/  (its documentation: /docs)")
     print(f"charges       {charges}/  (its documentation: /docs)")
-    if "audit" in watchers(settings):
+    beside = watchers(settings)
+    if "audit" in beside:
         print(f"audit         {url(settings.audit_host, settings.audit_port)}/findings/")
-    if has_console():
+    if "console" in beside:
         print(f"console       {url(settings.console_host, settings.console_port)}/")
     if token:
         print(f"operator      {token}  (of this run; set {TOKEN} to keep one)")

@@ -23,7 +23,8 @@ class Reader:
     """One language, in the clinic's time zone and currency."""
 
     def __init__(self, language: str, zone: ZoneInfo, currency: str) -> None:
-        self.language, self._zone, self._currency = language, zone, currency
+        self.language = language
+        self._zone, self._currency = zone, currency
         self._locale, self._texts = Locale.parse(language), _catalogue(language)
 
     @property
@@ -70,9 +71,9 @@ def negotiated(header: str) -> str:
     """The language that an Accept-Language header likes best (RFC 9110, 12.5.4)."""
     weighted = []
     for place, part in enumerate(header.split(",")[:MAX_LANGUAGES]):
-        tag, _, quality = part.strip().partition(";q=")
+        tag, quality = part.strip().partition(";q=")[::2]
         weighted.append((-_weight(quality), place, tag.replace("-", "_")))
-    preferred = [tag for _, _, tag in sorted(weighted)]
+    preferred = [each[-1] for each in sorted(weighted)]
     aliases = {"pt": "pt_BR", "pt_PT": "pt_BR", "en_US": "en", "en_GB": "en"}
     return negotiate_locale(preferred, LANGUAGES, aliases=aliases) or "en"
 

@@ -30,7 +30,8 @@ async def ask(view: NamedDependency[View], back: FromQuery[str] = "/") -> Templa
 async def sign_in(view: NamedDependency[View], services: NamedDependency[Services]) -> Template | Redirect:
     """The token is tried at once: a wrong one is said here, not at the first change."""
     form = await view.form()
-    by, token, back = form.get("by", ""), form.get("token", ""), local(form.get("back", ""))
+    by, token = form.get("by", ""), form.get("token", "")
+    back = local(form.get("back", ""))
     problem = _unusable(by, token)
     if not problem:
         try:
