@@ -118,6 +118,10 @@ bench-page: .venv/dev ## write docs/performance.md from the last run
 bench-compare: .venv/dev ## what a change cost, in one paired run: BASE=commit STACK= ROUNDS= SECONDS= ONLY=start,keyed,finish,rates,drain
 	@$(BENCH).compare $(foreach each,BASE STACK ROUNDS SECONDS ONLY,$(call given,$(each)))
 
+.PHONY: bench-growth
+bench-growth: .venv/dev ## what each request costs over a long history: STACK=embedded|real SIZES= SECONDS=
+	@$(BENCH).growth $(foreach each,STACK SIZES SECONDS,$(call given,$(each)))
+
 BENCH := PYTHONPATH=tests:. $(BIN)/python -m benchmarks
 
 .PHONY: metrics-page

@@ -52,7 +52,7 @@ def fill(folder: Path, first: int, last: int, total: int) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     begin, step = milliseconds(today) - (DAYS - 1) * 24 * HOUR, DAYS * 24 * HOUR // total
     dice = random.Random(first)  # noqa: S311 — a seeded history
-    people = [uuid4().bytes for _ in range(10_000)]
+    everybody = [uuid4().bytes for _ in range(people(total))]
     appointment, financial = (_opened(folder / name) for name in FILES)
     with closing(appointment), closing(financial):
         for part in range(first, last, BATCH):
@@ -61,10 +61,15 @@ def fill(folder: Path, first: int, last: int, total: int) -> None:
                 moment = begin + number * step
                 its_id = ((moment << 80) | (7 << 76) | number).to_bytes(16, "big")
                 start = moment // 1000 * 1000
-                rows.append((its_id, dice.choice(people), dice.choice(people), start, start + HOUR))
+                rows.append((its_id, dice.choice(everybody), dice.choice(everybody), start, start + HOUR))
             _insert(appointment, "appointments VALUES (?,?,?,20000,?,?,2)", rows)
             charges = "charges VALUES (?,?,?,20000,?,?,'hours-begun','2',40000,?,'log/1',?,?,1)"
             _insert(financial, charges, [(*row, *[row[-1]] * 3) for row in rows])
+
+
+def people(total: int) -> int:
+    """Physicians and patients: each has some fifty appointments, however many there are."""
+    return max(20, total // 50)
 
 
 async def _made(folder: Path) -> None:
