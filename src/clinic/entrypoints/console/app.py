@@ -20,7 +20,7 @@ from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 
 from clinic.domain.errors import NotFound, NotNow, Refused
-from clinic.entrypoints.console import desk, session
+from clinic.entrypoints.console import desk, session, where
 from clinic.entrypoints.console.client import Services, SignedOut
 from clinic.entrypoints.console.languages import marked
 from clinic.entrypoints.console.view import View, address
@@ -92,7 +92,7 @@ def create_app(
 
     return Litestar(
         [
-            *(page for room in (desk, session) for page in room.ROUTES),
+            *(page for room in (desk, session, where) for page in room.ROUTES),
             health,
             nothing,
             create_static_files_router(
