@@ -20,10 +20,11 @@ from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 
 from clinic.domain.errors import NotFound, NotNow, Refused
-from clinic.entrypoints.console import desk, session, where
+from clinic.entrypoints.console import desk, flow, session, where
 from clinic.entrypoints.console.client import Services, SignedOut
 from clinic.entrypoints.console.languages import marked
 from clinic.entrypoints.console.view import View, address
+from clinic.entrypoints.console.watching import Watch
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
@@ -70,6 +71,8 @@ def create_app(
 ) -> Litestar:
     """The app that asks these services. `secret` signs and encrypts cookies: all instances share it."""
 
+    watch = Watch(flow.Flow(services), lifecycle, telemetry)
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         try:
@@ -92,7 +95,7 @@ def create_app(
 
     return Litestar(
         [
-            *(page for room in (desk, session, where) for page in room.ROUTES),
+            *(page for room in (desk, flow, session, where) for page in room.ROUTES),
             health,
             nothing,
             create_static_files_router(
@@ -106,7 +109,7 @@ def create_app(
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
             "view": Provide(make_view, sync_to_thread=False),
-            "lifecycle": Provide(lambda: lifecycle, sync_to_thread=False),
+            "watch": Provide(lambda: watch, sync_to_thread=False),
         },
         exception_handlers={Exception: failed},
         lifespan=[lifespan],

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 from uuid import UUID
 
@@ -111,30 +111,43 @@ async def way(
 
 
 async def _way(
-    view: View, services: Services, appointment_id: UUID, problem: str = "", *, republished: bool = False
+    view: View,
+    services: Services,
+    appointment_id: UUID,
+    status: int = HTTPStatus.OK,
+    problem: str = "",
+    *,
+    republished: bool = False,
 ) -> Template:
     away: list[Away] = []
-    traced, its = await asyncio.gather(
-        or_away(away, _traced(services, appointment_id)), _its(services, appointment_id, view)
+    found, its = await asyncio.gather(
+        or_away(away, traced(services, appointment_id)), _its(services, appointment_id, view)
     )
     return view.page(
         "way" if view.is_part else "appointment",
-        status=HTTPStatus.SERVICE_UNAVAILABLE if away or problem else HTTPStatus.OK,
+        status=HTTPStatus.SERVICE_UNAVAILABLE if away else status,
         id=appointment_id,
         its=its,
-        traced=traced,
         away=away,
-        waits=_waits(traced) if traced else [],
-        since=_since(traced) if traced else None,
-        sentence=WAITS[traced.waits_for] if traced else "",
-        charge=_last(traced, "charged") if traced else None,
-        letter=_last(traced, "dead-lettered") if traced else None,
-        is_finished=bool(traced and (_last(traced, "finished") or _last(traced, "published"))),
-        again=AGAIN.get(traced.waits_for) if traced else AWAY_AGAIN,
-        ticks=Scale().ticks,
         problem=problem,
         republished=republished,
+        **(_told(found) if found else {"traced": None, "again": AWAY_AGAIN}),
     )
+
+
+def _told(found: Traced) -> Mapping[str, Any]:
+    last = {step.event: step for step in found.steps}
+    return {
+        "traced": found,
+        "waits": [_wait(step) for step in found.steps],
+        "since": _since(found),
+        "sentence": WAITS[found.waits_for],
+        "charge": last.get("charged"),
+        "letter": last.get("dead-lettered"),
+        "is_finished": "finished" in last or "published" in last,
+        "again": AGAIN.get(found.waits_for),
+        "ticks": Scale().ticks,
+    }
 
 
 @post("/appointments/{appointment_id:uuid}/republish")
@@ -148,9 +161,9 @@ async def republish(
     except SignedOut:
         return view.back("/sign-in", back=path)
     except Declined as error:
-        return await _way(view, services, appointment_id, str(error))
+        return await _way(view, services, appointment_id, HTTPStatus.CONFLICT, str(error))
     except Away:
-        return await _way(view, services, appointment_id, UNKNOWN)
+        return await _way(view, services, appointment_id, HTTPStatus.SERVICE_UNAVAILABLE, UNKNOWN)
     return view.back(path, republished=True)
 
 
@@ -164,7 +177,7 @@ async def _its(services: Services, appointment_id: UUID, view: View) -> Appointm
         return None
 
 
-async def _traced(services: Services, appointment_id: UUID) -> Traced:
+async def traced(services: Services, appointment_id: UUID) -> Traced:
     answers = await _answers(services, appointment_id)
     if not any(isinstance(answer, Trace) for answer in answers):
         for answer in answers:
@@ -191,28 +204,17 @@ async def trace(service: Service, appointment_id: UUID) -> Trace | Away | None:
         return error
 
 
-def _waits(traced: Traced) -> list[Wait]:
-    return [
-        Wait(
-            step,
-            STEPS[step.event],
-            Scale()(step.waited_seconds or 0.0),
-            1.0 if step.event in {*IN_WHOLE_SECONDS, "saved"} else LEAST,
-        )
-        for step in traced.steps
-    ]
+def _wait(step: TracedStep) -> Wait:
+    less = 1.0 if step.event in {*IN_WHOLE_SECONDS, "saved"} else LEAST
+    return Wait(step, STEPS[step.event], Scale()(step.waited_seconds or 0.0), less)
 
 
-def _since(traced: Traced) -> tuple[float, float] | None:
+def _since(found: Traced) -> tuple[float, float] | None:
     """For how many seconds it waits now, and the bar; None where it waits for nothing."""
-    if traced.waits_for in {"nothing", "unknown"}:
+    if found.waits_for in {"nothing", "unknown"}:
         return None
-    seconds = max(0.0, (datetime.now(UTC) - traced.steps[-1].at).total_seconds())
+    seconds = max(0.0, (datetime.now(UTC) - found.steps[-1].at).total_seconds())
     return seconds, Scale()(seconds)
-
-
-def _last(traced: Traced, event: str) -> TracedStep | None:
-    return next((step for step in reversed(traced.steps) if step.event == event), None)
 
 
 ROUTES: Final = [where, way, republish]
