@@ -45,14 +45,14 @@ WAITS: Final[Mapping[WaitsFor, str]] = {
     "unknown": marked("What it waits for is not known now."),
 }
 AGAIN: Final[Mapping[WaitsFor, int]] = {
-    "to be finished": 5,
+    "to be finished": 2,
     "to be published": 1,
     "to be received": 1,
-    "a person": 5,
-    "unknown": 3,
+    "a person": 2,
+    "unknown": 2,
 }
 """Seconds after which the page asks again; `nothing` has come to its end."""
-AWAY_AGAIN: Final = 3
+AWAY_AGAIN: Final = 2
 UNKNOWN: Final = marked(
     "Whether its event was published again is not known: the service did not answer. Do it again; it is "
     "charged once, however often you do."
