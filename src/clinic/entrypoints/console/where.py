@@ -77,7 +77,7 @@ async def where(
     if "/" in wanted:
         return view.back(f"/letters/at/{quote(wanted)}")
     try:
-        its_id = UUID(wanted)
+        its_id = UUID(wanted.lower())
     except ValueError:
         return view.page("where", status=422 if wanted else 200, wanted=wanted, is_id=False)
     path = await _page_of(services, its_id)
