@@ -20,18 +20,15 @@ TOKEN = "0123456789abcdef"  # noqa: S105 — of no other services than these tes
 
 
 class Wire(httpx.AsyncBaseTransport):
-    """Between the console and a service: notes what is asked. It can be cut, or never answer."""
+    """Between the console and a service: notes what is asked. It can be cut."""
 
     def __init__(self, service: Callable[[], httpx.AsyncClient] | None) -> None:
         self._service = service
         self.asked: list[str] = []
         self.is_cut = service is None
-        self.is_silent = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         self.asked.append(request.url.path)
-        if self.is_silent:
-            await asyncio.Event().wait()
         if self.is_cut or self._service is None:
             raise httpx.ConnectError("All connection attempts failed")
         answer = await self._service().request(

@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import UTC, datetime
-from typing import Final, TypeVar
+from typing import Final
 from uuid import UUID
 
 from litestar import get
@@ -19,8 +19,8 @@ from clinic.domain.errors import NotFound
 from clinic.domain.messaging.ports import Monotonic
 from clinic.domain.money import Money
 from clinic.domain.reconciliation.tracing import WaitsFor
-from clinic.entrypoints.console.charts import Chart, chart, percentile
-from clinic.entrypoints.console.client import Away, Page, Service, Services, or_away
+from clinic.entrypoints.console.charts import Scale, percentile, scale_of
+from clinic.entrypoints.console.client import Away, Page, Services, or_away
 from clinic.entrypoints.console.shapes import Appointment, Charge, Health
 from clinic.entrypoints.console.view import View
 from clinic.entrypoints.console.watching import Watch
@@ -35,14 +35,10 @@ MAX_KNOWN: Final = 300
 """Charged appointments whose times are kept."""
 SIGNS_INTERVAL: Final = 3.0
 """Seconds: what a service says of itself costs it more than a list."""
-TIMEOUT: Final = 2.0
-"""Seconds that a look waits for a service, before it is shown without."""
 RETRY: Final = b"retry: 2000\n\n"
 """After how many milliseconds a browser opens a stream that broke again."""
 NOTHING_NEW: Final = b":\n\n"
 METRICS: Final = ("clinic_consumer_lag_events", "clinic_dead_letters{", "clinic_audit_")
-
-T = TypeVar("T")
 
 
 class DatedCharge(Charge, frozen=True):
@@ -62,6 +58,13 @@ class Line(Struct, frozen=True):
     seconds: float | None = None
     waits_for: WaitsFor | None = None
 
+    @property
+    def waits(self) -> float | None:
+        """For how many seconds its charge is waited for."""
+        if self.end is None or self.total is not None:
+            return None
+        return max(0.0, (datetime.now(UTC) - self.end.replace(tzinfo=UTC)).total_seconds())
+
 
 class Signs(Struct, frozen=True):
     """How it is behind the services; None where it is not known. `problems` by service and part."""
@@ -79,9 +82,8 @@ class Seen(Struct, frozen=True):
     lines: Sequence[Line]
     signs: Signs
     away: Sequence[Away]
-    median: float | None
-    slowest: float | None
-    chart: Chart
+    marks: Mapping[str, float | None]
+    scale: Scale
     html: dict[str, str]
 
 
@@ -98,8 +100,8 @@ class Flow:
         away: list[Away] = []
         appointment, financial = self._services.appointment, self._services.financial
         listed, charges, signs = await asyncio.gather(
-            _ask(away, appointment, appointment.get(Page[Appointment], "/", {"limit": SHOWN})),
-            _ask(away, financial, financial.get(Page[DatedCharge], "/", {"limit": CHARGES})),
+            or_away(away, appointment.get(Page[Appointment], "/", {"limit": SHOWN})),
+            or_away(away, financial.get(Page[DatedCharge], "/", {"limit": CHARGES})),
             self._signs_of_late(),
         )
         lines = _joined(listed.items if listed else None, charges.items if charges else [])
@@ -107,14 +109,12 @@ class Flow:
         if not away:
             lines = await self._with_traces(lines)
         durations = [line.seconds for line in lines if line.seconds is not None]
-        median, slowest = percentile(durations, 50), percentile(durations, 99)
         return Seen(
             lines=lines,
             signs=signs,
             away=away,
-            median=median,
-            slowest=slowest,
-            chart=chart([_length(line) for line in reversed(lines)], median, slowest, SHOWN),
+            marks={f"p{percent}": percentile(durations, percent) for percent in (50, 99)},
+            scale=scale_of(durations + [line.waits for line in lines if line.waits is not None]),
             html={},
         )
 
@@ -128,7 +128,7 @@ class Flow:
 
     async def _followed(self, line: Line) -> Line:
         try:
-            its = await _in_time(self._services.financial, traced(self._services, line.id))
+            its = await traced(self._services, line.id)
         except (Away, NotFound):
             return line
         at = {step.event: step.at for step in its.steps}
@@ -152,8 +152,8 @@ class Flow:
 async def _signs(services: Services) -> Signs:
     everybody = (services.appointment, services.financial, services.audit)
     healths, metrics = await asyncio.gather(
-        asyncio.gather(*(_ask([], service, service.health(Health)) for service in everybody)),
-        asyncio.gather(*(_ask([], service, service.metrics()) for service in everybody[1:])),
+        asyncio.gather(*(or_away([], service.health(Health)) for service in everybody)),
+        asyncio.gather(*(or_away([], service.metrics()) for service in everybody[1:])),
     )
     values = _values("\n".join(filter(None, metrics)))
     findings = [values.get(f"clinic_audit_{kind}") for kind in ("missing", "orphaned", "wrong")]
@@ -190,25 +190,6 @@ def _joined(listed: Sequence[Appointment] | None, charges: Sequence[DatedCharge]
         ]
     totals = {each.appointment_id: each.total_price for each in charges}
     return [Line(each.id, each.start_date, each.end_date, totals.get(each.id)) for each in listed]
-
-
-def _length(line: Line) -> tuple[float | None, bool]:
-    """The seconds to its charge, or that it waits for it, and whether it still does."""
-    if line.end and line.total is None:
-        return max(0.0, (datetime.now(UTC) - line.end.replace(tzinfo=UTC)).total_seconds()), True
-    return line.seconds, False
-
-
-async def _ask(away: list[Away], service: Service, asked: Awaitable[T]) -> T | None:
-    return await or_away(away, _in_time(service, asked))
-
-
-async def _in_time(service: Service, asked: Awaitable[T]) -> T:
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            return await asked
-    except TimeoutError as error:
-        raise Away(service.name, f"it does not answer within {TIMEOUT:g} s") from error
 
 
 @get("/flow")

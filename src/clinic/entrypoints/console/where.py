@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
-from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 from uuid import UUID
 
@@ -13,13 +13,12 @@ from litestar import get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery
 from litestar.response import Redirect, Template
-from msgspec import Struct
 
 from clinic.domain.errors import NotFound
-from clinic.domain.reconciliation.tracing import IN_WHOLE_SECONDS, Traced, TracedStep, WaitsFor, joined
+from clinic.domain.reconciliation.tracing import Traced, WaitsFor, joined
 from clinic.domain.tracing import Trace
-from clinic.entrypoints.console.charts import LEAST, Scale
-from clinic.entrypoints.console.client import Away, Declined, Page, Service, Services, SignedOut, or_away
+from clinic.entrypoints.console.charts import Scale
+from clinic.entrypoints.console.client import Away, Page, Service, Services, SignedOut, or_away
 from clinic.entrypoints.console.languages import marked
 from clinic.entrypoints.console.shapes import Appointment
 from clinic.entrypoints.console.view import MAX_TEXT, View, address
@@ -44,28 +43,6 @@ WAITS: Final[Mapping[WaitsFor, str]] = {
     "nothing": marked("It is not charged, and waits for nothing."),
     "unknown": marked("What it waits for is not known now."),
 }
-AGAIN: Final[Mapping[WaitsFor, int]] = {
-    "to be finished": 2,
-    "to be published": 1,
-    "to be received": 1,
-    "a person": 2,
-    "unknown": 2,
-}
-"""Seconds after which the page asks again; `nothing` has come to its end."""
-AWAY_AGAIN: Final = 2
-UNKNOWN: Final = marked(
-    "Whether its event was published again is not known: the service did not answer. Do it again; it is "
-    "charged once, however often you do."
-)
-
-
-class Wait(Struct, frozen=True):
-    """A step with the bar of the wait before it. `less`: the wait is shorter than so many seconds."""
-
-    step: TracedStep
-    name: str
-    share: float
-    less: float
 
 
 @get("/where")
@@ -104,85 +81,57 @@ async def way(
     view: NamedDependency[View],
     services: NamedDependency[Services],
     appointment_id: FromPath[UUID],
-    republished: FromQuery[bool] = False,
+    republished: FromQuery[str] = "",
 ) -> Template:
     """Each step and wait, what it waits for now, and what can be done about it."""
-    return await _way(view, services, appointment_id, republished=republished)
-
-
-async def _way(
-    view: View,
-    services: Services,
-    appointment_id: UUID,
-    status: int = HTTPStatus.OK,
-    problem: str = "",
-    *,
-    republished: bool = False,
-) -> Template:
     away: list[Away] = []
     found, its = await asyncio.gather(
-        or_away(away, traced(services, appointment_id)), _its(services, appointment_id, view)
+        or_away(away, traced(services, appointment_id)), _its(view, services, appointment_id)
     )
     return view.page(
         "way" if view.is_part else "appointment",
-        status=HTTPStatus.SERVICE_UNAVAILABLE if away else status,
+        status=503 if away else 200,
         id=appointment_id,
         its=its,
         away=away,
-        problem=problem,
+        traced=found,
+        last={step.event: step for step in found.steps} if found else {},
+        since=_since(found) if found else None,
         republished=republished,
-        **(_told(found) if found else {"traced": None, "again": AWAY_AGAIN}),
+        scale=Scale(),
+        names=STEPS,
+        sentences=WAITS,
     )
-
-
-def _told(found: Traced) -> Mapping[str, Any]:
-    last = {step.event: step for step in found.steps}
-    return {
-        "traced": found,
-        "waits": [_wait(step) for step in found.steps],
-        "since": _since(found),
-        "sentence": WAITS[found.waits_for],
-        "charge": last.get("charged"),
-        "letter": last.get("dead-lettered"),
-        "is_finished": "finished" in last or "published" in last,
-        "again": AGAIN.get(found.waits_for),
-        "ticks": Scale().ticks,
-    }
 
 
 @post("/appointments/{appointment_id:uuid}/republish")
 async def republish(
     view: NamedDependency[View], services: NamedDependency[Services], appointment_id: FromPath[UUID]
-) -> Template | Redirect:
+) -> Redirect:
     """Its event once more. Safe at any time: what is charged stays as it is."""
-    path = f"/appointments/{appointment_id}"
+    path, republished = f"/appointments/{appointment_id}", "yes"
     try:
         await services.appointment.post(msgspec.Raw, f"/{appointment_id}/republish/", token=view.token)
     except SignedOut:
         return view.back("/sign-in", back=path)
-    except Declined as error:
-        return await _way(view, services, appointment_id, HTTPStatus.CONFLICT, str(error))
     except Away:
-        return await _way(view, services, appointment_id, HTTPStatus.SERVICE_UNAVAILABLE, UNKNOWN)
-    return view.back(path, republished=True)
+        republished = "unknown"
+    return view.back(path, republished=republished)
 
 
-async def _its(services: Services, appointment_id: UUID, view: View) -> Appointment | None:
+async def _its(view: View, services: Services, appointment_id: UUID) -> Appointment | None:
     """Who it was; None for a part, which does not show it, and where nobody can say."""
-    if view.is_part:
-        return None
-    try:
-        return await services.appointment.get(Appointment, f"/{appointment_id}/")
-    except (Away, NotFound):
-        return None
+    if not view.is_part:
+        with suppress(Away, NotFound):
+            return await services.appointment.get(Appointment, f"/{appointment_id}/")
+    return None
 
 
 async def traced(services: Services, appointment_id: UUID) -> Traced:
     answers = await _answers(services, appointment_id)
-    if not any(isinstance(answer, Trace) for answer in answers):
-        for answer in answers:
-            if isinstance(answer, Away):
-                raise answer
+    away = [answer for answer in answers if isinstance(answer, Away)]
+    if away and not any(isinstance(answer, Trace) for answer in answers):
+        raise away[0]
     return joined(appointment_id, *answers)
 
 
@@ -204,17 +153,11 @@ async def trace(service: Service, appointment_id: UUID) -> Trace | Away | None:
         return error
 
 
-def _wait(step: TracedStep) -> Wait:
-    less = 1.0 if step.event in {*IN_WHOLE_SECONDS, "saved"} else LEAST
-    return Wait(step, STEPS[step.event], Scale()(step.waited_seconds or 0.0), less)
-
-
-def _since(found: Traced) -> tuple[float, float] | None:
-    """For how many seconds it waits now, and the bar; None where it waits for nothing."""
+def _since(found: Traced) -> float | None:
+    """For how many seconds it waits now; None where it waits for nothing."""
     if found.waits_for in {"nothing", "unknown"}:
         return None
-    seconds = max(0.0, (datetime.now(UTC) - found.steps[-1].at).total_seconds())
-    return seconds, Scale()(seconds)
+    return max(0.0, (datetime.now(UTC) - found.steps[-1].at).total_seconds())
 
 
 ROUTES: Final = [where, way, republish]
