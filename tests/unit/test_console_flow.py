@@ -293,6 +293,7 @@ async def test_a_stream_sends_the_part_once_and_ends_with_the_service(
     assert await stream.next() == b":\n\n"  # nothing is new
     pages.lifecycle.stop()
     await stream.answering
+    assert pages.lifecycle.failure is None
 
 
 async def test_a_stream_ends_when_its_reader_leaves(pages: Pages) -> None:

@@ -1,5 +1,6 @@
 """The console as an app: its pages, what stands around each, and how a failure looks."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -76,7 +77,7 @@ def create_app(
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         try:
-            async with lifecycle.lifespan(lambda: (), lifecycle.stopped):
+            async with lifecycle.lifespan(lambda: (), _until_cancelled):
                 yield
         finally:
             await services.close()
@@ -123,6 +124,11 @@ def create_app(
         request_max_body_size=MAX_BODY,
         template_config=TemplateConfig(instance=JinjaTemplateEngine.from_environment(_templates())),
     )
+
+
+async def _until_cancelled() -> None:
+    """The loop behind it, which has nothing to do: one that ends by itself is a service that failed."""
+    await asyncio.Event().wait()
 
 
 def _templates() -> Environment:
