@@ -1,5 +1,6 @@
 """The console as an app: its pages, what stands around each, and how a failure looks."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from hashlib import sha256
@@ -11,19 +12,20 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Litestar, Request, Response, get
 from litestar.config.csrf import CSRFConfig
-from litestar.contrib.jinja import JinjaTemplateEngine
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException
 from litestar.middleware.session.client_side import CookieBackendConfig
+from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 
 from clinic.domain.errors import NotFound, NotNow, Refused
-from clinic.entrypoints.console import desk, session
+from clinic.entrypoints.console import desk, flow, session, where
 from clinic.entrypoints.console.client import Services, SignedOut
 from clinic.entrypoints.console.languages import marked
 from clinic.entrypoints.console.view import View, address
+from clinic.entrypoints.console.watching import Watch
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
@@ -70,10 +72,12 @@ def create_app(
 ) -> Litestar:
     """The app that asks these services. `secret` signs and encrypts cookies: all instances share it."""
 
+    watch = Watch(flow.Flow(services), lifecycle, telemetry)
+
     @asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         try:
-            async with lifecycle.lifespan(lambda: (), lifecycle.stopped):
+            async with lifecycle.lifespan(lambda: (), _until_cancelled):
                 yield
         finally:
             await services.close()
@@ -92,7 +96,7 @@ def create_app(
 
     return Litestar(
         [
-            *(page for room in (desk, session) for page in room.ROUTES),
+            *(page for room in (desk, flow, session, where) for page in room.ROUTES),
             health,
             nothing,
             create_static_files_router(
@@ -106,7 +110,7 @@ def create_app(
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
             "view": Provide(make_view, sync_to_thread=False),
-            "lifecycle": Provide(lambda: lifecycle, sync_to_thread=False),
+            "watch": Provide(lambda: watch, sync_to_thread=False),
         },
         exception_handlers={Exception: failed},
         lifespan=[lifespan],
@@ -120,6 +124,11 @@ def create_app(
         request_max_body_size=MAX_BODY,
         template_config=TemplateConfig(instance=JinjaTemplateEngine.from_environment(_templates())),
     )
+
+
+async def _until_cancelled() -> None:
+    """The loop behind it, which has nothing to do: one that ends by itself is a service that failed."""
+    await asyncio.Event().wait()
 
 
 def _templates() -> Environment:

@@ -60,8 +60,16 @@ class View:
 
     def page(self, name: str, status: int = 200, **context: Any) -> Template:
         """The page of this template."""
-        own = {"view": self, "reader": self.reader, "_": self.reader.text, "languages": LANGUAGES}
-        return Template(template_name=f"{name}.html", context=own | context, status_code=status)
+        return Template(template_name=f"{name}.html", context=self._own | context, status_code=status)
+
+    def part(self, name: str, **context: Any) -> str:
+        """The HTML of this template, for a stream: there are no forms in it."""
+        engine = cast("Any", self.request.app.template_engine)
+        return str(engine.get_template(f"{name}.html").render(**self._own, **context))
+
+    @property
+    def _own(self) -> dict[str, Any]:
+        return {"view": self, "reader": self.reader, "_": self.reader.text, "languages": LANGUAGES}
 
     def back(self, path: str, **query: Any) -> Redirect:
         """To another page, as after a form (RFC 9110, 15.4.4)."""
