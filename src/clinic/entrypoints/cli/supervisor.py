@@ -44,7 +44,7 @@ def supervise(settings: Settings) -> int:
 
 
 def watchers(settings: Settings) -> Mapping[str, Command]:
-    """The standing audit, unless it is set to off, and the console, likewise; neither if its folder was left out."""
+    """Audit and console, unless they are set to off, or their folders were left out."""
     found: dict[str, Command] = {}
     if settings.audit_every != "off" and find_spec("clinic.entrypoints.watcher"):
         found["audit"] = (*PROGRAM, "audit", "--every", settings.audit_every)

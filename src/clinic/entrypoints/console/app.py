@@ -88,7 +88,7 @@ def create_app(
             telemetry.failed("unforeseen", error)
         view = make_view(request)
         if isinstance(error, SignedOut):
-            return view.back("/sign-in", back=view.here)
+            return view.back("/sign-in", back=view.here if request.method == "GET" else "/")
         page = view.page("error", status=status, said=said, service=getattr(error, "service", ""))
         if isinstance(error, PermissionDeniedException):
             page.delete_cookie(CSRF_COOKIE)  # of an earlier secret, perhaps: the next page brings a new one

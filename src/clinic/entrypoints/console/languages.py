@@ -58,7 +58,7 @@ class Reader:
         """In the largest unit that says something: "2 hours", "3 seconds", "40 ms"."""
         if seconds < 1:
             return f"{seconds * 1000:.0f} ms"
-        return str(dates.format_timedelta(timedelta(seconds=seconds), threshold=1.5, locale=self._locale))
+        return str(dates.format_timedelta(timedelta(seconds=seconds), threshold=2, locale=self._locale))
 
     def number(self, number: float) -> str:
         return str(numbers.format_decimal(number, locale=self._locale))
