@@ -14,8 +14,10 @@ from clinic.domain.messaging.dead_letters import (
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
+    HistoryCursor,
     HistoryEntry,
     LetterGroup,
+    RecordedEntry,
 )
 from clinic.domain.messaging.messages import Message, Origin, Received
 from clinic.domain.messaging.ports import Clock, Telemetry
@@ -89,6 +91,16 @@ class FindDeadLetter:
 
     async def __call__(self, position: str) -> DeadLetter:
         return await self._letters.get(position)
+
+
+class ListHistory:
+    """Show what people did with dead letters, the newest first, a page at a time."""
+
+    def __init__(self, letters: DeadLetters) -> None:
+        self._letters = letters
+
+    async def __call__(self, limit: int, after: HistoryCursor | None = None) -> Sequence[RecordedEntry]:
+        return await self._letters.history(limit, after)
 
 
 class ReplayDeadLetters:
