@@ -1,6 +1,6 @@
 """The services as the console knows them: what they answer over HTTP, and how they may fail."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from decimal import Decimal
 from typing import Any, Final, Generic, TypeVar
 
@@ -66,13 +66,13 @@ class Service:
     ) -> T:
         """What it answers. Raises `NotFound`, `Declined`, `SignedOut` and `Away`."""
         given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
-        return _decoded(shape, await self._ask("GET", path, params=given, headers=_bearer(token)))
+        return self._decoded(shape, await self._ask("GET", path, params=given, headers=_bearer(token)))
 
     async def soon(self, shape: type[T], path: str, wait: int) -> T:
         """The same, where it may wait so many seconds for it."""
         timeout = httpx.Timeout(wait + ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
         headers = {"Prefer": f"wait={wait}"}
-        return _decoded(shape, await self._ask("GET", path, headers=headers, timeout=timeout))
+        return self._decoded(shape, await self._ask("GET", path, headers=headers, timeout=timeout))
 
     async def post(
         self, shape: type[T], path: str, body: object = None, *, token: str = "", key: str = ""
@@ -81,11 +81,11 @@ class Service:
         content = None if body is None else msgspec.json.encode(body)
         headers = _bearer(token) | ({"Content-Type": "application/json"} if content else {})
         headers |= {"Idempotency-Key": key} if key else {}
-        return _decoded(shape, await self._ask("POST", path, content=content, headers=headers))
+        return self._decoded(shape, await self._ask("POST", path, content=content, headers=headers))
 
     async def health(self, shape: type[T]) -> T:
         """What it says of itself, ready or not."""
-        return _decoded(shape, await self._answered("GET", "/health/ready"))
+        return self._decoded(shape, await self._answered("GET", "/health/ready"))
 
     async def metrics(self) -> str:
         """What Prometheus would read."""
@@ -105,6 +105,12 @@ class Service:
             return await self._client.request(method, path, **options)
         except httpx.HTTPError as error:
             raise Away(self.name, str(error) or type(error).__name__) from error
+
+    def _decoded(self, shape: type[T], answer: httpx.Response) -> T:
+        try:
+            return msgspec.json.Decoder(shape, dec_hook=_hook, float_hook=Decimal).decode(answer.content)
+        except msgspec.DecodeError as error:  # something else listens there: a proxy's page, another service
+            raise Away(self.name, f"{self.url} answers something else: {error}") from error
 
     def _error(self, answer: httpx.Response) -> ClinicError:
         try:
@@ -131,12 +137,18 @@ class Services(Struct, frozen=True):
             await service.close()
 
 
+async def or_away(away: list[Away], asked: Awaitable[T]) -> T | None:
+    """The answer; None where the service is away, which is noted once."""
+    try:
+        return await asked
+    except Away as error:
+        if error.service not in {each.service for each in away}:
+            away.append(error)
+        return None
+
+
 def _bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"} if token else {}
-
-
-def _decoded(shape: type[T], answer: httpx.Response) -> T:
-    return msgspec.json.Decoder(shape, dec_hook=_hook, float_hook=Decimal).decode(answer.content)
 
 
 def _hook(kind: type, value: object) -> Any:

@@ -1,8 +1,8 @@
 """The desk: who is in the room, start and finish an appointment, and its charge beside it."""
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Mapping, Sequence
-from typing import Final, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 from uuid import UUID, uuid4
 
 from litestar import get, post
@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from clinic.domain.errors import NotFound, NotNow, Refused
-from clinic.entrypoints.console.client import Away, Page, Service, Services
+from clinic.entrypoints.console.client import Away, Page, Service, Services, or_away
 from clinic.entrypoints.console.shapes import Appointment, Charge
 from clinic.entrypoints.console.view import View
 
@@ -25,9 +25,6 @@ LAST_USED: Final = 10
 CHARGE_WAIT: Final = 10
 """Seconds that a row waits for its charge, before it asks again."""
 Form = Mapping[str, str]
-
-
-T = TypeVar("T")
 
 
 class Said(Struct, frozen=True):
@@ -70,8 +67,8 @@ async def _desk(
 ) -> Template:
     shape, away = Page[Appointment], list[Away]()
     open_ones, listed = await asyncio.gather(
-        _or_away(away, services.appointment.get(shape, "/", {"finished": "false", "limit": IN_ROOM})),
-        _or_away(away, services.appointment.get(shape, "/", {**filters, "after": after, "limit": PAGE_SIZE})),
+        or_away(away, services.appointment.get(shape, "/", {"finished": "false", "limit": IN_ROOM})),
+        or_away(away, services.appointment.get(shape, "/", {**filters, "after": after, "limit": PAGE_SIZE})),
     )
     rows = await _with_charges(away, services.financial, listed.items if listed else [])
     used = [row.appointment for row in rows] + (open_ones.items if open_ones else [])
@@ -153,20 +150,10 @@ async def _charge(
         return None
     path = f"/{appointment.id}/"
     try:
-        return await _or_away(
+        return await or_away(
             away, financial.soon(Charge, path, wait) if wait else financial.get(Charge, path)
         )
     except NotFound:
-        return None
-
-
-async def _or_away(away: list[Away], asked: Awaitable[T]) -> T | None:
-    """The answer; None where the service is away, which is noted once."""
-    try:
-        return await asked
-    except Away as error:
-        if error.service not in {each.service for each in away}:
-            away.append(error)
         return None
 
 
