@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -11,16 +12,16 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Litestar, Request, Response, get
 from litestar.config.csrf import CSRFConfig
-from litestar.contrib.jinja import JinjaTemplateEngine
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException
 from litestar.middleware.session.client_side import CookieBackendConfig
+from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 
 from clinic.domain.errors import NotFound, NotNow, Refused
-from clinic.entrypoints.console import desk, session
+from clinic.entrypoints.console import audit, csv_files, desk, history, letters, session
 from clinic.entrypoints.console.client import Services, SignedOut
 from clinic.entrypoints.console.languages import marked
 from clinic.entrypoints.console.view import View, address
@@ -84,7 +85,7 @@ def create_app(
             telemetry.failed("unforeseen", error)
         view = make_view(request)
         if isinstance(error, SignedOut):
-            return view.back("/sign-in", back=view.here)
+            return _to_sign_in(view)
         page = view.page("error", status=status, said=said, service=getattr(error, "service", ""))
         if isinstance(error, PermissionDeniedException):
             page.delete_cookie(CSRF_COOKIE)  # of an earlier secret, perhaps: the next page brings a new one
@@ -92,7 +93,7 @@ def create_app(
 
     return Litestar(
         [
-            *(page for room in (desk, session) for page in room.ROUTES),
+            *(page for room in (audit, csv_files, desk, history, letters, session) for page in room.ROUTES),
             health,
             nothing,
             create_static_files_router(
@@ -131,12 +132,20 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["query"] = urlencode
+    environment.filters["utc"] = datetime.fromisoformat
     environment.globals["address"] = address
     return environment
 
 
 def _derived(secret: bytes, purpose: str) -> bytes:
     return sha256(purpose.encode() + b"\0" + secret).digest()
+
+
+def _to_sign_in(view: View) -> Response[Any]:
+    back = view.here if view.request.method == "GET" else "/letters/"
+    if view.is_part:  # a script follows a redirect itself, and would put the page into the piece
+        return Response("", headers={"HX-Redirect": address("/sign-in", back=back)})
+    return view.back("/sign-in", back=back)
 
 
 def _with_headers(response: Response[Any]) -> Response[Any]:
