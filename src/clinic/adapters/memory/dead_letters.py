@@ -11,8 +11,10 @@ from clinic.domain.messaging.dead_letters import (
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
+    HistoryCursor,
     HistoryEntry,
     LetterGroup,
+    RecordedEntry,
 )
 
 
@@ -53,6 +55,15 @@ class MemoryDeadLetters(DeadLetters):
             raise Conflict(f"the dead letter at {letter.position} was handled by somebody else")
         self._history.setdefault(letter.position, []).append(entry)
         self._stored[letter.position] = replace(stored.with_entry(entry), history=())
+
+    async def history(self, limit: int, after: HistoryCursor | None = None) -> Sequence[RecordedEntry]:
+        found = {
+            HistoryCursor(entry.at, position, number): entry
+            for position, entries in self._history.items()
+            for number, entry in enumerate(entries)
+        }
+        cursors = sorted((each for each in found if after is None or each < after), reverse=True)
+        return [(cursor, found[cursor]) for cursor in cursors[:limit]]
 
 
 def _group(name: str, letters: Sequence[DeadLetter]) -> LetterGroup:

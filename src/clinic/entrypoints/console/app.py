@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from datetime import datetime
+from functools import cache
 from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
@@ -21,7 +23,7 @@ from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
 
 from clinic.domain.errors import NotFound, NotNow, Refused
-from clinic.entrypoints.console import desk, flow, session, where
+from clinic.entrypoints.console import audit, csv_files, desk, flow, history, letters, session, where
 from clinic.entrypoints.console.client import Services, SignedOut
 from clinic.entrypoints.console.languages import marked
 from clinic.entrypoints.console.view import View, address
@@ -29,6 +31,7 @@ from clinic.entrypoints.console.watching import Watch
 from clinic.entrypoints.service import Lifecycle
 from clinic.entrypoints.telemetry import LoggingTelemetry
 
+ROOMS: Final = (audit, csv_files, desk, flow, history, letters, session, where)
 HERE: Final = Path(__file__).parent
 MAX_BODY: Final = 64 * 1024
 SIGNED_IN_FOR: Final = 12 * 3600
@@ -88,7 +91,7 @@ def create_app(
             telemetry.failed("unforeseen", error)
         view = make_view(request)
         if isinstance(error, SignedOut):
-            return view.back("/sign-in", back=view.here if request.method == "GET" else "/")
+            return _to_sign_in(view)
         page = view.page("error", status=status, said=said, service=getattr(error, "service", ""))
         if isinstance(error, PermissionDeniedException):
             page.delete_cookie(CSRF_COOKIE)  # of an earlier secret, perhaps: the next page brings a new one
@@ -96,7 +99,7 @@ def create_app(
 
     return Litestar(
         [
-            *(page for room in (desk, flow, session, where) for page in room.ROUTES),
+            *(page for room in ROOMS for page in room.ROUTES),
             health,
             nothing,
             create_static_files_router(
@@ -131,6 +134,7 @@ async def _until_cancelled() -> None:
     await asyncio.Event().wait()
 
 
+@cache
 def _templates() -> Environment:
     environment = Environment(
         loader=FileSystemLoader(HERE / "templates"),
@@ -140,12 +144,20 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["query"] = urlencode
+    environment.filters["utc"] = datetime.fromisoformat
     environment.globals["address"] = address
     return environment
 
 
 def _derived(secret: bytes, purpose: str) -> bytes:
     return sha256(purpose.encode() + b"\0" + secret).digest()
+
+
+def _to_sign_in(view: View) -> Response[Any]:
+    back = view.here if view.request.method == "GET" else "/letters/"
+    if view.is_part:  # a script follows a redirect itself, and would put the page into the piece
+        return Response("", headers={"HX-Redirect": address("/sign-in", back=back)})
+    return view.back("/sign-in", back=back)
 
 
 def _with_headers(response: Response[Any]) -> Response[Any]:
