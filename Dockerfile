@@ -1,4 +1,4 @@
-# One image for both services and the standing audit: docker run IMAGE run appointment
+# One image for both services, the standing audit and the console: docker run IMAGE run appointment
 ARG BASE=python:3.13-slim
 
 FROM $BASE AS dependencies
@@ -21,15 +21,16 @@ ENV PATH=/venv/bin:$PATH \
     CLINIC_DATA_DIR=/data \
     CLINIC_APPOINTMENT_HOST=0.0.0.0 CLINIC_APPOINTMENT_PORT=8000 \
     CLINIC_FINANCIAL_HOST=0.0.0.0 CLINIC_FINANCIAL_PORT=8001 \
-    CLINIC_AUDIT_HOST=0.0.0.0 CLINIC_AUDIT_PORT=8011
+    CLINIC_AUDIT_HOST=0.0.0.0 CLINIC_AUDIT_PORT=8011 \
+    CLINIC_CONSOLE_HOST=0.0.0.0 CLINIC_CONSOLE_PORT=8080
 USER clinic
 WORKDIR /data
-EXPOSE 8000 8001 8011
-# Asks the service or the audit that the command names, or both services where it names none.
+EXPOSE 8000 8001 8011 8080
+# Asks the service, audit or console that the command names, or both services where it names none.
 HEALTHCHECK --interval=5s --timeout=4s --start-period=60s --retries=3 CMD python -c "\
 from os import environ; from urllib.request import ProxyHandler, build_opener; \
 both = {'appointment', 'financial'}; \
-named = {'audit', *both}.intersection(open('/proc/1/cmdline').read().split('\0')); \
+named = {'audit', 'console', *both}.intersection(open('/proc/1/cmdline').read().split('\0')); \
 ports = [environ['CLINIC_' + name.upper() + '_PORT'] for name in named or both]; \
 ask = build_opener(ProxyHandler({})).open; \
 [ask('http://127.0.0.1:' + port + '/health/ready', timeout=3) for port in ports]"

@@ -150,10 +150,10 @@ lock: ## pin the newest dependencies (needs uv)
 lock-peers: ## pin the newest dependencies of the peers (needs uv)
 	uv pip compile $(LOCK) benchmarks/peers/requirements.in -o benchmarks/peers/requirements.txt
 
-# Django is declared by the package that carries the files of Swagger UI and ReDoc, and not needed for files.
+# Django is declared by the packages that carry the files of Swagger UI, ReDoc and htmx, and not needed for files.
 LOCK := --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header --no-annotate \
 	--no-emit-package django --no-emit-package asgiref --no-emit-package sqlparse
-EXTRAS := --extra kafka --extra mongo
+EXTRAS := --extra console --extra kafka --extra mongo
 
 # An environment is set up once: again only when what it is made of has changed.
 .venv/run: requirements.txt pyproject.toml hatch_build.py | .venv/bin/python

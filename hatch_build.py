@@ -1,4 +1,4 @@
-"""Copies the files of the documentation pages into the package, from the package that carries them.
+"""Copies the files of the documentation pages and of the console into the package, from their packages.
 
 They are third-party builds, and are not committed. The wheel has them, and so has an editable install.
 """
@@ -14,6 +14,10 @@ CARRIER = "drf-spectacular-sidecar"
 """Nothing of it is imported: it would want Django."""
 INSIDE = "drf_spectacular_sidecar/static/drf_spectacular_sidecar"
 TARGET = "src/clinic/entrypoints/web/files"
+HTMX = "django-htmx"
+"""The same."""
+HTMX_INSIDE = "django_htmx/static/django_htmx/htmx-4.min.js"
+HTMX_TARGET = "src/clinic/entrypoints/console/files/htmx.js"
 FILES = (
     "swagger-ui-dist/LICENSE",
     "swagger-ui-dist/favicon-32x32.png",
@@ -34,3 +38,6 @@ class DocumentationFiles(BuildHookInterface[Any]):
         for name in FILES:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source / name, target / name)
+        htmx = Path(self.root) / HTMX_TARGET
+        if htmx.parent.is_dir():  # a room that may be left out
+            shutil.copyfile(Path(str(distribution(HTMX).locate_file(HTMX_INSIDE))), htmx)

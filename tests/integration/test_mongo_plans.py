@@ -22,7 +22,15 @@ from clinic.domain.financial import ports as financial
 from clinic.domain.financial.model import Charge, ChargeCursor
 from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, LetterState
 from clinic.domain.messaging.messages import PublishResult
-from clinic.testing.builders import TWO_O_CLOCK, a_charge, a_letter, a_message, an_appointment, now
+from clinic.testing.builders import (
+    TWO_O_CLOCK,
+    a_charge,
+    a_history_entry,
+    a_letter,
+    a_message,
+    an_appointment,
+    now,
+)
 
 Document = dict[str, Any]
 
@@ -257,6 +265,25 @@ async def test_the_groups_of_dead_letters_are_counted_without_reading_a_letter(
     assert dear(plans) == []
     assert max(each["docsExamined"] for each in plans) == 0
     assert len(indexes) == 1 + 4
+
+
+async def test_the_history_of_all_letters_comes_in_the_order_of_an_index(
+    mongo_standalone: str, name: str, profiler: Profiler
+) -> None:
+    async with mongo_dead_letters(mongo_standalone, name) as letters:
+        letter = _letter(1)
+        await letters.add([letter])
+        for number in range(3 * PAGE):
+            entry = a_history_entry(event="failed again", at=TWO_O_CLOCK + timedelta(seconds=number))
+            await letters.record(letter, entry)
+            letter = letter.with_entry(entry)
+        with profiler.watching("dead_letter_history") as plans:
+            newest = await letters.history(PAGE)
+            older = await letters.history(PAGE, newest[-1][0])
+
+    assert [cursor.number for cursor, _ in (*newest, *older)] == [*range(3 * PAGE)][::-1][: 2 * PAGE]
+    assert dear(plans) == []
+    assert max(each["docsExamined"] for each in plans) <= PAGE + 1
 
 
 def _letter(number: int) -> DeadLetter:

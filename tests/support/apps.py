@@ -23,7 +23,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Unavailable
 from clinic.domain.financial import ports as financial_ports
 from clinic.domain.financial.model import Charge, ChargeCursor
-from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter
+from clinic.domain.messaging.dead_letters import DeadLetter, DeadLetterFilter, HistoryCursor
 from clinic.domain.messaging.messages import Message
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.service import Lifecycle
@@ -234,6 +234,9 @@ class UnreachableDeadLetters(MemoryDeadLetters):
 
     async def groups(self) -> Any:
         raise Unavailable("the dead letters do not answer")
+
+    async def history(self, limit: int, after: HistoryCursor | None = None) -> Any:
+        raise Unavailable(f"the dead letters do not answer about {limit} behind {after}")
 
 
 class UnreachableCharges(MemoryCharges):

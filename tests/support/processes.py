@@ -203,6 +203,7 @@ class Pair:
             "CLINIC_APPOINTMENT_PORT": str(appointment),
             "CLINIC_FINANCIAL_PORT": str(financial),
             "CLINIC_AUDIT_EVERY": "off",
+            "CLINIC_CONSOLE": "off",
             **environment,
         }
         urls = {

@@ -54,7 +54,8 @@ def is_opentelemetry(module: str) -> bool:
     return module.split(".", maxsplit=1)[0] == "opentelemetry" or "entrypoints.otel" in module
 
 
-@pytest.mark.parametrize(("room", "lines"), [("domain", 2600), ("adapters", 3500)])
+# The history of all dead letters took the last 20 and 35 lines: a method of a port, and of three stores.
+@pytest.mark.parametrize(("room", "lines"), [("domain", 2620), ("adapters", 3535)])
 def test_a_room_keeps_within_its_budget_of_lines(room: str, lines: int) -> None:
     files = list((DOMAIN.parent / room).rglob("*.py"))
     assert files

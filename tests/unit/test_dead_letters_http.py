@@ -51,6 +51,7 @@ REQUESTS: list[tuple[str, str, Any]] = [
     ("GET", "/dead-letters/", None),
     ("GET", "/dead-letters", None),
     ("GET", "/dead-letters/groups/", None),
+    ("GET", "/dead-letters/history/", None),
     ("GET", "/dead-letters/topic/0/1", None),
     ("POST", "/dead-letters/replay/", {"by": "anna", "all": True}),
     ("POST", "/dead-letters/discard/", {"by": "anna", "all": True, "reason": "a test"}),
@@ -354,3 +355,25 @@ async def test_the_token_is_never_logged(tmp_path: Path) -> None:
     ]
     assert TOKEN not in written.getvalue()
     assert not [answer for answer in answers if TOKEN in answer.text]
+
+
+async def test_the_history_names_who_did_what_with_which_letter_in_pages(clinic: Clinic) -> None:
+    clinic.clock.move(seconds=1)
+    await handle(clinic, "discard", position=BAD.position, reason="a test")
+    clinic.clock.move(seconds=1)
+    await handle(clinic, "replay", position=MENDED.position)
+    first = (await clinic.charges.get("/dead-letters/history/?limit=1")).json()
+    rest = (await clinic.charges.get(f"/dead-letters/history/?limit=5&after={first['next']}")).json()
+    items = first["items"] + rest["items"]
+    shown = {(each["event"], each["by"], each["position"], each["note"]) for each in items}
+    assert shown == {
+        ("replayed", "anna", MENDED.position, "charged 400.00"),
+        ("discarded", "anna", BAD.position, "a test"),
+        ("discarded", "bob", DONE.position, "a test"),
+    }
+    assert [each["at"] for each in items] == sorted((each["at"] for each in items), reverse=True)
+    assert (len(first["items"]), rest["next"]) == (1, None)
+
+
+async def test_a_place_in_the_history_that_is_none_is_named(clinic: Clinic) -> None:
+    assert "after" in wrong_fields(await clinic.charges.get("/dead-letters/history/?after=nowhere"))

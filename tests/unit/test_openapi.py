@@ -328,6 +328,7 @@ async def test_operator_routes_are_documented_if_there_is_a_token_and_require_it
     assert set(described) == {
         ("get", "/dead-letters"),
         ("get", "/dead-letters/groups"),
+        ("get", "/dead-letters/history"),
         ("get", "/dead-letters/{position}"),
         ("post", "/dead-letters/replay"),
         ("post", "/dead-letters/discard"),

@@ -27,7 +27,7 @@ from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.events import FINISHED_V1
 from clinic.domain.financial.model import ChargeCursor
 from clinic.domain.financial.ports import ChargeFilter
-from clinic.domain.messaging.dead_letters import MAX_VALUE, DeadLetterFilter, HistoryEntry
+from clinic.domain.messaging.dead_letters import MAX_VALUE, DeadLetterFilter, HistoryCursor, HistoryEntry
 from clinic.domain.messaging.relay import Relay
 from clinic.domain.money import Money
 from clinic.testing.appointments import AppointmentsContract
@@ -233,6 +233,28 @@ async def test_a_list_of_dead_letters_reads_no_value_however_large(tmp_path: Pat
         listed = bytes_read() - before
         await letters.get("log/7")
         assert listed < MAX_VALUE <= bytes_read() - before - listed
+
+
+async def test_the_history_of_all_letters_costs_no_more_with_a_longer_one(tmp_path: Path) -> None:
+    async with opened(letters_file(tmp_path)) as file:
+        letters, letter = SqliteDeadLetters(file), a_letter()
+        await letters.add([letter])
+
+        async def grow(entries: int) -> None:
+            nonlocal letter
+            for _ in range(entries):
+                at = TWO_O_CLOCK + timedelta(seconds=letter.entries)
+                await letters.record(letter, entry := a_history_entry(event="failed again", at=at))
+                letter = letter.with_entry(entry)
+
+        async def costs() -> list[int]:
+            middle = HistoryCursor(TWO_O_CLOCK + timedelta(seconds=15), letter.position, 15)
+            return [await steps_of(file, partial(letters.history, 10, after)) for after in (None, middle)]
+
+        await grow(30)
+        short = await costs()
+        await grow(200)
+        assert await costs() == pytest.approx(short, rel=0.1)
 
 
 BUSY_PHYSICIAN, QUIET_PATIENT = uuid4(), uuid4()

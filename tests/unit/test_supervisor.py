@@ -48,14 +48,27 @@ def test_a_service_that_ends_by_itself_ends_all(notes: Path, capfd: pytest.Captu
     assert not running.is_running
 
 
-def test_the_standing_audit_is_a_watcher_unless_it_is_off_or_left_out(
+def test_audit_and_console_are_watchers_unless_they_are_off_or_left_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    (command,) = supervisor.watchers(Settings(audit_every="90s")).values()
-    assert command[-3:] == ("audit", "--every", "90s")
-    assert supervisor.watchers(Settings(audit_every="off")) == {}
+    found = supervisor.watchers(Settings(audit_every="90s"))
+    assert list(found) == ["audit", "console"]
+    assert found["audit"][-3:] == ("audit", "--every", "90s")
+    assert found["console"][-2:] == ("run", "console")
+    assert list(supervisor.watchers(Settings(audit_every="off"))) == ["console"]
+    assert list(supervisor.watchers(Settings(console="off"))) == ["audit"]
     monkeypatch.setattr(supervisor, "find_spec", lambda _: None)
     assert supervisor.watchers(Settings(audit_every="90s")) == {}
+
+
+@pytest.mark.parametrize(
+    "missing", ["clinic.entrypoints.console", "babel", "cryptography", "httpx", "jinja2"]
+)
+def test_the_console_is_no_watcher_where_something_of_it_is_missing(
+    missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "find_spec", lambda name: name != missing or None)
+    assert list(supervisor.watchers(Settings())) == ["audit"]
 
 
 def test_a_signal_ends_all_in_order() -> None:

@@ -29,6 +29,7 @@ from clinic.domain.financial.dead_letters import (
     FindDeadLetter,
     GroupDeadLetters,
     ListDeadLetters,
+    ListHistory,
     ReplayDeadLetters,
 )
 from clinic.domain.financial.pricing import POLICIES
@@ -224,6 +225,7 @@ class FinancialContainer(DeclarativeContainer):
     list_dead_letters = Singleton(ListDeadLetters, dead_letters)
     group_dead_letters = Singleton(GroupDeadLetters, dead_letters)
     find_dead_letter = Singleton(FindDeadLetter, dead_letters)
+    list_history = Singleton(ListHistory, dead_letters)
     replay_dead_letters = Singleton(
         ReplayDeadLetters,
         dead_letters,

@@ -9,7 +9,13 @@ from msgspec import Meta, Struct
 from msgspec.structs import asdict
 
 from clinic.domain.financial.dead_letters import Outcome
-from clinic.domain.messaging.dead_letters import MAX_HISTORY, DeadLetter, HistoryEntry, LetterGroup
+from clinic.domain.messaging.dead_letters import (
+    MAX_HISTORY,
+    DeadLetter,
+    HistoryEntry,
+    LetterGroup,
+    RecordedEntry,
+)
 from clinic.entrypoints import formats
 
 MAX_VALUE_SHOWN = 4096
@@ -69,6 +75,12 @@ class HistoryEntryResponse(Struct, frozen=True):
     by: Annotated[str, Meta(examples=["anna"])]
     at: formats.Date
     note: Annotated[str, Meta(examples=["charged 400.00"])]
+
+
+class RecordedEntryResponse(HistoryEntryResponse, frozen=True):
+    """What a person did with one of the letters: the one at this position."""
+
+    position: Position
 
 
 class DeadLetterResponse(Struct, frozen=True):
@@ -179,6 +191,11 @@ def dead_letter_details(letter: DeadLetter) -> DeadLetterDetails:
 
 def _history_entry(entry: HistoryEntry) -> HistoryEntryResponse:
     return HistoryEntryResponse(entry.event, entry.by, formats.date(entry.at), entry.note)
+
+
+def recorded_entry(recorded: RecordedEntry) -> RecordedEntryResponse:
+    cursor, entry = recorded
+    return RecordedEntryResponse(entry.event, entry.by, formats.date(entry.at), entry.note, cursor.position)
 
 
 def group_response(group: LetterGroup) -> GroupResponse:

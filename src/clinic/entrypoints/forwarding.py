@@ -9,8 +9,10 @@ from clinic.domain.messaging.dead_letters import (
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
+    HistoryCursor,
     HistoryEntry,
     LetterGroup,
+    RecordedEntry,
 )
 from clinic.domain.messaging.messages import Message
 
@@ -59,3 +61,6 @@ class ForwardingDeadLetters(DeadLetters):
 
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         await self._letters.record(letter, entry)
+
+    async def history(self, limit: int, after: HistoryCursor | None = None) -> Sequence[RecordedEntry]:
+        return await self._letters.history(limit, after)

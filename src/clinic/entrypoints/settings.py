@@ -30,6 +30,8 @@ Token = Annotated[str, Meta(min_length=16, pattern=r"^[!-~]*$"), Secret]
 """What can be sent in a header: a line break or an umlaut in it would never match."""
 Every = Annotated[str, Meta(pattern=r"^(off|[1-9][0-9]{0,3}[smh])$")]
 """How often the standing audit of `clinic run` looks, like 5m; off: it does not run."""
+Url = Annotated[str, Meta(pattern=r"^https?://[^\s/?#]+/?$")]
+"""Where the console asks a service; empty: where its host and port put it."""
 Group = Annotated[str, Meta(pattern=r"^[A-Za-z0-9_.-]+$", max_length=200)]
 """It names files and Kafka's consumer group."""
 
@@ -51,6 +53,15 @@ class CoreSettings(Struct, frozen=True, kw_only=True):
     audit_host: str = "127.0.0.1"
     audit_port: Port = 8011
     audit_every: Every = "5m"
+    console: Literal["on", "off"] = "on"
+    console_host: str = "127.0.0.1"
+    console_port: Port = 8080
+    console_secret: Token = ""
+    appointment_url: Url = ""
+    financial_url: Url = ""
+    audit_url: Url = ""
+    currency: Annotated[str, Meta(pattern=r"^[A-Z]{3}$")] = "USD"
+    time_zone: str = "UTC"
     keep_alive: Annotated[int, Meta(ge=1, le=3600)] = 75
     operator_token: Token = ""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -22,8 +22,10 @@ from clinic.domain.messaging.dead_letters import (
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
+    HistoryCursor,
     HistoryEntry,
     LetterGroup,
+    RecordedEntry,
 )
 from clinic.domain.messaging.messages import Delivery, Message, Origin, Received
 from clinic.domain.messaging.ports import Telemetry
@@ -268,6 +270,9 @@ class FragileDeadLetters(DeadLetters):
         if self._between:
             await self._letters.record(await self.get(letter.position), self._between.pop(0))
         await self._fault("record", lambda: self._letters.record(letter, entry))
+
+    async def history(self, limit: int, after: HistoryCursor | None = None) -> Sequence[RecordedEntry]:
+        return await self._letters.history(limit, after)
 
 
 class Openable(Protocol):

@@ -26,6 +26,7 @@ from clinic.domain.messaging.dead_letters import (
     DeadLetterFilter,
     DeadLetters,
     Headers,
+    RecordedEntry,
     letter_of,
 )
 from clinic.domain.messaging.messages import Delivery
@@ -326,6 +327,29 @@ class DeadLettersContract(Contract):
             await letters.record(letter, a_history_entry(event="discarded", by="bob"))
         assert await letters.get("log/1") == a_letter(history=(first,))
 
+    async def test_the_history_of_all_letters_shows_each_entry_once_the_newest_first(
+        self, letters: DeadLetters
+    ) -> None:
+        entries = [
+            (f"log/{number % 2}", a_history_entry(event="failed again", at=at, note=str(number)))
+            for number, at in enumerate([TWO_O_CLOCK, ONE_O_CLOCK, TWO_O_CLOCK, ONE_O_CLOCK, ONE_O_CLOCK])
+        ]
+        assert list(await letters.history(10)) == []
+        await letters.add([a_letter(position="log/0"), a_letter(position="log/1")])
+        for position, entry in entries:
+            await letters.record(await letters.get(position), entry)
+        found = list(await letters.history(10))
+        assert [entry.at for _, entry in found] == [TWO_O_CLOCK] * 2 + [ONE_O_CLOCK] * 3
+        as_kept = sorted((cursor.position, entry.note) for cursor, entry in found)
+        assert as_kept == sorted((position, entry.note) for position, entry in entries)
+        for size in (1, 2, 3):
+            paged: list[RecordedEntry] = []
+            after = None
+            while part := await letters.history(size, after):
+                paged += part
+                after = part[-1][0]
+            assert paged == found
+
     async def test_of_many_who_settle_at_once_exactly_one_does(self, letters: DeadLetters) -> None:
         await letters.add([letter := a_letter()])
         attempts = [letters.record(letter, a_history_entry(by=str(number))) for number in range(20)]
@@ -350,6 +374,7 @@ class DeadLettersContract(Contract):
                 letters.get("log/1"),
                 letters.page(DeadLetterFilter(), 1),
                 letters.groups(),
+                letters.history(1),
                 letters.record(a_letter(), a_history_entry()),
             ):
                 with pytest.raises(Unavailable):

@@ -51,6 +51,17 @@ class MemoryDeadLetters(DeadLetters):
         self._history.setdefault(letter.position, []).append(entry)
         self._stored[letter.position] = replace(stored.with_entry(entry), history=())
 
+    async def history(
+        self, limit: int, after: dead_letters.HistoryCursor | None = None
+    ) -> Sequence[dead_letters.RecordedEntry]:
+        found = {
+            dead_letters.HistoryCursor(entry.at, position, number): entry
+            for position, entries in self._history.items()
+            for number, entry in enumerate(entries)
+        }
+        cursors = sorted((each for each in found if after is None or each < after), reverse=True)
+        return [(cursor, found[cursor]) for cursor in cursors[:limit]]
+
 
 def _group(name: str, letters: Sequence[DeadLetter]) -> dead_letters.LetterGroup:
     states = Counter(letter.state for letter in letters)

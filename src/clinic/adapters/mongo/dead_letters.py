@@ -54,7 +54,7 @@ class MongoDeadLetters(DeadLetters):
                 raise NotFound(f"there is no dead letter at {position}")
             newest = self._history.find({**NUMBERED, "position": position}).sort("number", DESCENDING)
             found = (await newest.limit(dead_letters.MAX_HISTORY).to_list())[::-1]
-            history = tuple(restored(HistoryEntry, entry["_id"], entry.copy) for entry in found)
+            history = tuple(_recorded(entry)[1] for entry in found)
             letter = replace(_letter(document), history=history)
             return await self._completed(letter, found[-1]["number"] + 1 if found else 0)
 
@@ -87,6 +87,16 @@ class MongoDeadLetters(DeadLetters):
             except DuplicateKeyError:
                 raise Conflict(f"the dead letter at {letter.position} was handled by somebody else") from None
             await self._follow(letter.with_entry(entry))
+
+    async def history(
+        self, limit: int, after: dead_letters.HistoryCursor | None = None
+    ) -> Sequence[dead_letters.RecordedEntry]:
+        query: mongo.Document = {**NUMBERED}
+        if after is not None:
+            behind = {"_id": {"$lt": f"{after.position}/{after.number}"}}
+            query |= {"at": {"$lte": after.at}, "$or": [{"at": {"$lt": after.at}}, behind]}
+        found = self._history.find(query).sort(BY_TIME).limit(limit)
+        return await self._database.fetch(found, _recorded)
 
     async def _completed(self, letter: DeadLetter, entries: int) -> DeadLetter:
         """The letter in the state that its history says: a crash may have come between entry and state."""
@@ -146,6 +156,11 @@ def _counted() -> mongo.Document:
     }
     seen = {"first_seen": {"$min": "$first_seen"}, "last_seen": {"$max": "$last_seen"}}
     return {"_id": "$group", **states, "reason": {"$min": "$reason"}, **seen}
+
+
+def _recorded(document: mongo.Document) -> dead_letters.RecordedEntry:
+    entry = restored(HistoryEntry, document["_id"], document.copy)
+    return dead_letters.HistoryCursor(entry.at, document["position"], document["number"]), entry
 
 
 def _letter(document: mongo.Document) -> DeadLetter:

@@ -60,6 +60,12 @@ class SqliteDeadLetters(DeadLetters):
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         await self._file.write(partial(_record, letter, entry))
 
+    async def history(
+        self, limit: int, after: dead_letters.HistoryCursor | None = None
+    ) -> Sequence[dead_letters.RecordedEntry]:
+        order, behind = "at DESC, position DESC, number DESC", [("(at, position, number) < (?, ?, ?)", after)]
+        return await self._file.page("dead_letter_history", order, behind, limit, _recorded)
+
 
 def _get(position: str, connection: sqlite3.Connection) -> DeadLetter:
     query = f"SELECT {NAMES} FROM dead_letters WHERE position = ?"
@@ -71,12 +77,15 @@ def _get(position: str, connection: sqlite3.Connection) -> DeadLetter:
 
 def _history(letter: DeadLetter, connection: sqlite3.Connection) -> tuple[HistoryEntry, ...]:
     # Only the entries that the letter counts: another process may have added one since the letter was read.
-    query = f"""SELECT event, by, at, note FROM dead_letter_history WHERE position = ? AND number < ?
+    query = f"""SELECT * FROM dead_letter_history WHERE position = ? AND number < ?
         ORDER BY number DESC LIMIT {dead_letters.MAX_HISTORY}"""
     rows = named_rows(connection, query, (letter.position, letter.entries)).fetchall()
-    return tuple(
-        restored(HistoryEntry, letter.position, partial(with_times, row, "at")) for row in reversed(rows)
-    )
+    return tuple(_recorded(row)[1] for row in reversed(rows))
+
+
+def _recorded(row: Any) -> dead_letters.RecordedEntry:
+    entry = restored(HistoryEntry, row["position"], partial(with_times, row, "at"))
+    return dead_letters.HistoryCursor(entry.at, row["position"], row["number"]), entry
 
 
 def _record(letter: DeadLetter, entry: HistoryEntry, connection: sqlite3.Connection) -> None:

@@ -14,8 +14,10 @@ from clinic.domain.messaging.dead_letters import (
     DeadLetter,
     DeadLetterFilter,
     DeadLetters,
+    HistoryCursor,
     HistoryEntry,
     LetterGroup,
+    RecordedEntry,
 )
 from clinic.domain.messaging.messages import Message, Origin, Received
 from clinic.domain.messaging.ports import Clock, Telemetry
@@ -57,21 +59,20 @@ class Outcome(Struct, frozen=True, kw_only=True):
         return f"{self.outcome}: {self.note}"
 
 
-class ListDeadLetters:
-    """Show the dead letters by position, a page at a time, without their values."""
-
+class _OfLetters:
     def __init__(self, letters: DeadLetters) -> None:
         self._letters = letters
+
+
+class ListDeadLetters(_OfLetters):
+    """Show the dead letters by position, a page at a time, without their values."""
 
     async def __call__(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         return await self._letters.page(matching, limit, after)
 
 
-class GroupDeadLetters:
+class GroupDeadLetters(_OfLetters):
     """Show the groups of dead letters, those with the most waiting letters first."""
-
-    def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
 
     async def __call__(self) -> Sequence[LetterGroup]:
         return sorted(await self._letters.groups(), key=lambda group: group.waiting, reverse=True)
@@ -81,14 +82,18 @@ class GroupDeadLetters:
         return sum(counts.waiting for counts in await self() if group in (None, counts.group))
 
 
-class FindDeadLetter:
+class FindDeadLetter(_OfLetters):
     """Show a dead letter. Raises `NotFound`."""
-
-    def __init__(self, letters: DeadLetters) -> None:
-        self._letters = letters
 
     async def __call__(self, position: str) -> DeadLetter:
         return await self._letters.get(position)
+
+
+class ListHistory(_OfLetters):
+    """Show what people did with dead letters, the newest first, a page at a time."""
+
+    async def __call__(self, limit: int, after: HistoryCursor | None = None) -> Sequence[RecordedEntry]:
+        return await self._letters.history(limit, after)
 
 
 class ReplayDeadLetters:

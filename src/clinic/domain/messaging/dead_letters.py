@@ -4,9 +4,9 @@ import hashlib
 from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final, Literal, Protocol
+from typing import Annotated, Final, Literal, NamedTuple, Protocol
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from clinic.domain.errors import Refused
@@ -39,6 +39,17 @@ class HistoryEntry(Struct, frozen=True):
     by: str
     at: datetime
     note: str
+
+
+class HistoryCursor(NamedTuple):
+    """Of an entry among those of all letters; `number` counts its letter's from 0."""
+
+    at: Annotated[datetime, Meta(tz=True)]
+    position: str
+    number: int
+
+
+RecordedEntry = tuple[HistoryCursor, HistoryEntry]
 
 
 class DeadLetter(Struct, frozen=True, kw_only=True):
@@ -150,6 +161,10 @@ class DeadLetters(Protocol):
         somebody else added an entry since the letter was read. Entry and state may be two writes: after a
         crash between them, the next read completes the second. Raises `NotFound`.
         """
+
+    @abstractmethod
+    async def history(self, limit: int, after: HistoryCursor | None = None) -> Sequence[RecordedEntry]:
+        """Up to `limit` entries of all letters, the newest first, from behind `after`."""
 
 
 def letter_of(delivery: Delivery, reason: Refused) -> DeadLetter:

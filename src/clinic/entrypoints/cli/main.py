@@ -11,7 +11,7 @@ import uvloop
 from clinic.domain.errors import ClinicError, Misconfigured
 from clinic.entrypoints import discovery
 from clinic.entrypoints.cli.operator_session import is_text
-from clinic.entrypoints.cli.supervisor import supervise
+from clinic.entrypoints.cli.supervisor import has_console, supervise
 from clinic.entrypoints.environment import environment
 from clinic.entrypoints.log_writer import queue_standard_streams
 from clinic.entrypoints.services import serve_appointment, serve_both, serve_financial
@@ -19,6 +19,7 @@ from clinic.entrypoints.settings import Settings, load, unknown
 from clinic.entrypoints.telemetry import configure_logging, plain
 
 SERVICES = {"appointment": serve_appointment, "financial": serve_financial}
+CONSOLE = "console"
 FOR_PEOPLE = ("demo", "dead_letters", "audit", "tracing", "plugins", "settings")
 """Modules of commands that a person types. A service needs neither them nor what they print with."""
 
@@ -54,7 +55,7 @@ def _parser(modules: Sequence[str]) -> argparse.ArgumentParser:
     parser.set_defaults(needs_settings=True)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     run = commands.add_parser("run", help="run both services, or the one that is named")
-    run.add_argument("service", nargs="?", choices=[*SERVICES], help="only this one")
+    run.add_argument("service", nargs="?", choices=[*SERVICES, CONSOLE], help="only this one")
     run.add_argument(
         "--in-process",
         action="store_true",
@@ -82,11 +83,20 @@ def _run_services(settings: Settings, args: argparse.Namespace) -> int | None:
     if args.in_process:
         uvloop.run(serve_both(settings))
         return None
+    if args.service == CONSOLE:
+        _run_console(settings)
+        return None
     _refuse_in_process(settings)
     if args.service is None:
         return supervise(settings)
     uvloop.run(SERVICES[args.service](settings))
     return None
+
+
+def _run_console(settings: Settings) -> None:
+    if not has_console():
+        raise Misconfigured("the console is not installed: pip install 'clinic[console]'")
+    import_module("clinic.entrypoints.console.main").run(settings)  # a room that may stay closed
 
 
 def _refuse_in_process(settings: Settings) -> None:

@@ -1,6 +1,7 @@
 """Both services as two processes that start together and end together."""
 
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -8,13 +9,15 @@ import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from time import monotonic
-from types import FrameType
+from types import FrameType, MappingProxyType
 
 from clinic.entrypoints.parent import PARENT, STOP_TIMEOUT
 from clinic.entrypoints.settings import Settings, url
 
 PROGRAM = (sys.executable, "-m", "clinic")
 SERVICES = ("appointment", "financial")
+TOKEN = "CLINIC_OPERATOR_TOKEN"  # noqa: S105 — its name
+"""One is made for a run that has none: the console's pages for operators are of no use without."""
 POLL_INTERVAL = 0.05
 FIRST_PAUSE, MAX_PAUSE = 0.5, 60.0
 """Seconds before a watcher is restarted; doubled each time that it runs for less than `MAX_PAUSE`."""
@@ -32,18 +35,28 @@ def supervise(settings: Settings) -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) != signal.SIG_IGN:  # `nohup`, a job in the background
             signal.signal(number, ask)
-    services = {name: (*PROGRAM, "run", name) for name in SERVICES}
-    supervisor = Supervisor(services, watchers(settings))
+    services, beside = {name: (*PROGRAM, "run", name) for name in SERVICES}, watchers(settings)
+    token = secrets.token_urlsafe(18) if "console" in beside and not settings.operator_token else ""
+    supervisor = Supervisor(services, beside, {TOKEN: token} if token else {})
     supervisor.start()
-    _greet(settings)
+    _greet(settings, token)
     return supervisor.run(asked)
 
 
 def watchers(settings: Settings) -> Mapping[str, Command]:
-    """The standing audit, unless it is set to off, or its folder was left out."""
-    if settings.audit_every == "off" or find_spec("clinic.entrypoints.watcher") is None:
-        return {}
-    return {"audit": (*PROGRAM, "audit", "--every", settings.audit_every)}
+    """Audit and console, unless they are set to off, or their folders were left out."""
+    found: dict[str, Command] = {}
+    if settings.audit_every != "off" and find_spec("clinic.entrypoints.watcher"):
+        found["audit"] = (*PROGRAM, "audit", "--every", settings.audit_every)
+    if settings.console == "on" and has_console():
+        found["console"] = (*PROGRAM, "run", "console")
+    return found
+
+
+def has_console() -> bool:
+    """Whether its folder is here, and what it needs is installed: `clinic[console]`."""
+    needed = ("clinic.entrypoints.console", "babel", "cryptography", "httpx", "jinja2")
+    return all(find_spec(name) for name in needed)
 
 
 class Supervisor:
@@ -52,10 +65,21 @@ class Supervisor:
     All end with this process, however it ends: they watch a pipe that it holds open.
     """
 
-    def __init__(self, services: Mapping[str, Command], watchers: Mapping[str, Command]) -> None:
+    def __init__(
+        self,
+        services: Mapping[str, Command],
+        watchers: Mapping[str, Command],
+        extra: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """`extra`: variables of the children, beside those of this process."""
         self._read, self._write = os.pipe()
-        self._services = {name: _Child(name, command, self._read) for name, command in services.items()}
-        self._watchers = {name: _Watcher(name, command, self._read) for name, command in watchers.items()}
+        given = {PARENT: str(self._read), **extra}
+        self._services = {
+            name: _Child(name, command, self._read, given) for name, command in services.items()
+        }
+        self._watchers = {
+            name: _Watcher(name, command, self._read, given) for name, command in watchers.items()
+        }
 
     def start(self) -> None:
         for child in self._children:
@@ -100,10 +124,10 @@ class Supervisor:
 class _Child:
     """A command as a process."""
 
-    def __init__(self, name: str, command: Command, parent: int) -> None:
+    def __init__(self, name: str, command: Command, parent: int, extra: Mapping[str, str]) -> None:
         self.name = name
         self._command = command
-        self._parent = parent
+        self._parent, self._extra = parent, extra
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -121,7 +145,7 @@ class _Child:
             self._command,
             process_group=0,
             pass_fds=[self._parent],
-            env=os.environ | {PARENT: str(self._parent)},
+            env={**os.environ, **self._extra},
         )
 
     def terminate(self) -> None:
@@ -160,11 +184,16 @@ class _Watcher(_Child):
             self.start()
 
 
-def _greet(settings: Settings) -> None:
+def _greet(settings: Settings, token: str) -> None:
     appointments = url(settings.appointment_host, settings.appointment_port)
     charges = url(settings.financial_host, settings.financial_port)
     print(f"appointments  {appointments}/  (its documentation: /docs)")
     print(f"charges       {charges}/  (its documentation: /docs)")
-    if watchers(settings):
+    beside = watchers(settings)
+    if "audit" in beside:
         print(f"audit         {url(settings.audit_host, settings.audit_port)}/findings/")
+    if "console" in beside:
+        print(f"console       {url(settings.console_host, settings.console_port)}/")
+    if token:
+        print(f"operator      {token}  (of this run; set {TOKEN} to keep one)")
     print(f"data          {settings.data_dir.absolute()}", flush=True)

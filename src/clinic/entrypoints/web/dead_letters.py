@@ -17,20 +17,23 @@ from clinic.domain.financial.dead_letters import (
     FindDeadLetter,
     GroupDeadLetters,
     ListDeadLetters,
+    ListHistory,
     Outcome,
     ReplayDeadLetters,
 )
-from clinic.domain.messaging.dead_letters import DeadLetterFilter, LetterState
+from clinic.domain.messaging.dead_letters import DeadLetterFilter, HistoryCursor, LetterState
 from clinic.entrypoints.dead_letter_schemas import (
     Count,
     DeadLetterDetails,
     DeadLetterResponse,
     GroupResponse,
     OutcomeResponse,
+    RecordedEntryResponse,
     dead_letter_details,
     dead_letter_response,
     group_response,
     outcome_response,
+    recorded_entry,
 )
 from clinic.entrypoints.web import parameters
 from clinic.entrypoints.web.authorization import SECURITY, only_with
@@ -127,6 +130,13 @@ class LetterPage(Struct, frozen=True):
     next: parameters.Next
 
 
+class HistoryPage(Struct, frozen=True):
+    """Some of what people did with dead letters, the newest first."""
+
+    items: list[RecordedEntryResponse]
+    next: parameters.Next
+
+
 class LetterGroups(Struct, frozen=True):
     """Groups of dead letters, those with the most waiting letters first; `more` counts those not shown."""
 
@@ -197,6 +207,18 @@ async def list_groups(group_dead_letters: NamedDependency[GroupDeadLetters]) -> 
     return LetterGroups([group_response(group) for group in found[:MAX_GROUPS]], len(found[MAX_GROUPS:]))
 
 
+@get("/history/", summary="List what people did with dead letters", responses=OF_A_QUERY)
+async def list_entries(
+    list_history: NamedDependency[ListHistory],
+    limit: parameters.Limit = parameters.DEFAULT_LIMIT,
+    after: FromQuery[str | None] = None,
+) -> HistoryPage:
+    """Who replayed or discarded which letter, when, and what came of it or why: the newest first."""
+    found = await list_history(limit + 1, parameters.place(after, HistoryCursor))
+    entries, more = page(found, limit, lambda recorded: recorded[0])
+    return HistoryPage([recorded_entry(recorded) for recorded in entries], more)
+
+
 @get("/{position:path}", summary="Show a dead letter", responses=OF_ONE)
 async def find_letter(
     position: FromPath[str], find_dead_letter: NamedDependency[FindDeadLetter]
@@ -241,7 +263,7 @@ def router(token: str) -> Router:
     """All of this under /dead-letters/, for clients with this token."""
     return Router(
         "/dead-letters",
-        route_handlers=[list_letters, list_groups, find_letter, replay, discard],
+        route_handlers=[list_letters, list_groups, list_entries, find_letter, replay, discard],
         dependencies={"remaining": Provide(Remaining, sync_to_thread=False)},
         guards=[only_with(token)],
         security=SECURITY,

@@ -181,6 +181,7 @@ def create_app(container: FinancialContainer, lifecycle: Lifecycle) -> Litestar:
             "list_dead_letters": container.list_dead_letters,
             "group_dead_letters": container.group_dead_letters,
             "find_dead_letter": container.find_dead_letter,
+            "list_history": container.list_history,
             "replay_dead_letters": container.replay_dead_letters,
             "discard_dead_letters": container.discard_dead_letters,
         },

@@ -1,0 +1,164 @@
+"""The desk: who is in the room, start and finish an appointment, and its charge beside it."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+from uuid import UUID, uuid4
+
+from litestar import get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery
+from litestar.response import Redirect, Template
+from msgspec import Struct
+from msgspec.structs import replace
+
+from clinic.domain.errors import NotFound, NotNow, Refused
+from clinic.entrypoints.console.client import Away, Page, Service, Services, or_away
+from clinic.entrypoints.console.shapes import Appointment, Charge
+from clinic.entrypoints.console.view import View
+
+IN_ROOM: Final = 100
+"""Open appointments that the desk shows: the services' largest page."""
+PAGE_SIZE: Final = 20
+LAST_USED: Final = 10
+"""Ids of each kind that the form offers."""
+CHARGE_WAIT: Final = 10
+"""Seconds that a row waits for its charge, before it asks again."""
+Form = Mapping[str, str]
+
+
+class Said(Struct, frozen=True):
+    """What came of the form that starts an appointment: refused, or of an outcome that is not known."""
+
+    problem: str = ""
+    unknown: str = ""
+    physician_id: str = ""
+    patient_id: str = ""
+    key: str = ""
+
+
+class Row(Struct, frozen=True):
+    """An appointment and its charge; None while there is none, and where it cannot be asked."""
+
+    appointment: Appointment
+    charge: Charge | None = None
+
+
+NOTHING: Final = Said()
+NO_FILTERS: Final[Form] = {"physician_id": "", "patient_id": "", "finished": ""}
+
+
+@get("/")
+async def desk(
+    view: NamedDependency[View],
+    services: NamedDependency[Services],
+    physician_id: FromQuery[str] = "",
+    patient_id: FromQuery[str] = "",
+    finished: FromQuery[str] = "",
+    after: FromQuery[str] = "",
+) -> Template:
+    """Who is in the room, and the list with its filters; in the address is all that it shows."""
+    filters = {"physician_id": physician_id, "patient_id": patient_id, "finished": finished}
+    return await _desk(view, services, filters, after)
+
+
+async def _desk(
+    view: View, services: Services, filters: Form, after: str = "", status: int = 200, said: Said = NOTHING
+) -> Template:
+    shape, away = Page[Appointment], list[Away]()
+    open_ones, listed = await asyncio.gather(
+        or_away(away, services.appointment.get(shape, "/", {"finished": "false", "limit": IN_ROOM})),
+        or_away(away, services.appointment.get(shape, "/", {**filters, "after": after, "limit": PAGE_SIZE})),
+    )
+    rows = await _with_charges(away, services.financial, listed.items if listed else [])
+    used = [row.appointment for row in rows] + (open_ones.items if open_ones else [])
+    return view.page(
+        "desk",
+        status=status,
+        open=open_ones,
+        rows=rows,
+        next=listed.next if listed else None,
+        filters=filters,
+        after=after,
+        away=away,
+        # What failed in between is sent again under its own key; what was refused gets a new one.
+        key=said.key if said.unknown else uuid4(),
+        physicians=_last_used(each.physician_id for each in used),
+        patients=_last_used(each.patient_id for each in used),
+        said=said,
+    )
+
+
+@post("/appointments/")
+async def start(view: NamedDependency[View], services: NamedDependency[Services]) -> Template | Redirect:
+    """Start one. The form has its own key: a second click, or Back and again, starts nothing more."""
+    form = await view.form()
+    given = Said(**{name: form.get(name, "") for name in ("physician_id", "patient_id", "key")})
+    ids = {"physician_id": given.physician_id, "patient_id": given.patient_id}
+    try:
+        started = await services.appointment.post(Appointment, "/", ids, key=given.key)
+    except Refused as error:
+        return await _desk(view, services, NO_FILTERS, status=422, said=replace(given, problem=str(error)))
+    except NotNow as error:
+        return await _desk(view, services, NO_FILTERS, status=503, said=replace(given, unknown=str(error)))
+    return view.back("/", started=started.id)
+
+
+@get("/appointments/{appointment_id:uuid}/finish")
+async def confirm(
+    view: NamedDependency[View], services: NamedDependency[Services], appointment_id: FromPath[UUID]
+) -> Template:
+    """The one question before a finish."""
+    appointment = await services.appointment.get(Appointment, f"/{appointment_id}/")
+    return view.page("confirm", row=Row(appointment), unknown=None)
+
+
+@post("/appointments/{appointment_id:uuid}/finish")
+async def finish(
+    view: NamedDependency[View], services: NamedDependency[Services], appointment_id: FromPath[UUID]
+) -> Template | Redirect:
+    """Finish it. Where the outcome is unknown, the page says so and offers to finish again, which is safe."""
+    try:
+        finished = await services.appointment.post(Appointment, f"/{appointment_id}/")
+    except NotNow as error:
+        return view.page("confirm", status=503, row=None, appointment_id=appointment_id, unknown=str(error))
+    if view.is_part:
+        return view.page("row", row=Row(finished))
+    return view.back(f"/appointments/{appointment_id}")
+
+
+@get("/appointments/{appointment_id:uuid}/row")
+async def row(
+    view: NamedDependency[View], services: NamedDependency[Services], appointment_id: FromPath[UUID]
+) -> Template:
+    """One row of the list, once its charge is there or the wait is over."""
+    away: list[Away] = []
+    appointment = await services.appointment.get(Appointment, f"/{appointment_id}/")
+    charge = await _charge(away, services.financial, appointment, CHARGE_WAIT)
+    return view.page("row", row=Row(appointment, charge))
+
+
+async def _with_charges(away: list[Away], financial: Service, listed: Sequence[Appointment]) -> list[Row]:
+    charges = await asyncio.gather(*(_charge(away, financial, each) for each in listed))
+    return [Row(*each) for each in zip(listed, charges, strict=True)]
+
+
+async def _charge(
+    away: list[Away], financial: Service, appointment: Appointment, wait: int = 0
+) -> Charge | None:
+    if appointment.end_date is None or any(each.service == financial.name for each in away):
+        return None
+    path = f"/{appointment.id}/"
+    try:
+        return await or_away(
+            away, financial.soon(Charge, path, wait) if wait else financial.get(Charge, path)
+        )
+    except NotFound:
+        return None
+
+
+def _last_used(ids: Iterable[UUID]) -> list[UUID]:
+    return list(dict.fromkeys(ids))[:LAST_USED]
+
+
+ROUTES: Final = [desk, start, confirm, finish, row]

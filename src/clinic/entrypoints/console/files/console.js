@@ -1,0 +1,32 @@
+// What forms and links cannot do. Every page works without it.
+"use strict";
+const typing = (element) => element.matches("input, select, textarea, dialog *");
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || typing(event.target)) return;
+  const step = { j: 1, k: -1 }[event.key];
+  if (event.key === "/") document.getElementById("search").focus();
+  else if (event.key === "?") document.getElementById("help").showModal();
+  else if (step) {
+    const rows = [...document.querySelectorAll("tbody tr")].map((row) => row.querySelector("a")).filter(Boolean);
+    const here = rows.indexOf(document.activeElement.closest("tr")?.querySelector("a"));
+    rows[Math.max(0, Math.min(rows.length - 1, here < 0 ? 0 : here + step))]?.focus();
+  } else return;
+  event.preventDefault();
+});
+
+// A second click sends nothing more.
+document.addEventListener("submit", (event) => {
+  if (event.target.method !== "post") return;
+  if (event.target.dataset.sent) event.preventDefault();
+  event.target.dataset.sent = "yes";
+});
+addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => delete form.dataset.sent));
+
+// A page that a service was missing for is asked for again, while somebody looks at it and types nothing.
+const waiting = document.querySelector("[data-again]");
+if (waiting) {
+  setInterval(() => {
+    if (!document.hidden && !typing(document.activeElement)) location.reload();
+  }, waiting.dataset.again * 1000);
+}
