@@ -1,24 +1,32 @@
 """The console in a real browser: what people do with it, and what their pages must never do."""
 
 import re
-from collections.abc import AsyncIterator, Callable
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import httpx
 import pytest
-import pytest_asyncio
-from axe_playwright_python.async_playwright import Axe
-from playwright.async_api import Browser, Locator, Page, ViewportSize, expect
-from support.browser import Visits, chromium, width
-from support.consoles import TOKEN, WithConsole
-from support.processes import Process, eventually
+from playwright.async_api import Browser, Page, expect
+from support.browser import Visits, violations, width
+from support.consoles import (
+    NARROW,
+    TOKEN,
+    WIDE,
+    WithConsole,
+    browser,
+    clinic,
+    listed,
+    physician,
+    rows,
+    sign_in,
+    start,
+    started,
+    visits,
+)
+from support.processes import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-SERIOUS: Final = {"serious", "critical"}
-NARROW: Final[ViewportSize] = {"width": 360, "height": 740}
-WIDE: Final[ViewportSize] = {"width": 1200, "height": 800}
 LANGUAGES: Final = {"en": "en-GB", "pt": "pt-BR"}
 WORDS: Final = {
     "en": {"desk": "Desk", "start": "Start", "finish": "Finish", "yes": "Yes, finish", "amount": "$200.00"},
@@ -30,79 +38,7 @@ WORDS: Final = {
         "amount": "US$\xa0200,00",
     },
 }
-PAGES: Final = ("/", "/?finished=true", "/sign-in", "/no-such-page")
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    async with chromium() as opened:
-        yield opened
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def clinic(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WithConsole]:  # noqa: ARG001 — without a browser, nothing starts
-    made = WithConsole(tmp_path_factory.mktemp("console"), {})
-    try:
-        await made.started()
-        yield made
-    finally:
-        for service in made.all:
-            service.clean_up()
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def visits(
-    browser: Browser,
-    clinic: WithConsole,
-    request: pytest.FixtureRequest,
-    logged: list[Process],
-    has_failed: Callable[[], bool],
-) -> AsyncIterator[Visits]:
-    """Fails the test for whatever goes wrong in the browser, and keeps a picture of a test that fails."""
-    logged += clinic.all
-    made = Visits(browser, clinic.console.url)
-    yield made
-    wrong = made.wrong()
-    if wrong or has_failed():
-        await made.keep_pictures(request.node.name)
-    await made.close()
-    assert not wrong, "\n".join(wrong)
-
-
-@pytest.fixture
-def physician() -> str:
-    return str(uuid4())
-
-
-async def start(page: Page, physician: str, button: str = "Start", patient: str = "") -> None:
-    """Fill the form and send it; a patient that is not given is a new one."""
-    form = page.locator("form[action='/appointments/']")
-    await form.locator("[name=physician_id]").fill(physician)
-    await form.locator("[name=patient_id]").fill(patient or str(uuid4()))
-    await form.get_by_role("button", name=button).click()
-
-
-async def started(clinic: WithConsole, physician: str) -> list[Any]:
-    """The appointments of this physician."""
-    async with httpx.AsyncClient(trust_env=False) as http:
-        answer = await http.get(f"{clinic.appointment.url}/", params={"physician_id": physician})
-        return list(answer.raise_for_status().json()["items"])
-
-
-def rows(page: Page, physician: str) -> Locator:
-    """Those of the page's first list with this physician: who is in the room."""
-    return page.locator("section[aria-labelledby=room] tbody tr").filter(has=page.get_by_title(physician))
-
-
-def listed(page: Page, physician: str) -> Locator:
-    return page.locator("section[aria-labelledby=list] tbody tr").filter(has=page.get_by_title(physician))
-
-
-async def sign_in(page: Page, token: str = TOKEN, by: str = "Anna") -> None:
-    await page.goto("/sign-in")
-    await page.locator("[name=by]").fill(by)
-    await page.locator("[name=token]").fill(token)
-    await page.locator("main button.main").click()
+PAGES: Final = ("/", "/?finished=true", "/where?q=x", "/flow", "/sign-in", "/no-such-page")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -333,18 +269,7 @@ async def test_every_page_fits_a_phone_and_can_be_read_by_all(
 
 async def paths(page: Page, physician: str) -> list[str]:
     confirm = await rows(page, physician).locator("a.button").get_attribute("href")
-    return [*PAGES, str(confirm)]
-
-
-async def violations(page: Page) -> list[str]:
-    """What axe finds that is serious or worse."""
-    results = await Axe().run(page, options={"resultTypes": ["violations"]})
-    return [
-        f"{each['id']} {node['html'][:200]}"
-        for each in results.response["violations"]
-        if each["impact"] in SERIOUS
-        for node in each["nodes"]
-    ]
+    return [*PAGES, str(confirm), str(confirm).removesuffix("/finish")]
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import (
     Browser,
     BrowserContext,
@@ -21,6 +22,7 @@ from playwright.async_api import (
 )
 
 PICTURES: Final = Path(__file__).parents[2] / "var" / "pictures"
+SERIOUS: Final = {"serious", "critical"}
 WAIT: Final = 15_000.0
 """Milliseconds that a page has for whatever is awaited in it; only a failure takes them all."""
 # Names are not looked up: what a page wants from elsewhere fails, whatever the network is like.
@@ -111,3 +113,14 @@ class Visits:
 async def width(page: Page) -> int:
     """CSS pixels that the page's content needs: wider than its window, and it scrolls sideways."""
     return int(await page.evaluate("document.documentElement.scrollWidth"))
+
+
+async def violations(page: Page) -> list[str]:
+    """What axe finds that is serious or worse."""
+    results = await Axe().run(page, options={"resultTypes": ["violations"]})
+    return [
+        f"{each['id']} {node['html'][:200]}"
+        for each in results.response["violations"]
+        if each["impact"] in SERIOUS
+        for node in each["nodes"]
+    ]
