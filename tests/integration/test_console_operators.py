@@ -139,8 +139,12 @@ async def test_the_flow_is_a_snapshot_without_scripts(visits: Visits, clinic: Wi
         its_id = (await finish(http, clinic))["id"]
         await charged(http, clinic, {its_id})
     page = await visits.open("/flow", java_script_enabled=False)
-    await expect(flow_row(page, its_id)).to_contain_text("charged")
-    await expect(page.get_by_role("link", name="Look again")).to_be_visible()
+
+    async def is_shown() -> bool:  # within the second that one look is for all
+        await page.get_by_role("link", name="Look again").click()
+        return bool(await flow_row(page, its_id).filter(has_text="charged").count())
+
+    await eventually(is_shown, every=0.2)
 
 
 async def test_the_search_finds_an_appointment_from_every_page(visits: Visits, clinic: WithConsole) -> None:
@@ -153,9 +157,9 @@ async def test_the_search_finds_an_appointment_from_every_page(visits: Visits, c
     await page.keyboard.type(its_id)
     await page.keyboard.press("Enter")
     await expect(page.locator("main")).to_contain_text("Done: charged")
-    await page.locator("#search").fill("<script>alert(1)</script>")
+    await page.locator("#search").fill("<img src=x onerror=alert(1)>")
     await page.keyboard.press("Enter")
-    await expect(page.locator("main")).to_contain_text("<script>alert(1)</script>")
+    await expect(page.locator("main")).to_contain_text("<img src=x onerror=alert(1)>")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -163,6 +167,7 @@ async def test_every_page_for_operators_fits_a_phone_and_can_be_read_by_all(
     visits: Visits, clinic: WithConsole, language: str
 ) -> None:
     """Light and dark, narrow and wide, the other way round in the other language; axe looks at each."""
+    visits.expect("status of 503")  # the audit is off, and its page says so
     await poison(clinic)
     page = await visits.open(locale=LANGUAGES[language])
     await sign_in(page, by=str(uuid4()))
