@@ -139,6 +139,10 @@ languages: .venv/dev ## bring the texts of the console's pages into its catalogu
 	@$(BIN)/pybabel --quiet update $(WRITTEN) --input-file var/console.pot --locale pt_BR \
 		--output-file $(CONSOLE)/languages/pt_BR.po
 
+.PHONY: pictures
+pictures: .venv/dev ## the pictures of the READMEs into docs/pictures, and of every page into var/pictures (needs Chromium)
+	@PYTHONPATH=tests $(BIN)/python -m pictures
+
 .PHONY: record-alerts
 record-alerts: .venv/dev ## what real services show under each fault, for the test of the alerts; seven minutes, root and Docker: ONLY=
 	PYTHONPATH=tests $(BIN)/python -m alerts $(call given,ONLY)
