@@ -31,7 +31,7 @@ PAGES: Final = ("/letters/", "/letters/?state=all", "/audit/", "/history/", "/fl
 """For an operator."""
 
 
-async def groups(clinic: WithConsole) -> dict[str, Any]:
+async def groups(clinic: WithConsole) -> dict[str, int]:
     """How many letters wait, by group."""
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(trust_env=False, headers=headers) as http:
