@@ -151,6 +151,7 @@ async def test_the_search_finds_an_appointment_from_every_page(visits: Visits, c
     async with httpx.AsyncClient(trust_env=False) as http:
         its_id = (await finish(http, clinic))["id"]
         await charged(http, clinic, {its_id})
+    visits.expect("status of 422")
     page = await visits.open("/flow")
     await page.locator("#live").wait_for()
     await page.keyboard.press("/")
