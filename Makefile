@@ -128,6 +128,21 @@ BENCH := PYTHONPATH=tests:. $(BIN)/python -m benchmarks
 metrics-page: .venv/dev ## write docs/metrics.md from what the services show
 	CLINIC_TEST_REWRITE=1 $(BIN)/pytest tests/unit/test_metrics_page.py
 
+CONSOLE := src/clinic/entrypoints/console
+WRITTEN := --ignore-obsolete --no-fuzzy-matching --ignore-pot-creation-date --width 110
+
+.PHONY: languages
+languages: .venv/dev ## bring the texts of the console's pages into its catalogues, where they wait to be translated
+	@mkdir -p var
+	@$(BIN)/pybabel --quiet extract --mapping pyproject.toml --keywords marked --no-location --sort-output --omit-header \
+		--output var/console.pot $(CONSOLE)
+	@$(BIN)/pybabel --quiet update $(WRITTEN) --input-file var/console.pot --locale pt_BR \
+		--output-file $(CONSOLE)/languages/pt_BR.po
+
+.PHONY: pictures
+pictures: .venv/dev ## the pictures of the READMEs into docs/pictures, and of every page into var/pictures (needs Chromium)
+	@PYTHONPATH=tests $(BIN)/python -m pictures
+
 .PHONY: record-alerts
 record-alerts: .venv/dev ## what real services show under each fault, for the test of the alerts; seven minutes, root and Docker: ONLY=
 	PYTHONPATH=tests $(BIN)/python -m alerts $(call given,ONLY)

@@ -9,6 +9,7 @@ from support import servers
 from support.processes import PROGRAM, Pair, Process, Service
 
 RUNNING = pytest.StashKey[list[Process]]()
+FAILED = pytest.StashKey[bool]()
 SHOWN = 8_000
 """Characters of a log, from its end."""
 
@@ -19,6 +20,7 @@ StartProcess = Callable[..., Process]
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     if report.failed:
+        item.stash[FAILED] = True
         for process in item.stash.get(RUNNING, []):
             logs = {"output": process.printed, "log": process.complained}
             report.sections += [
@@ -35,6 +37,19 @@ def processes(request: pytest.FixtureRequest) -> Iterator[list[Process]]:
     yield running
     for process in running:
         process.clean_up()
+
+
+@pytest.fixture
+def logged(request: pytest.FixtureRequest) -> list[Process]:
+    """Whatever is put here is shown with a test that fails; others end it."""
+    running: list[Process] = request.node.stash.setdefault(RUNNING, [])
+    return running
+
+
+@pytest.fixture
+def has_failed(request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """Whether the test has, for what is done after it."""
+    return lambda: request.node.stash.get(FAILED, False)
 
 
 @pytest.fixture

@@ -185,6 +185,7 @@ OPTIONAL = (
     "adapters/kafka",
     "adapters/memory",
     "adapters/mongo",
+    "entrypoints/console",
     "entrypoints/otel",
     "entrypoints/watcher",
 )

@@ -4,7 +4,7 @@ network.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from decimal import Decimal
 from pathlib import Path
@@ -85,6 +85,7 @@ class Clinic:
         self.financial.telemetry.override(Object(self.financial_telemetry))
         self.appointment_lifecycle = Lifecycle(self.appointment_telemetry)
         self.financial_lifecycle = Lifecycle(self.financial_telemetry)
+        self.apps: Sequence[Litestar]
         self.appointments: httpx.AsyncClient
         self.charges: httpx.AsyncClient
 
@@ -92,12 +93,12 @@ class Clinic:
     async def running(self) -> AsyncIterator["Clinic"]:
         """Both services from their start to their end."""
         async with AsyncExitStack() as stack:
-            apps = [
+            self.apps = [
                 appointment.create_app(self.appointment, self.appointment_lifecycle),
                 financial.create_app(self.financial, self.financial_lifecycle),
             ]
             self.appointments, self.charges = [
-                await stack.enter_async_context(client_of(app)) for app in apps
+                await stack.enter_async_context(client_of(app)) for app in self.apps
             ]
             yield self
 

@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Litestar, Request, Response, get
+from litestar.config.compression import CompressionConfig
 from litestar.config.csrf import CSRFConfig
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
@@ -43,9 +44,11 @@ HEADERS: Final = {
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "Vary": "Accept-Language, Cookie, HX-Request",
-    "Cache-Control": "private, no-cache",  # not no-store: Back shows the same form, with its key
+    # Not no-store, nor other for another cookie: Back shows the same form, with its key. A link asks again.
+    "Cache-Control": "private, no-cache",
+    "Vary": "Accept-Language, HX-Request",
 }
+YEAR: Final = 365 * 24 * 3600
 CSRF_COOKIE: Final = "csrftoken"
 SENTENCES: Final[dict[int, str]] = {
     403: marked("This page was made before its service started anew, or was kept too long. Open it again."),
@@ -103,10 +106,14 @@ def create_app(
             health,
             nothing,
             create_static_files_router(
-                "/files", [HERE / "files"], cache_control=CacheControlHeader(no_cache=True)
+                "/files",
+                [HERE / "files"],
+                after_request=_with_headers_of_a_file,
+                cache_control=CacheControlHeader(max_age=YEAR, immutable=True),
             ),
         ],
         after_request=_with_headers,
+        compression_config=CompressionConfig("gzip", gzip_compress_level=6, exclude_opt_key="is_live"),
         csrf_config=CSRFConfig(
             _derived(secret, "forms").hex(), CSRF_COOKIE, cookie_httponly=True, cookie_samesite="strict"
         ),
@@ -146,7 +153,14 @@ def _templates() -> Environment:
     environment.filters["query"] = urlencode
     environment.filters["utc"] = datetime.fromisoformat
     environment.globals["address"] = address
+    environment.globals["file"] = _file
     return environment
+
+
+@cache
+def _file(name: str) -> str:
+    """The address of a file, another one for other content: a browser asks for it once."""
+    return f"/files/{name}?{sha256((HERE / 'files' / name).read_bytes()).hexdigest()[:12]}"
 
 
 def _derived(secret: bytes, purpose: str) -> bytes:
@@ -163,6 +177,13 @@ def _to_sign_in(view: View) -> Response[Any]:
 def _with_headers(response: Response[Any]) -> Response[Any]:
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
+    return response
+
+
+def _with_headers_of_a_file(response: Response[Any]) -> Response[Any]:
+    """The same for everybody."""
+    for name in ("Content-Security-Policy", "X-Content-Type-Options"):
+        response.headers[name] = HEADERS[name]
     return response
 
 

@@ -198,7 +198,7 @@ async def flow(view: NamedDependency[View], watch: NamedDependency[Watch[Seen]])
     return view.page("flow", seen=await watch.now())
 
 
-@get("/flow/events")
+@get("/flow/events", is_live=True)
 async def events(view: NamedDependency[View], watch: NamedDependency[Watch[Seen]]) -> Stream:
     """The same as it changes: server-sent events of HTML."""
     watch.check_free()

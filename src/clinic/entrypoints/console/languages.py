@@ -72,10 +72,9 @@ def negotiated(header: str) -> str:
     weighted = []
     for place, part in enumerate(header.split(",")[:MAX_LANGUAGES]):
         tag, quality = part.strip().partition(";q=")[::2]
-        weighted.append((-_weight(quality), place, tag.replace("-", "_")))
+        weighted.append((-_weight(quality), place, tag.partition("-")[0]))  # there is one of each language
     preferred = [each[-1] for each in sorted(weighted)]
-    aliases = {"pt": "pt_BR", "pt_PT": "pt_BR", "en_US": "en", "en_GB": "en"}
-    return negotiate_locale(preferred, LANGUAGES, aliases=aliases) or "en"
+    return negotiate_locale(preferred, LANGUAGES, aliases={"pt": "pt_BR"}) or "en"
 
 
 def _weight(quality: str) -> float:

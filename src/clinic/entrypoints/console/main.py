@@ -6,6 +6,7 @@ import uvloop
 
 from clinic.entrypoints.console.app import create_app
 from clinic.entrypoints.console.client import Service, Services
+from clinic.entrypoints.console.languages import marked
 from clinic.entrypoints.console.view import maker
 from clinic.entrypoints.service import Lifecycle, serve
 from clinic.entrypoints.service import Service as Served
@@ -40,9 +41,12 @@ def services(settings: Settings) -> Services:
     """Where they are: as set, else where the settings put them on this machine."""
     return Services(
         Service(
-            "appointment",
+            marked("appointment"),
             settings.appointment_url or url(settings.appointment_host, settings.appointment_port),
         ),
-        Service("financial", settings.financial_url or url(settings.financial_host, settings.financial_port)),
-        Service("audit", settings.audit_url or url(settings.audit_host, settings.audit_port)),
+        Service(
+            marked("financial"),
+            settings.financial_url or url(settings.financial_host, settings.financial_port),
+        ),
+        Service(marked("audit"), settings.audit_url or url(settings.audit_host, settings.audit_port)),
     )

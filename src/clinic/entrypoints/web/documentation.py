@@ -26,23 +26,29 @@ from clinic.entrypoints.web.events_page import page as events_page
 OPERATOR = "operator"
 """How the document names the operator's token."""
 FILES = "/docs/files"
-FOLDER = Path(__file__).with_name("files")
-"""Builds of both, which are put there when the package is built or installed: see hatch_build.py."""
+FOLDERS = (Path(__file__).with_name("files"), Path(__file__).with_name("viewers"))
+"""Builds of both viewers, put there when the package is built or installed (see hatch_build.py); and what
+starts them.
+"""
+
+POLICY = "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
+"""Of every page. What a viewer needs beyond it, it gets on its own page alone."""
+SWAGGER_POLICY = f"{POLICY}; img-src 'self' data:"
+REDOC_POLICY = f"{POLICY}; img-src 'self' data:; style-src 'self' 'unsafe-inline'; worker-src blob:"
 
 SWAGGER = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <link rel="icon" href="/docs/files/swagger-ui-dist/favicon-32x32.png">
 <link rel="stylesheet" href="/docs/files/swagger-ui-dist/swagger-ui.css"></head>
 <body><div id="ui"></div><script src="/docs/files/swagger-ui-dist/swagger-ui-bundle.js"></script>
-<script>SwaggerUIBundle({{url: "/openapi.json", dom_id: "#ui", deepLinking: true}})</script></body></html>
+<script src="/docs/files/swagger.js"></script></body></html>
 """
 REDOC = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
 <link rel="icon" href="/docs/files/swagger-ui-dist/favicon-32x32.png">
-<style>body {{ margin: 0 }}</style></head>
+<link rel="stylesheet" href="/docs/files/redoc.css"></head>
 <body><div id="ui"></div><script src="/docs/files/redoc/bundles/redoc.standalone.js"></script>
-<script>Redoc.init("/openapi.json", {{disableGoogleFont: true}}, document.getElementById("ui"))
-</script></body></html>
+<script src="/docs/files/redoc.js"></script></body></html>
 """
 
 
@@ -78,18 +84,30 @@ def documentation(
     def openapi() -> dict[str, Any]:
         return schema()
 
-    def page(path: str, html: str) -> BaseRouteHandler:
-        @get(path, include_in_schema=False, sync_to_thread=False, media_type=MediaType.HTML, name=path)
+    def page(path: str, html: str, policy: str) -> BaseRouteHandler:
+        @get(
+            path,
+            include_in_schema=False,
+            sync_to_thread=False,
+            media_type=MediaType.HTML,
+            name=path,
+            response_headers=_headers(policy),
+        )
         def show() -> str:
             return html.format(title=title)
 
         return show
 
     files = create_static_files_router(
-        path=FILES, directories=[FOLDER], include_in_schema=False, guards=[_only_files(FOLDER)]
+        path=FILES, directories=list(FOLDERS), include_in_schema=False, guards=[_only_files(FOLDERS)]
     )
     about_events = _about(events) if events else []
-    return [openapi, page("/docs", SWAGGER), page("/redoc", REDOC), *about_events, files]
+    viewers = [page("/docs", SWAGGER, SWAGGER_POLICY), page("/redoc", REDOC, REDOC_POLICY)]
+    return [openapi, *viewers, *about_events, files]
+
+
+def _headers(policy: str) -> dict[str, str]:
+    return {"Content-Security-Policy": policy, "X-Content-Type-Options": "nosniff"}
 
 
 def _about(events: Events) -> list[Any]:
@@ -97,19 +115,26 @@ def _about(events: Events) -> list[Any]:
     def asyncapi() -> Document:
         return events.document
 
-    @get("/events", include_in_schema=False, sync_to_thread=False, media_type=MediaType.HTML)
+    @get(
+        "/events",
+        include_in_schema=False,
+        sync_to_thread=False,
+        media_type=MediaType.HTML,
+        response_headers=_headers(POLICY),
+    )
     def show_events() -> str:
         return events_page(events)
 
     return [asyncapi, show_events]
 
 
-def _only_files(folder: Path) -> Guard:
+def _only_files(folders: Iterable[Path]) -> Guard:
     """A 404 also for a name that no file can have: Litestar fails where it asks the system for one."""
 
     def check(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         try:
-            is_file = (folder / connection.scope["path"].removeprefix(FILES).lstrip("/")).is_file()
+            name = connection.scope["path"].removeprefix(FILES).lstrip("/")
+            is_file = any((folder / name).is_file() for folder in folders)
         except OSError:  # too long
             is_file = False
         if not is_file:

@@ -7,31 +7,6 @@ from typing import Any, Final
 
 from clinic.entrypoints.web.events import Document, Events
 
-STYLE: Final = """
-:root {
-  color-scheme: light dark;
-  --ink: #1c2430; --dim: #586272; --line: #d5dae1; --box: #f4f6f8; --link: #0b57a4;
-}
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e8ee; --dim: #a3adba; --line: #39414c; --box: #1f252d; --link: #7db7f5 }
-  body { background: #14181d }
-}
-body { margin: 0; color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
-main { max-width: 56rem; margin: 0 auto; padding: 1.5rem 1rem 4rem; overflow-wrap: anywhere }
-h1 { font-size: 1.75rem; line-height: 1.2; margin: 0 0 .5rem }
-h2 { font-size: 1.25rem; margin: 2.5rem 0 .5rem; padding-top: 1rem; border-top: 1px solid var(--line) }
-h3 { font-size: 1rem; margin: 1.5rem 0 .25rem }
-p { margin: .5rem 0 }
-a { color: var(--link) }
-code, pre { font: .875rem/1.5 ui-monospace, monospace }
-pre { background: var(--box); padding: .75rem; border-radius: .375rem; overflow: auto; overflow-wrap: normal }
-dl { margin: 0; display: grid; grid-template-columns: 16rem 1fr }
-dt, dd { margin: 0; padding: .375rem 0; border-top: 1px solid var(--line) }
-dt:first-of-type, dt:first-of-type + dd { border-top: 0 }
-dt { font-weight: 600; padding-right: 1.5rem }
-small { color: var(--dim); font-size: .875rem; font-weight: 400 }
-@media (max-width: 40rem) { dl { display: block } dd { border-top: 0; padding-top: 0 } }
-"""
 LINKS: Final = (
     '<p><a href="/asyncapi.json">asyncapi.json</a> (AsyncAPI 3.1) · <a href="/docs">docs</a> · '
     '<a href="/redoc">redoc</a></p>'
@@ -60,7 +35,8 @@ def page(events: Events) -> str:
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>'
         '<link rel="icon" href="/docs/files/swagger-ui-dist/favicon-32x32.png">'
-        f"<style>{STYLE}</style></head>\n<body><main>\n{body}\n</main></body></html>\n"
+        '<link rel="stylesheet" href="/docs/files/events.css"></head>'
+        f"\n<body><main>\n{body}\n</main></body></html>\n"
     )
 
 

@@ -23,10 +23,11 @@ document.addEventListener("submit", (event) => {
 });
 addEventListener("pageshow", () => document.querySelectorAll("form").forEach((form) => delete form.dataset.sent));
 
-// A page that a service was missing for is asked for again, while somebody looks at it and types nothing.
+// A page that a service was missing for is asked for again, while somebody looks at it and has typed nothing.
+const typed = () => [...document.querySelectorAll("main input, main textarea")].some((each) => each.value !== each.defaultValue);
 const waiting = document.querySelector("[data-again]");
 if (waiting) {
   setInterval(() => {
-    if (!document.hidden && !typing(document.activeElement)) location.reload();
+    if (!document.hidden && !typing(document.activeElement) && !typed()) location.reload();
   }, waiting.dataset.again * 1000);
 }

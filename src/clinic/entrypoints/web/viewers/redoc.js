@@ -1,0 +1,2 @@
+"use strict";
+Redoc.init("/openapi.json", { disableGoogleFont: true }, document.getElementById("ui"));

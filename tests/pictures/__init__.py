@@ -1,0 +1,1 @@
+"""Pictures of the console, made by a command: see `make pictures`."""
