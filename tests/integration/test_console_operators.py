@@ -54,7 +54,7 @@ async def poison(clinic: WithConsole) -> None:
     await eventually(is_there)
 
 
-async def test_a_poison_event_is_found_previewed_and_discarded_and_the_history_says_by_whom(
+async def test_a_poison_event_is_found_previewed_and_discarded_and_it_is_said_by_whom(
     visits: Visits, clinic: WithConsole
 ) -> None:
     await poison(clinic)

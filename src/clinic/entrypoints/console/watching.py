@@ -29,7 +29,8 @@ class Watch(Generic[T]):
         sleep: Sleep = asyncio.sleep,
         monotonic: Monotonic = time.monotonic,
     ) -> None:
-        self._look, self._sleep, self._monotonic = look, sleep, monotonic
+        self._look = look
+        self._sleep, self._monotonic = sleep, monotonic
         self._lifecycle, self._telemetry = lifecycle, telemetry
         self._one_at_a_time = asyncio.Lock()
         self._last: tuple[float, T] | None = None
