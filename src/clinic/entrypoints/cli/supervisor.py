@@ -37,7 +37,10 @@ def supervise(settings: Settings) -> int:
             signal.signal(number, ask)
     services, beside = {name: (*PROGRAM, "run", name) for name in SERVICES}, watchers(settings)
     token = secrets.token_urlsafe(18) if "console" in beside and not settings.operator_token else ""
-    supervisor = Supervisor(services, beside, {TOKEN: token} if token else {})
+    made = {TOKEN: token} if token else {}
+    if not settings.console_secret:  # so that a console that is started again knows who was signed in
+        made["CLINIC_CONSOLE_SECRET"] = secrets.token_urlsafe(32)
+    supervisor = Supervisor(services, beside, made)
     supervisor.start()
     _greet(settings, token)
     return supervisor.run(asked)
@@ -56,7 +59,9 @@ def watchers(settings: Settings) -> Mapping[str, Command]:
 def has_console() -> bool:
     """Whether its folder is here, and what it needs is installed: `clinic[console]`."""
     needed = ("clinic.entrypoints.console", "babel", "cryptography", "httpx", "jinja2")
-    return all(find_spec(name) for name in needed)
+    if not all(find_spec(name) for name in needed):
+        return False
+    return find_spec("clinic.entrypoints.console.main") is not None  # not what git leaves of a deleted folder
 
 
 class Supervisor:
@@ -166,7 +171,10 @@ class _Watcher(_Child):
 
     def start(self) -> None:
         self._started_at, self._restart_at = monotonic(), 0.0
-        super().start()
+        try:
+            super().start()
+        except OSError as error:  # no memory, no program any more: that is no reason to end the services
+            print(f"clinic: the {self.name} cannot be started: {error}", file=sys.stderr)
 
     def look_after(self) -> None:
         """Report that it has ended, and start it again after a pause."""

@@ -18,7 +18,6 @@ from litestar.config.csrf import CSRFConfig
 from litestar.datastructures import CacheControlHeader
 from litestar.di import Provide
 from litestar.exceptions import HTTPException, NotFoundException, PermissionDeniedException
-from litestar.middleware.session.client_side import CookieBackendConfig
 from litestar.plugins.jinja import JinjaTemplateEngine
 from litestar.static_files import create_static_files_router
 from litestar.template import TemplateConfig
@@ -36,7 +35,7 @@ ROOMS: Final = (audit, csv_files, desk, flow, history, letters, session, where)
 HERE: Final = Path(__file__).parent
 MAX_BODY: Final = 64 * 1024
 SIGNED_IN_FOR: Final = 12 * 3600
-"""Seconds: a shift, and no night."""
+"""Seconds from signing in: a long shift."""
 POLICY: Final = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"
 )
@@ -50,6 +49,8 @@ HEADERS: Final = {
 }
 YEAR: Final = 365 * 24 * 3600
 CSRF_COOKIE: Final = "csrftoken"
+FILES: Final = "^/files/"
+"""Whatever anybody may keep has no cookie."""
 SENTENCES: Final[dict[int, str]] = {
     403: marked("This page was made before its service started anew, or was kept too long. Open it again."),
     404: marked("There is no such page."),
@@ -95,6 +96,8 @@ def create_app(
         view = make_view(request)
         if isinstance(error, SignedOut):
             return _to_sign_in(view)
+        if view.is_part:
+            return _instead_of_a_part(view)
         page = view.page("error", status=status, said=said, service=getattr(error, "service", ""))
         if isinstance(error, PermissionDeniedException):
             page.delete_cookie(CSRF_COOKIE)  # of an earlier secret, perhaps: the next page brings a new one
@@ -115,7 +118,11 @@ def create_app(
         after_request=_with_headers,
         compression_config=CompressionConfig("gzip", gzip_compress_level=6, exclude_opt_key="is_live"),
         csrf_config=CSRFConfig(
-            _derived(secret, "forms").hex(), CSRF_COOKIE, cookie_httponly=True, cookie_samesite="strict"
+            _derived(secret, "forms").hex(),
+            CSRF_COOKIE,
+            cookie_httponly=True,
+            cookie_samesite="lax",
+            exclude=FILES,
         ),
         dependencies={
             "services": Provide(lambda: services, sync_to_thread=False),
@@ -126,8 +133,8 @@ def create_app(
         lifespan=[lifespan],
         logging_config=None,
         middleware=[
-            CookieBackendConfig(
-                _derived(secret, "sessions"), max_age=SIGNED_IN_FOR, samesite="lax"
+            session.SessionCookie(
+                _derived(secret, "sessions"), max_age=SIGNED_IN_FOR, samesite="lax", exclude=FILES
             ).middleware
         ],
         openapi_config=None,
@@ -172,6 +179,13 @@ def _to_sign_in(view: View) -> Response[Any]:
     if view.is_part:  # a script follows a redirect itself, and would put the page into the piece
         return Response("", headers={"HX-Redirect": address("/sign-in", back=back)})
     return view.back("/sign-in", back=back)
+
+
+def _instead_of_a_part(view: View) -> Response[Any]:
+    """No page belongs into a piece of one: what asks by itself asks again; after a form, the page is new."""
+    if view.request.method == "GET":
+        return Response("", status_code=HTTPStatus.NO_CONTENT)
+    return Response("", headers={"HX-Refresh": "true"})
 
 
 def _with_headers(response: Response[Any]) -> Response[Any]:

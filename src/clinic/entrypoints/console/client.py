@@ -68,12 +68,6 @@ class Service:
         given = {name: value for name, value in (query or {}).items() if value not in (None, "")}
         return self._decoded(shape, await self._ask("GET", path, params=given, headers=_bearer(token)))
 
-    async def soon(self, shape: type[T], path: str, wait: int) -> T:
-        """The same, where it may wait so many seconds for it."""
-        timeout = httpx.Timeout(wait + ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT)
-        headers = {"Prefer": f"wait={wait}"}
-        return self._decoded(shape, await self._ask("GET", path, headers=headers, timeout=timeout))
-
     async def post(
         self, shape: type[T], path: str, body: object = None, *, token: str = "", key: str = ""
     ) -> T:

@@ -22,14 +22,19 @@ IN_ROOM: Final = 100
 PAGE_SIZE: Final = 20
 LAST_USED: Final = 10
 """Ids of each kind that the form offers."""
-CHARGE_WAIT: Final = 10
-"""Seconds that a row waits for its charge, before it asks again."""
+CHARGES_TIMEOUT: Final = 1.5
+"""Seconds that the desk waits for charges: the front desk starts and finishes without them."""
+LOOKS: Final = 12
+"""How often a row asks for its charge, less and less often: some 40 s in all. Then it says where to look."""
+ALL: Final = "all"
+"""As a state of the list: who is in the room is above it, and where nothing is chosen not in it again."""
 Form = Mapping[str, str]
 
 
 class Said(Struct, frozen=True):
     """What came of the form that starts an appointment: refused, or of an outcome that is not known."""
 
+    started: str = ""
     problem: str = ""
     unknown: str = ""
     physician_id: str = ""
@@ -42,10 +47,18 @@ class Row(Struct, frozen=True):
 
     appointment: Appointment
     charge: Charge | None = None
+    looks: int = 0
+
+    @property
+    def pause(self) -> int | None:
+        """Milliseconds until it asks for its charge again; None where it does not."""
+        if self.charge or self.appointment.end_date is None or self.looks >= LOOKS:
+            return None
+        return int(min(100 * 2**self.looks, 5000))
 
 
 NOTHING: Final = Said()
-NO_FILTERS: Final[Form] = {"physician_id": "", "patient_id": "", "finished": ""}
+NO_FILTERS: Final[Form] = {"physician_id": "", "patient_id": "", "finished": "true"}
 
 
 @get("/")
@@ -54,21 +67,23 @@ async def desk(
     services: NamedDependency[Services],
     physician_id: FromQuery[str] = "",
     patient_id: FromQuery[str] = "",
-    finished: FromQuery[str] = "",
+    finished: FromQuery[str] = "true",
     after: FromQuery[str] = "",
+    started: FromQuery[str] = "",
 ) -> Template:
     """Who is in the room, and the list with its filters; in the address is all that it shows."""
     filters = {"physician_id": physician_id, "patient_id": patient_id, "finished": finished}
-    return await _desk(view, services, filters, after)
+    return await _desk(view, services, filters, after, said=Said(started=started[:36]))
 
 
 async def _desk(
     view: View, services: Services, filters: Form, after: str = "", status: int = 200, said: Said = NOTHING
 ) -> Template:
     shape, away = Page[Appointment], list[Away]()
+    asked = {**filters, "finished": filters["finished"].replace(ALL, ""), "after": after, "limit": PAGE_SIZE}
     open_ones, listed = await asyncio.gather(
         or_away(away, services.appointment.get(shape, "/", {"finished": "false", "limit": IN_ROOM})),
-        or_away(away, services.appointment.get(shape, "/", {**filters, "after": after, "limit": PAGE_SIZE})),
+        or_away(away, services.appointment.get(shape, "/", asked)),
     )
     rows = await _with_charges(away, services.financial, listed.items if listed else [])
     used = [row.appointment for row in rows] + (open_ones.items if open_ones else [])
@@ -107,10 +122,16 @@ async def start(view: NamedDependency[View], services: NamedDependency[Services]
 @get("/appointments/{appointment_id:uuid}/finish")
 async def confirm(
     view: NamedDependency[View], services: NamedDependency[Services], appointment_id: FromPath[UUID]
-) -> Template:
+) -> Template | Redirect:
     """The one question before a finish."""
     appointment = await services.appointment.get(Appointment, f"/{appointment_id}/")
-    return view.page("confirm", row=Row(appointment), unknown=None)
+    if appointment.end_date is None:
+        return view.page("confirm", row=Row(appointment), unknown=None)
+    return (
+        view.page("row", row=Row(appointment))
+        if view.is_part
+        else view.back(f"/appointments/{appointment_id}")
+    )
 
 
 @post("/appointments/{appointment_id:uuid}/finish")
@@ -129,13 +150,15 @@ async def finish(
 
 @get("/appointments/{appointment_id:uuid}/row")
 async def row(
-    view: NamedDependency[View], services: NamedDependency[Services], appointment_id: FromPath[UUID]
+    view: NamedDependency[View],
+    services: NamedDependency[Services],
+    appointment_id: FromPath[UUID],
+    looks: FromQuery[int] = 0,
 ) -> Template:
-    """One row of the list, once its charge is there or the wait is over."""
-    away: list[Away] = []
+    """One row of the list, with its charge once that is there."""
     appointment = await services.appointment.get(Appointment, f"/{appointment_id}/")
-    charge = await _charge(away, services.financial, appointment, CHARGE_WAIT)
-    return view.page("row", row=Row(appointment, charge))
+    charge = await _charge([], services.financial, appointment)
+    return view.page("row", row=Row(appointment, charge, looks + 1))
 
 
 async def _with_charges(away: list[Away], financial: Service, listed: Sequence[Appointment]) -> list[Row]:
@@ -143,18 +166,20 @@ async def _with_charges(away: list[Away], financial: Service, listed: Sequence[A
     return [Row(*each) for each in zip(listed, charges, strict=True)]
 
 
-async def _charge(
-    away: list[Away], financial: Service, appointment: Appointment, wait: int = 0
-) -> Charge | None:
-    if appointment.end_date is None or any(each.service == financial.name for each in away):
+async def _charge(away: list[Away], financial: Service, appointment: Appointment) -> Charge | None:
+    if appointment.end_date is None:
         return None
-    path = f"/{appointment.id}/"
     try:
-        return await or_away(
-            away, financial.soon(Charge, path, wait) if wait else financial.get(Charge, path)
-        )
+        async with asyncio.timeout(CHARGES_TIMEOUT):
+            return await or_away(away, financial.get(Charge, f"/{appointment.id}/"))
     except NotFound:
         return None
+    except TimeoutError:
+        return await or_away(away, _silent(financial))
+
+
+async def _silent(service: Service) -> None:
+    raise Away(service.name, f"no answer within {CHARGES_TIMEOUT:g} s")
 
 
 def _last_used(ids: Iterable[UUID]) -> list[UUID]:

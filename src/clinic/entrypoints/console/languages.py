@@ -40,7 +40,9 @@ class Reader:
     def money(self, amount: Money | None) -> str:
         if amount is None:
             return "—"
-        return str(numbers.format_currency(str(amount), self._currency, locale=self._locale))
+        return str(
+            numbers.format_currency(str(amount), self._currency, locale=self._locale, currency_digits=False)
+        )
 
     def moment(self, at: datetime | None) -> str:
         """Date and time; `at` is UTC, with or without its zone."""

@@ -13,6 +13,7 @@ from litestar.response import Template
 from msgspec import Struct
 from msgspec.structs import replace
 
+from clinic.domain.errors import NotFound, Refused
 from clinic.entrypoints.console.client import Away, Declined, Page, Service, Services, SignedOut
 from clinic.entrypoints.console.languages import marked
 from clinic.entrypoints.console.view import MAX_TEXT, Operator, View
@@ -89,7 +90,8 @@ class Batch(Struct, frozen=True, kw_only=True):
 class Job(Struct, frozen=True, kw_only=True):
     """What a form asks for: the letters at `positions`, or else the waiting ones, of `group` or all of them.
 
-    `after` and `batch` say how far it has come, `counts` what became of those before, by outcome.
+    `after` and `batch` say how far it has come, `counts` what became of those before, by outcome. It ends at
+    `most`, the number that the preview named: what arrives meanwhile was not looked at.
     """
 
     action: str
@@ -101,6 +103,7 @@ class Job(Struct, frozen=True, kw_only=True):
     is_stopped: bool
     after: str
     batch: int
+    most: int
     counts: Mapping[str, int]
 
     def fields(self, **changes: Any) -> list[tuple[str, str]]:
@@ -109,7 +112,7 @@ class Job(Struct, frozen=True, kw_only=True):
         return [
             ("do", f"{its.action} {'selected' if its.is_selected else 'matching'}"),
             *(("position", position) for position in its.positions),
-            *((name, str(getattr(its, name))) for name in ("group", "reason", "after", "batch")),
+            *((name, str(getattr(its, name))) for name in ("group", "reason", "after", "batch", "most")),
             ("preview", "yes" if its.is_preview else ""),
             *((outcome, str(count)) for outcome, count in its.counts.items()),
         ]
@@ -152,7 +155,10 @@ async def letter(
     view: NamedDependency[View], services: NamedDependency[Services], position: FromPath[str]
 ) -> Template:
     """The message, why it could not be charged, and what people did with it."""
-    path = f"/dead-letters/{quote(str(position).removeprefix('/'))}"
+    its = str(position).strip("/")
+    if "/" not in its:  # no transport's position; a path beside the letters, perhaps
+        raise NotFound(f"there is no dead letter at {its}")
+    path = f"/dead-letters/{quote(its)}"
     found = await services.financial.get(DeadLetterDetails, path, token=view.token)
     return view.page("letter", letter=found, states=STATES, events=BECAME | STATES)
 
@@ -179,8 +185,8 @@ async def handle(view: NamedDependency[View], services: NamedDependency[Services
         counts=counts,
         became=WOULD_BECOME if job.is_preview else BECAME,
         problem=NO_REASON if lacks_reason else batch.problem,
-        confirm=job.fields(is_preview=False, after="", batch=0, counts={}),
-        next=None if batch.is_last else job.fields(**place),
+        confirm=job.fields(is_preview=False, after="", batch=0, most=batch.remaining, counts={}),
+        next=None if batch.is_last or 0 < job.most <= counts.total() else job.fields(**place),
         dropped=job.batch - BATCHES_SHOWN,
     )
 
@@ -202,6 +208,7 @@ async def _job(view: View) -> Job:
         is_stopped=bool(field("stop")),
         after=field("after", MAX_REASON),
         batch=_number(field("batch")),
+        most=_number(field("most")),
         counts={outcome: _number(field(outcome)) for outcome in BECAME},
     )
 
@@ -225,6 +232,10 @@ async def _next_batch(financial: Service, job: Job, operator: Operator) -> Batch
             items += (await _handled(financial, job, operator, position=position)).items
     except Away:
         return replace(place, items=items, positions=job.positions[len(items) :], problem=UNKNOWN)
+    except Refused as error:
+        if not items:
+            raise
+        return replace(place, items=items, positions=job.positions[len(items) + 1 :], problem=str(error))
     return Batch(items=items)
 
 

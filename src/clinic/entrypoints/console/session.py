@@ -1,12 +1,16 @@
 """Signing in: a name and the operator's token, kept encrypted in a cookie; and the language."""
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Any, Final
 
 import msgspec
 from litestar import get, post
+from litestar.connection import ASGIConnection
 from litestar.di import NamedDependency
+from litestar.middleware.session.client_side import ClientSideSessionBackend, CookieBackendConfig
 from litestar.params import FromQuery
 from litestar.response import Redirect, Template
+from litestar.types import Empty, Message, ScopeSession
 
 from clinic.domain.errors import NotFound, Refused
 from clinic.entrypoints.console.client import Services, SignedOut
@@ -19,6 +23,34 @@ REASONS: Final = {
     SignedOut: marked("This is not the operator's token."),
     NotFound: marked("The services have no operator's token: set CLINIC_OPERATOR_TOKEN for both of them."),
 }
+
+
+LOADED: Final = "session as it came"
+
+
+class Sessions(ClientSideSessionBackend):
+    """Sets the cookie where the session has changed, and only there.
+
+    An answer that was under way while somebody signed out would sign them in again, and every answer would
+    begin the twelve hours anew.
+    """
+
+    async def load_from_connection(self, connection: ASGIConnection[Any, Any, Any, Any]) -> dict[str, Any]:
+        loaded = await super().load_from_connection(connection)
+        connection.state[LOADED] = dict(loaded)
+        return loaded
+
+    async def store_in_message(
+        self, scope_session: ScopeSession, message: Message, connection: ASGIConnection[Any, Any, Any, Any]
+    ) -> None:
+        now = {} if scope_session is Empty else scope_session
+        if now != connection.state.get(LOADED):
+            await super().store_in_message(scope_session, message, connection)
+
+
+@dataclass
+class SessionCookie(CookieBackendConfig):
+    _backend_class = Sessions
 
 
 @get("/sign-in")

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any, Final, cast
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 from litestar import Request
@@ -14,7 +14,8 @@ from clinic.entrypoints.console.languages import LANGUAGES, Reader, negotiated
 from clinic.entrypoints.settings import Settings
 
 MAX_TEXT: Final = 200
-"""Characters of a field that somebody typed: a longer one is nothing that the services know."""
+"""Characters of something to look for: a longer one is nothing that the services know."""
+MAX_FIELD: Final = 4096
 
 
 class Operator(Struct, frozen=True):
@@ -54,8 +55,10 @@ class View:
 
     @property
     def here(self) -> str:
-        """The address of this page, to come back to."""
+        """The address of this page, to come back to; the answer to a form has none."""
         url = self.request.url
+        if self.request.method != "GET":
+            return "/"
         return url.path + (f"?{url.query}" if url.query else "")
 
     def page(self, name: str, status: int = 200, **context: Any) -> Template:
@@ -78,7 +81,7 @@ class View:
     async def form(self) -> dict[str, str]:
         """The fields that were sent, each once, cut where they are too long."""
         form = await self.request.form()
-        return {name: str(value).strip()[:MAX_TEXT] for name, value in form.items()}
+        return {name: str(value).strip()[:MAX_FIELD] for name, value in form.items()}
 
 
 def address(path: str, **query: Any) -> str:
@@ -89,8 +92,7 @@ def address(path: str, **query: Any) -> str:
 
 def local(target: str) -> str:
     """This address if it is one of the console's own, else the first page: no form leads elsewhere."""
-    parts = urlsplit(target)
-    is_own = target.startswith("/") and not target.startswith(("//", "/\\")) and not parts.netloc
+    is_own = target.startswith("/") and not target.startswith(("//", "/\\"))
     return target if is_own and target.isprintable() else "/"
 
 
