@@ -11,8 +11,8 @@ from msgspec import Struct
 from clinic.domain.errors import ClinicError, NotFound, Refused, Unavailable
 from clinic.domain.money import Money
 
-CONNECT_TIMEOUT, ANSWER_TIMEOUT = 2.0, 8.0
-"""Seconds. A service answers "not now" within less than the second, by settings of its own."""
+CONNECT_TIMEOUT, READ_TIMEOUT, WRITE_TIMEOUT = 2.0, 4.0, 10.0
+"""Seconds. A page is soon shown without what nobody answers; a change has the time of a "not now"."""
 MAX_CONNECTIONS: Final = 50
 MAX_REASON: Final = 500
 
@@ -56,7 +56,7 @@ class Service:
             base_url=url,
             headers={"User-Agent": "clinic-console"},
             limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
-            timeout=httpx.Timeout(ANSWER_TIMEOUT, connect=CONNECT_TIMEOUT),
+            timeout=httpx.Timeout(READ_TIMEOUT, connect=CONNECT_TIMEOUT),
             transport=transport,
             trust_env=False,
         )
@@ -73,9 +73,12 @@ class Service:
     ) -> T:
         """Ask it to change something; `key` makes a repetition safe. Raises as `get` does."""
         content = None if body is None else msgspec.json.encode(body)
+        timeout = httpx.Timeout(WRITE_TIMEOUT, connect=CONNECT_TIMEOUT)
         headers = _bearer(token) | ({"Content-Type": "application/json"} if content else {})
         headers |= {"Idempotency-Key": key} if key else {}
-        return self._decoded(shape, await self._ask("POST", path, content=content, headers=headers))
+        return self._decoded(
+            shape, await self._ask("POST", path, content=content, headers=headers, timeout=timeout)
+        )
 
     async def health(self, shape: type[T]) -> T:
         """What it says of itself, ready or not."""

@@ -13,7 +13,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from clinic.domain.errors import NotFound, NotNow, Refused
-from clinic.entrypoints.console.client import Away, Page, Service, Services, or_away
+from clinic.entrypoints.console.client import Away, Declined, Page, Service, Services, or_away
 from clinic.entrypoints.console.shapes import Appointment, Charge
 from clinic.entrypoints.console.view import View
 
@@ -73,7 +73,10 @@ async def desk(
 ) -> Template:
     """Who is in the room, and the list with its filters; in the address is all that it shows."""
     filters = {"physician_id": physician_id, "patient_id": patient_id, "finished": finished}
-    return await _desk(view, services, filters, after, said=Said(started=started[:36]))
+    try:
+        return await _desk(view, services, filters, after, said=Said(started=started[:36]))
+    except Declined as error:
+        return await _desk(view, services, NO_FILTERS, status=422, said=Said(problem=str(error)))
 
 
 async def _desk(
@@ -91,7 +94,7 @@ async def _desk(
         "desk",
         status=status,
         open=open_ones,
-        rows=rows,
+        rows=rows if listed else None,
         next=listed.next if listed else None,
         filters=filters,
         after=after,
@@ -128,7 +131,7 @@ async def confirm(
     if appointment.end_date is None:
         return view.page("confirm", row=Row(appointment), unknown=None)
     return (
-        view.page("row", row=Row(appointment))
+        view.page("row", row=Row(appointment), away=())
         if view.is_part
         else view.back(f"/appointments/{appointment_id}")
     )
@@ -144,7 +147,7 @@ async def finish(
     except NotNow as error:
         return view.page("confirm", status=503, row=None, appointment_id=appointment_id, unknown=str(error))
     if view.is_part:
-        return view.page("row", row=Row(finished))
+        return view.page("row", row=Row(finished), away=())
     return view.back(f"/appointments/{appointment_id}")
 
 
@@ -157,8 +160,9 @@ async def row(
 ) -> Template:
     """One row of the list, with its charge once that is there."""
     appointment = await services.appointment.get(Appointment, f"/{appointment_id}/")
-    charge = await _charge([], services.financial, appointment)
-    return view.page("row", row=Row(appointment, charge, looks + 1))
+    away: list[Away] = []
+    charge = await _charge(away, services.financial, appointment)
+    return view.page("row", row=Row(appointment, charge, looks + 1), away=away)
 
 
 async def _with_charges(away: list[Away], financial: Service, listed: Sequence[Appointment]) -> list[Row]:

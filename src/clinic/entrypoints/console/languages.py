@@ -28,6 +28,11 @@ class Reader:
         self._locale, self._texts = Locale.parse(language), _catalogue(language)
 
     @property
+    def zone(self) -> str:
+        """The clinic's time zone, by its name."""
+        return self._zone.key
+
+    @property
     def tag(self) -> str:
         """As HTML wants it (BCP 47)."""
         return self.language.replace("_", "-")

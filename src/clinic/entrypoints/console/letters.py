@@ -231,6 +231,8 @@ async def _next_batch(financial: Service, job: Job, operator: Operator) -> Batch
         for position in job.positions:
             items += (await _handled(financial, job, operator, position=position)).items
     except Away:
+        if job.is_preview:
+            raise  # nothing has changed, and nothing goes on
         return replace(place, items=items, positions=job.positions[len(items) :], problem=UNKNOWN)
     except Refused as error:
         if not items:

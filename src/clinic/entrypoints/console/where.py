@@ -71,8 +71,8 @@ async def _page_of(services: Services, its_id: UUID) -> str | None:
         listed = await or_away(away, services.appointment.get(Page[Appointment], "/", query))
         if listed and listed.items:
             return address("/", **{field: its_id})
-    if away:
-        raise away[0]
+        if away:
+            raise away[0]
     return None
 
 
@@ -102,6 +102,14 @@ async def way(
         names=STEPS,
         sentences=WAITS,
     )
+
+
+@get("/appointments/{appointment_id:uuid}/republish")
+async def ask_to_republish(view: NamedDependency[View], appointment_id: FromPath[UUID]) -> Template:
+    """The one question before its event is published again."""
+    if view.operator is None:
+        raise SignedOut
+    return view.page("republish", id=appointment_id)
 
 
 @post("/appointments/{appointment_id:uuid}/republish")
@@ -160,4 +168,4 @@ def _since(found: Traced) -> float | None:
     return max(0.0, (datetime.now(UTC) - found.steps[-1].at).total_seconds())
 
 
-ROUTES: Final = [where, way, republish]
+ROUTES: Final = [where, way, ask_to_republish, republish]

@@ -27,7 +27,14 @@ addEventListener("pageshow", () => document.querySelectorAll("form").forEach((fo
 const typed = () => [...document.querySelectorAll("main input, main textarea")].some((each) => each.value !== each.defaultValue);
 const waiting = document.querySelector("[data-again]");
 if (waiting) {
-  setInterval(() => {
-    if (!document.hidden && !typing(document.activeElement) && !typed()) location.reload();
+  const busy = () => document.hidden || typing(document.activeElement) || typed() || document.querySelector(".asking");
+  const again = setInterval(() => {
+    if (busy()) return;
+    clearInterval(again);
+    location.reload();
   }, waiting.dataset.again * 1000);
+  // Whoever is leaving for another page, however slow that is, is not called back.
+  const leave = (event) => event.target.closest("a:not([hx-get]), form:not([hx-post])") && clearInterval(again);
+  document.addEventListener("click", (event) => event.target.closest("a") && leave(event));
+  document.addEventListener("submit", leave);
 }
