@@ -16,6 +16,7 @@ from babel.messages.extract import extract_from_dir
 from babel.messages.pofile import read_po
 from litestar import Request
 from support.apps import Clinic, client_of, settings
+from support.pages import Pages as SignedPages
 
 from clinic.entrypoints.console.app import create_app
 from clinic.entrypoints.console.client import Service, Services
@@ -191,3 +192,58 @@ async def test_a_page_is_in_the_language_that_its_reader_likes_best(
 ) -> None:
     page = await console.get("/", **{"Accept-Language": header})
     assert f'<html lang="{language}">' in page.text
+
+
+async def test_only_what_changes_the_session_sets_its_cookie(tmp_path: Path) -> None:
+    """An answer that was under way during a sign-out would sign in again, and a file's would be kept."""
+    async with SignedPages(tmp_path).running() as pages:
+        before = dict(pages.browser.cookies)
+        await pages.sign_in()
+        assert dict(pages.browser.cookies) != before
+        for path in ("/", "/flow", "/letters/", "/no-such-page", "/files/console.css"):
+            answer = await pages.browser.get(path)
+            assert "session=" not in answer.headers.get("set-cookie", ""), path
+        answer = await pages.send("/sign-out", page="/")
+        assert "session=" in answer.headers["set-cookie"]
+        assert (await pages.browser.get("/history/")).headers["location"].startswith("/sign-in")
+
+
+async def test_no_page_is_put_into_a_piece_of_one(tmp_path: Path) -> None:
+    async with SignedPages(tmp_path).running() as pages:
+        its_id = await pages.clinic.start()
+        pages.appointment.is_cut = True
+        part = {"HX-Request": "true"}
+        for path in (f"/appointments/{its_id}/row", f"/appointments/{its_id}/finish"):
+            answer = await pages.browser.get(path, headers=part)
+            assert (answer.status_code, answer.content) == (204, b"")
+        answer = await pages.browser.post(f"/appointments/{its_id}/finish", headers=part)
+        assert (answer.headers["hx-refresh"], answer.content) == ("true", b""), "its token is missing"
+
+
+async def test_a_row_asks_for_its_charge_less_and_less_often_and_then_says_where_to_look(
+    tmp_path: Path,
+) -> None:
+    async with SignedPages(tmp_path).running() as pages:
+        its_id = await pages.clinic.start()
+        await pages.clinic.finish(its_id)
+        pages.financial.is_cut = True
+        pauses, path = [], f"/appointments/{its_id}/row"
+        while following := re.search(
+            r'hx-get="([^"]+)" hx-trigger="every (\d+)ms"', (row := await pages.browser.get(path)).text
+        ):
+            assert "not known now" in row.text
+            path, pause = following.groups()
+            pauses.append(int(pause))
+        assert pauses == sorted(pauses)
+        assert pauses[-1] == 5000
+        assert 20_000 < sum(pauses) < 60_000
+        pages.financial.is_cut = False
+        await pages.clinic.charged(its_id)
+        assert "$200.00" in (await pages.browser.get(path)).text
+
+
+@pytest.mark.parametrize("target", ["//evil", "/\\evil", "https://evil", "//[", "/\n", "", "evil"])
+async def test_no_form_leads_elsewhere(target: str, console: Pages) -> None:
+    answer = await console.client.get("/sign-in", params={"back": target})
+    assert answer.status_code == 200
+    assert 'name="back" value="/"' in answer.text

@@ -96,3 +96,10 @@ def test_a_process_ends_when_the_pipe_of_its_parent_closes() -> None:
         child.wait(20)
     os.close(read)
     assert child.returncode == -signal.SIGTERM
+
+
+def test_a_watcher_that_cannot_be_started_ends_no_service(capfd: pytest.CaptureFixture[str]) -> None:
+    running = Supervisor({"one": SLEEPS}, {"watcher": ("no-such-program",)})
+    running.start()
+    assert "the watcher cannot be started: [Errno 2]" in capfd.readouterr().err
+    assert running.run([signal.SIGTERM]) == 0
