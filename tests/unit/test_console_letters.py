@@ -277,3 +277,39 @@ async def test_the_history_comes_in_pages_the_newest_first(pages: Pages) -> None
     rest = (await pages.browser.get(unescape(following[1]))).text
     notes = [f"note {number:02}" for number in reversed(range(60))]
     assert re.findall("note [0-9]+", first) + re.findall("note [0-9]+", rest) == notes
+
+
+async def test_a_run_ends_at_the_number_that_was_previewed(pages: Pages) -> None:
+    """What arrives while a person reads the preview, or while it runs, was not looked at."""
+    await kept(pages, *(mended(number) for number in range(100)))
+    form = fields((await preview(pages, "discard matching", reason="sent by a test")).text, "Discard 100")
+    await kept(pages, *(mended(number) for number in range(100, 150)))
+    answer = await sent(pages, form, reason="sent by a test", part=True)
+    assert 'hx-trigger="load' not in answer.text
+    assert len(await in_state(pages, "waiting")) == 50
+
+
+async def test_what_became_of_the_first_is_shown_where_another_is_refused(pages: Pages) -> None:
+    await kept(pages, mended(1), mended(3))
+    form = [("position", f"topic/0/0000{number}") for number in (1, 2, 3)]
+    token = fields((await pages.browser.get("/letters/")).text, "Replay the selected …")
+    answer = await sent(pages, [*token, *form], do="discard selected", preview="", reason="sent by a test")
+    assert answer.status_code == 503
+    assert "there is no dead letter at topic/0/00002" in answer.text
+    assert 'name="position" value="topic/0/00003"' in answer.text
+    assert [each.position for each in await in_state(pages, "discarded")] == ["topic/0/00001"]
+
+
+async def test_a_preview_that_nobody_answers_is_no_unknown_outcome(pages: Pages) -> None:
+    await kept(pages, mended(1))
+    page = fields((await pages.browser.get("/letters/")).text, "Replay the selected …")
+    pages.financial.is_cut = True
+    answer = await sent(pages, page, do="replay matching", preview="yes")
+    assert answer.status_code == 503
+    assert "is not known" not in answer.text
+    assert "Discard" not in answer.text
+
+
+@pytest.mark.parametrize("path", ["history", "history/", "groups/", "nothing"])
+async def test_what_is_no_position_is_not_found(path: str, pages: Pages) -> None:
+    assert (await pages.browser.get(f"/letters/at/{path}")).status_code == 404
