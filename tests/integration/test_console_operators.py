@@ -78,6 +78,7 @@ async def test_a_poison_event_is_found_previewed_and_discarded_and_it_is_said_by
     await expect(row).to_contain_text("made by a person who tries this")
 
 
+@pytest.mark.timeout(500)
 async def test_ten_thousand_dead_letters_are_discarded_and_every_one_is_counted(
     visits: Visits, clinic: WithConsole
 ) -> None:
@@ -95,7 +96,7 @@ async def test_ten_thousand_dead_letters_are_discarded_and_every_one_is_counted(
     await page.get_by_role("button", name="Discard all 10,000 …").click()
     await page.locator("textarea").fill("a flood")
     await page.get_by_role("button", name="Discard 10,000").click()
-    await expect(page.get_by_role("link", name="To the history")).to_be_visible(timeout=90_000)
+    await expect(page.get_by_role("link", name="To the history")).to_be_visible(timeout=240_000)
     await expect(page.get_by_role("status")).to_contain_text("discarded: 10,000")
     assert await page.locator("#run tr").count() <= 1_100
     assert sum((await groups(clinic)).values()) == 0

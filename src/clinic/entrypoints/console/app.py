@@ -182,9 +182,11 @@ def _to_sign_in(view: View) -> Response[Any]:
 
 
 def _instead_of_a_part(view: View) -> Response[Any]:
-    """No page belongs into a piece of one: what asks by itself asks again; after a form, the page is new."""
-    if view.request.method == "GET":
+    """No page belongs into a piece of one: a row asks again by itself, and a person gets the whole page."""
+    if view.request.url.path.endswith("/row"):
         return Response("", status_code=HTTPStatus.NO_CONTENT)
+    if view.request.method == "GET":
+        return Response("", headers={"HX-Redirect": view.here})
     return Response("", headers={"HX-Refresh": "true"})
 
 
