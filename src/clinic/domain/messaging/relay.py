@@ -64,7 +64,7 @@ class Relay:
                     held = self._still_held(held) or await self._claim()
                     began = self._monotonic()
                     with self._failure:
-                        await run_to_completion(self._carry(self._still_held(held)))
+                        await run_to_completion(self._carry(held))
                 except NotNow as reason:
                     self._failure.record(reason)
                     self._recheck_at = self._monotonic() + RECHECK_INTERVAL
@@ -103,9 +103,9 @@ class Relay:
             return  # the claim itself says what is wrong
 
     async def _carry(self, held: Sequence[ClaimedMessage]) -> None:
-        if not held:
+        if not (batch := [_recorded(claimed) for claimed in self._still_held(held)]):
             return
-        for message, reason in await bisect_refused([_recorded(claimed) for claimed in held], self._publish):
+        for message, reason in await bisect_refused(batch, self._publish):
             if message.id in self._stuck or len(self._stuck) < MAX_STUCK:
                 self._stuck[message.id] = message, str(reason)
             self._failure.clear()  # the transport answers
@@ -126,7 +126,7 @@ class Relay:
             )
 
     def _still_held(self, held: Sequence[ClaimedMessage]) -> Sequence[ClaimedMessage]:
-        # A process can sleep past its lease: another relay may hold the event by then, and would repeat it.
+        # In the step of the call: a process can sleep past its lease, and another relay would repeat it.
         now = self._monotonic()
         return [claimed for claimed in held if claimed.expires_at > now]
 

@@ -11,7 +11,8 @@ from msgspec import Struct
 from clinic.domain.errors import ClinicError, NotFound, Refused, Unavailable
 from clinic.domain.money import Money
 
-CONNECT_TIMEOUT, READ_TIMEOUT, WRITE_TIMEOUT = 2.0, 4.0, 10.0
+CONNECT_TIMEOUT: Final = 2.0
+READ_TIMEOUT, WRITE_TIMEOUT = 4.0, 10.0
 """Seconds. A page is soon shown without what nobody answers; a change has the time of a "not now"."""
 MAX_CONNECTIONS: Final = 50
 MAX_REASON: Final = 500
