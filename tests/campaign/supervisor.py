@@ -102,7 +102,8 @@ class Supervisor:
     async def back(self, *, within: float) -> None:
         """Return once it answers. Raises `DidNotComeBack`."""
         with self._missed_after(within):
-            await asyncio.wait_for(self.up.wait(), within)
+            async with asyncio.timeout(within):  # not `wait_for`: Python 3.11's may swallow a cancellation
+                await self.up.wait()
 
     async def over(self, *, within: float) -> None:
         """Return once no doomed process runs any more. Raises `DidNotComeBack`."""
