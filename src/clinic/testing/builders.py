@@ -20,16 +20,13 @@ from clinic.domain.financial.model import Charge
 from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.messaging.dead_letters import (
     DeadLetter,
-    DeadLetterFilter,
     DeadLetters,
-    HistoryCursor,
     HistoryEntry,
-    LetterGroup,
-    RecordedEntry,
 )
 from clinic.domain.messaging.messages import Delivery, Message, Origin, Received
 from clinic.domain.messaging.ports import Telemetry
 from clinic.domain.money import Money
+from clinic.entrypoints.forwarding import ForwardingDeadLetters
 from clinic.entrypoints.telemetry import read
 
 T = TypeVar("T")
@@ -244,35 +241,23 @@ class Hang(Fault):
         return await work()
 
 
-class FragileDeadLetters(DeadLetters):
+class FragileDeadLetters(ForwardingDeadLetters):
     """Something goes wrong at adding or recording, or somebody else records first."""
 
     def __init__(
         self, letters: DeadLetters, fault: Fault = NO_FAULT, between: Sequence[HistoryEntry] = ()
     ) -> None:
-        self._letters = letters
+        super().__init__(letters)
         self._fault = fault
         self._between = list(between)
 
     async def add(self, letters: Sequence[DeadLetter]) -> None:
         await self._fault("add", lambda: self._letters.add(letters))
 
-    async def get(self, position: str) -> DeadLetter:
-        return await self._letters.get(position)
-
-    async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
-        return await self._letters.page(matching, limit, after)
-
-    async def groups(self) -> Sequence[LetterGroup]:
-        return await self._letters.groups()
-
     async def record(self, letter: DeadLetter, entry: HistoryEntry) -> None:
         if self._between:
             await self._letters.record(await self.get(letter.position), self._between.pop(0))
         await self._fault("record", lambda: self._letters.record(letter, entry))
-
-    async def history(self, limit: int, after: HistoryCursor | None = None) -> Sequence[RecordedEntry]:
-        return await self._letters.history(limit, after)
 
 
 class Openable(Protocol):

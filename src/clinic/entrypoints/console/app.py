@@ -9,7 +9,6 @@ from hashlib import sha256
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from litestar import Litestar, Request, Response, get
@@ -157,7 +156,6 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["query"] = urlencode
     environment.filters["utc"] = datetime.fromisoformat
     environment.globals["address"] = address
     environment.globals["file"] = _file
