@@ -1,6 +1,7 @@
 """Many callers, one write, each caller its own outcome."""
 
 import asyncio
+import gc
 from collections.abc import Sequence
 
 import pytest
@@ -97,6 +98,22 @@ async def test_a_write_that_fails_is_unknown_for_all_of_its_group_and_the_next_g
     ]
     writer.failing = None
     assert await commit(4) == 8
+
+
+async def test_a_panic_in_a_write_keeps_no_caller_waiting_and_is_told_once() -> None:
+    class Panic(BaseException):
+        """What an extension in Rust raises: no `Exception`."""
+
+    async def panics(_: Sequence[int]) -> Sequence[int]:
+        raise Panic
+
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, said: told.append(said["exception"]))
+    commit = GroupCommit(panics)
+    for outcome in await asyncio.gather(commit(0), commit(2), return_exceptions=True):
+        assert isinstance(outcome, Unavailable)
+    gc.collect()
+    assert [type(each) for each in told] == [Panic]
 
 
 async def test_a_lone_call_waits_for_nobody_elses_write() -> None:

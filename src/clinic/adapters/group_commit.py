@@ -62,12 +62,15 @@ class GroupCommit(Generic[Operation, Outcome]):
             self._begin()
 
     async def _write_group(self, group: Sequence[tuple[Operation, asyncio.Future[Outcome]]]) -> None:
+        ended = Unavailable("the write was ended before its outcome was known")
+        outcomes: Sequence[Outcome | Exception] = [ended] * len(group)
         try:
             outcomes = await self._write([operation for operation, _ in group])
         except Exception as error:  # noqa: BLE001 — whatever it is, every caller has to hear of it
-            outcomes = [error] * len(group)  # type: ignore[list-item]
-        for (_, future), outcome in zip(group, outcomes, strict=True):
-            answer(future, outcome)
+            outcomes = [error] * len(group)
+        finally:  # also where a panic of a library ends it, which is no `Exception`
+            for (_, future), outcome in zip(group, outcomes, strict=True):
+                answer(future, outcome)
 
 
 def answer(future: asyncio.Future[Outcome], outcome: Outcome | Exception) -> None:
