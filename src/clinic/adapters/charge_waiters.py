@@ -81,7 +81,8 @@ class ChargeWaiters:
         self._waiters += 1
         try:
             self._look_soon(appointment_id)
-            return await asyncio.wait_for(waiter, max(timeout, MIN_WAIT))
+            async with asyncio.timeout(max(timeout, MIN_WAIT)):
+                return await waiter
         except TimeoutError:
             raise self._problem or NotFound(f"appointment {appointment_id} has no charge yet") from None
         finally:
@@ -104,7 +105,8 @@ class ChargeWaiters:
                 if ids:
                     await self._look_up(list(ids))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._came.wait(), next_for_all - self._clock())
+                    async with asyncio.timeout(next_for_all - self._clock()):
+                        await self._came.wait()
         finally:
             self._looking = None
 

@@ -50,4 +50,5 @@ class Leases:
         # The sweep also finds what another process put there, such as an operator's command.
         sweep = min(self._until.values(), default=float("inf")) - self._monotonic()
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._saved.wait(), max(0.001, min(sweep, self._seconds)))
+            async with asyncio.timeout(max(0.001, min(sweep, self._seconds))):
+                await self._saved.wait()

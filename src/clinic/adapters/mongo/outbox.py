@@ -86,9 +86,10 @@ class MongoOutbox(Outbox):
                 self._sweeping = self._database.run(self._sweep(limit))
             if self._ready:
                 return [self._ready.popleft() for _ in range(min(limit, len(self._ready)))]
+            wait = None if self._sweeping else max(0.001, self._next_sweep - self._monotonic())
             with suppress(TimeoutError):
-                wait = None if self._sweeping else max(0.001, self._next_sweep - self._monotonic())
-                await asyncio.wait_for(self._woken.wait(), wait)
+                async with asyncio.timeout(wait):
+                    await self._woken.wait()
             if self._failure:
                 failure, self._failure = self._failure, None
                 raise failure

@@ -61,7 +61,8 @@ class Export:
 
         threading.Thread(target=shut_down, name="otel-end", daemon=True).start()
         with suppress(TimeoutError):
-            await asyncio.wait_for(ended.wait(), END_TIMEOUT)
+            async with asyncio.timeout(END_TIMEOUT):
+                await ended.wait()
 
 
 class _Processor(BatchSpanProcessor):
