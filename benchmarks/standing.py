@@ -38,7 +38,7 @@ FILES: Final = ("appointment.db", "financial.db")
 SECONDS: Final = 20.0
 RATE: Final = 100
 """Starts, and finishes, a second."""
-TURN_TIMEOUT: Final = 280
+TURN_TIMEOUT: Final = 1200
 HOUR: Final = 3_600_000
 INDEXES: Final = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL"
 

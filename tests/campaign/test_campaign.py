@@ -76,9 +76,13 @@ def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
         with capsys.disabled():
             report.show(Console(width=WIDE), outcome)
         report.write(outcome, tmp_path)
-        assert not outcome.breaches, (
-            f"{report.check(outcome)}; again: {report.command(outcome.options)}; {tmp_path}"
-        )
+        said = [  # all of it: where CI ran this, nothing else of it is left
+            f"{breach}: {each}"
+            for breach, witnesses in outcome.breaches.items()
+            for each in witnesses[: report.SHOWN]
+        ]
+        again = report.command(outcome.options)
+        assert not said, "\n".join([report.check(outcome), f"again: {again}", *said])
         assert not outcome.shortcomings
 
     return compare
