@@ -1,6 +1,7 @@
 """A service's life: it opens, runs its loop, and ends as it was asked to, or with what made it fail."""
 
 import asyncio
+import gc
 import os
 import re
 import signal
@@ -24,6 +25,7 @@ from clinic.entrypoints.containers import FinancialContainer
 from clinic.entrypoints.service import Lifecycle, Service, serve
 from clinic.entrypoints.services import financial_service
 from clinic.entrypoints.settings import Settings
+from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web import appointment
 from clinic.testing.builders import opened
 
@@ -187,6 +189,36 @@ async def test_however_a_loop_ends_the_service_fails_and_is_not_alive(lifecycle:
         with pytest.raises(Unavailable, match="the loop behind the service has ended"):
             lifecycle.check_alive()
     assert lifecycle.failure is not None
+
+
+class Failures(LoggingTelemetry):
+    """Keeps what failed."""
+
+    def __init__(self) -> None:
+        super().__init__("test")
+        self.told: list[str] = []
+
+    def failed(self, event: str, error: BaseException) -> None:
+        super().failed(event, error)
+        self.told.append(f"{event}: {error!r}")
+
+
+async def test_what_fails_in_a_callback_or_in_a_task_that_nobody_asks_is_told() -> None:
+    failures = Failures()
+
+    def fails() -> None:
+        raise ValueError("in a callback")
+
+    async def task() -> None:
+        raise GeneratorExit
+
+    async with Lifecycle(failures).lifespan(list, for_ever):
+        asyncio.get_running_loop().call_soon(fails)
+        asked = asyncio.create_task(task())
+        await asyncio.wait([asked])
+        del asked
+        gc.collect()
+    assert failures.told == ["unforeseen: ValueError('in a callback')", "unforeseen: GeneratorExit()"]
 
 
 async def test_a_loop_that_is_ended_with_its_service_has_not_failed(lifecycle: Lifecycle) -> None:

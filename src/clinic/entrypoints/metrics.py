@@ -62,7 +62,7 @@ EVENTS: Final = {
     "traces are lost": "the collector does not take spans: they are dropped until it does",
     "spans fail": "OpenTelemetry raised an error: logged once, and `clinic_spans_failed_total` counts all",
     "client left": "a client left in the middle of its request",
-    "unforeseen": "a defect: a request was answered 500",
+    "unforeseen": "a defect: a request was answered 500, or a task failed unheard",
     "could not start or end": "the service ended",
     "the loop behind the service ended": "the service ended",
     "a thread behind the service ended": "the service ended",

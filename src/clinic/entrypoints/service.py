@@ -100,6 +100,7 @@ class Lifecycle:
 
         At the end the loop finishes its batch, and the resources are closed in reverse order.
         """
+        asyncio.get_running_loop().set_exception_handler(self._unheard)
         try:
             async with contextlib.AsyncExitStack() as stack:
                 self._resources = opened = resources()
@@ -115,6 +116,10 @@ class Lifecycle:
         except BaseException as error:
             self.fail("could not start or end", error)
             raise
+
+    def _unheard(self, _: asyncio.AbstractEventLoop, said: dict[str, Any]) -> None:
+        """An error in a callback, or in a task that nobody asked: it is told like everything unforeseen."""
+        self._telemetry.failed("unforeseen", said.get("exception") or RuntimeError(said["message"]))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
