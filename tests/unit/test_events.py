@@ -1,6 +1,7 @@
 """The published language: the same bytes for ever, and nothing that arrives can break its reader."""
 
 import json
+import tracemalloc
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone
 from uuid import UUID
@@ -157,6 +158,15 @@ def test_a_time_is_cut_to_its_second_however_fine(field: str, zone: str, dot: st
     second = ONE_O_CLOCK if field == "start" else TWO_O_CLOCK
     token = f'"{second:%Y-%m-%dT%H:%M:%S}{dot}{fraction}{zone}"'
     assert from_message(with_token(field, token)) == GOLDEN_EVENT
+
+
+def test_nothing_long_is_remembered_of_times_however_finely_they_are_written() -> None:
+    tracemalloc.start()
+    for number in range(100):
+        from_message(with_token("end", f'"2020-12-01T14:00:00.{number:0100000}Z"'))
+    remembered, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert remembered < 1_000_000
 
 
 def test_the_last_moment_of_all_is_cut_too() -> None:

@@ -47,9 +47,8 @@ def delivery(
 ) -> Delivery:
     """What arrived, from any producer; key and value are stored as text by some."""
     key, value = as_bytes(key), as_bytes(value)
-    return Delivery(
-        message=message(key, headers, value), origin=origin, key=key, headers=headers, value=value
-    )
+    read = message(key, headers, value)
+    return Delivery(message=read, origin=origin, key=key, headers=headers, value=value)
 
 
 def as_bytes(stored: object) -> bytes | None:

@@ -18,9 +18,8 @@ def restored(type_: type[T], name: object, fields: Callable[[], Mapping[str, Any
         return msgspec.convert(fields(), type_)
     except Exception as error:
         shown = name.hex() if isinstance(name, bytes) else name
-        raise Unreadable(
-            f"{type_.__name__} {shown} cannot be read: {error}", code="stored-unreadable"
-        ) from error
+        sentence = f"{type_.__name__} {shown} cannot be read: {error}"
+        raise Unreadable(sentence, code="stored-unreadable") from error
 
 
 def event_of(event_id: str, subject: str, read: Callable[[], Message | Literal[False]]) -> Message:

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
+from functools import lru_cache
 from typing import Annotated, Final, TypeVar
 from uuid import UUID, uuid5
 
@@ -95,10 +96,8 @@ def from_message(message: Message) -> AppointmentFinished | None:
         raise Unreadable("the message names no event type", code="type-missing")
     if message.type != FINISHED_V1:
         if message.type == FINISHED or message.type.startswith(FINISHED + "."):
-            raise Unreadable(
-                f"{message.type[:100]!r} is a version that is not known here: {FINISHED_V1} is",
-                code="type-unknown",
-            )
+            sentence = f"{message.type[:100]!r} is a version that is not known here: {FINISHED_V1} is"
+            raise Unreadable(sentence, code="type-unknown")
         return None
     return _event(_read("", _decoder.decode, message.data))
 
@@ -126,22 +125,22 @@ def _code(problem: str) -> str:
 
 
 def _event(data: FinishedDataV1) -> AppointmentFinished:
-    start, end = _read("start", _moment, data.start), _read("end", _moment, data.end)
+    start, end = _read("start", _moment, cut(data.start)), _read("end", _moment, cut(data.end))
     if end < start:
         raise Unreadable(f"the appointment ends ({end}) before it starts ({start})", code="ends-before-start")
     return AppointmentFinished(
         appointment_id=data.appointment_id,
         physician_id=data.physician_id,
         patient_id=data.patient_id,
-        price=_read("price", _amount, data.price),
+        price=_read("price", _amount, bytes(data.price)),
         start=start,
         end=end,
     )
 
 
-def _amount(raw: msgspec.Raw) -> Money:
+@lru_cache(maxsize=4096)  # a clinic's prices are few, and events of one moment come together
+def _amount(written: bytes) -> Money:
     """A string or a number of JSON, as an accountant would type it."""
-    written = bytes(raw)
     try:
         return Money(_strings.decode(written) if written[:1] == b'"' else written.decode())
     except Unreadable:
@@ -149,9 +148,10 @@ def _amount(raw: msgspec.Raw) -> Money:
         raise
 
 
+@lru_cache(maxsize=4096)
 def _moment(text: str) -> datetime:
     """In whole seconds, cut, so that nobody pays for a second that has not begun."""
-    moment = msgspec.convert(cut(text), _Aware)
+    moment = msgspec.convert(text, _Aware)
     try:
         return moment.astimezone(UTC).replace(microsecond=0)
     except OverflowError as error:

@@ -25,10 +25,8 @@ class MemoryDeadLetters(DeadLetters):
     async def get(self, position: str) -> DeadLetter:
         if position not in self._stored:
             raise NotFound(f"there is no dead letter at {position}")
-        return replace(
-            self._stored[position],
-            history=tuple(self._history.get(position, ())[-dead_letters.MAX_HISTORY :]),
-        )
+        history = self._history.get(position, ())[-dead_letters.MAX_HISTORY :]
+        return replace(self._stored[position], history=tuple(history))
 
     async def page(self, matching: DeadLetterFilter, limit: int, after: str = "") -> Sequence[DeadLetter]:
         wanted = {name: value for name, value in asdict(matching).items() if value is not None}

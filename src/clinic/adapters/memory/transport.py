@@ -33,10 +33,8 @@ class MemoryPublisher(Publisher):
         self._log.entries.extend((now, message) for message in batch)
         self._log.grown.set()
         self._log.grown = asyncio.Event()
-        return [
-            PublishResult(message, f"{self._log.id}/{index}", now)
-            for index, message in enumerate(batch, first)
-        ]
+        positions = [f"{self._log.id}/{index}" for index in range(first, len(self._log.entries))]
+        return [PublishResult(*kept, now) for kept in zip(batch, positions, strict=True)]
 
 
 class MemorySubscription(Subscription):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
-from typing import Final
+from typing import Final, get_args
 
 from msgspec.structs import asdict, replace
 from pymongo import ASCENDING, DESCENDING, IndexModel, UpdateOne
@@ -150,10 +150,8 @@ def _adding(letter: DeadLetter) -> list[UpdateOne]:
 
 
 def _counted() -> mongo.Document:
-    states = {
-        state: {"$sum": {"$cond": [{"$eq": ["$state", state]}, 1, 0]}}
-        for state in ("waiting", "replayed", "discarded")
-    }
+    names = get_args(dead_letters.LetterState)
+    states = {name: {"$sum": {"$cond": [{"$eq": ["$state", name]}, 1, 0]}} for name in names}
     seen = {"first_seen": {"$min": "$first_seen"}, "last_seen": {"$max": "$last_seen"}}
     return {"_id": "$group", **states, "reason": {"$min": "$reason"}, **seen}
 

@@ -20,9 +20,7 @@ COLUMNS: Final = (
     *("appointment_id", "physician_id", "patient_id", "cents", "start", "end", "pricing", "hours"),
     *("total_cents", "charged_at", "position", "published_at", "received_at", "attempts"),
 )
-ADD: Final = (
-    f"INSERT INTO charges VALUES ({', '.join(f':{name}' for name in COLUMNS)}) ON CONFLICT DO NOTHING"
-)
+ADD: Final = f"INSERT INTO charges VALUES (:{', :'.join(COLUMNS)}) ON CONFLICT DO NOTHING"
 
 
 class SqliteCharges(ChargeLookup):

@@ -16,6 +16,7 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from importlib.resources import files
+from itertools import chain
 from pathlib import Path
 from threading import Thread, current_thread
 from typing import Any, TypeVar
@@ -136,11 +137,8 @@ class SqliteFile(Resource):
         """The rows that meet every condition with a value; a tuple fills several placeholders."""
         matching = [(text, value) for text, value in conditions if value is not None]
         where = " AND ".join(text for text, _ in matching) or "true"
-        values = [
-            stored(part)
-            for _, value in matching
-            for part in (value if isinstance(value, tuple) else (value,))
-        ]
+        parts = (value if isinstance(value, tuple) else (value,) for _, value in matching)
+        values = [*map(stored, chain.from_iterable(parts))]
         query = f"SELECT {columns} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
         return await self.read(lambda it: [read(row) for row in named_rows(it, query, [*values, limit])])
 
