@@ -121,6 +121,31 @@ async def test_a_killed_run_leaves_nothing_behind_and_can_be_started_again(
     assert await again.stopped() == 0
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_demo_that_is_ended_leaves_nothing_behind(
+    number: signal.Signals, command: Callable[..., Service], tmp_path: Path
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    demo = command("demo", TMPDIR=str(temporary))
+    demo.start()
+
+    async def a_service_has_begun() -> bool:
+        return any(temporary.glob("*/*.db"))
+
+    await eventually(a_service_has_begun)
+    members = session(demo.pid)
+    demo.send(number)
+
+    async def nothing_is_left() -> bool:
+        return not any(is_running(pid) for pid in members) and not any(temporary.iterdir())
+
+    ended = await demo.ended()
+    if number == signal.SIGTERM:
+        assert (ended, await nothing_is_left()) == (128 + signal.SIGTERM, True)
+    await eventually(nothing_is_left, within=15)
+
+
 @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
 @pytest.mark.parametrize("arguments", [("run",), ("run", "appointment"), ("run", "--in-process")])
 async def test_a_signal_that_its_starter_ignores_is_ignored(

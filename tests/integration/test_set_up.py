@@ -66,7 +66,7 @@ async def test_a_missing_topic_is_made_with_its_partitions_and_keeps_everything_
 
 
 async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its: KafkaConfig) -> None:
-    forgetful = NewTopic(its.topic, 1, 1, config={"retention.ms": "3600000"})
+    forgetful = NewTopic(its.topic, 3, 1, config={"retention.ms": "3600000"})
     make(its, forgetful)
 
     ((what, details),) = await opened_and_closed(its)
@@ -77,20 +77,24 @@ async def test_a_topic_that_forgets_gets_a_warning_that_says_what_is_wanted(its:
     assert details["wanted"] == {"retention.ms": "-1"}
 
 
-async def test_a_topic_with_fewer_replicas_or_compaction_is_weaker_and_a_stronger_is_not(
+async def test_fewer_partitions_or_replicas_are_weaker_and_a_stronger_topic_is_not(
     its: KafkaConfig,
 ) -> None:
     compacted = NewTopic(
         its.topic,
-        1,
+        2,
         1,
         config={"cleanup.policy": "compact", "retention.ms": "-1", "min.insync.replicas": "3"},
     )
     make(its, compacted)
+    stronger = NewTopic(f"{its.topic}-stronger", 3, 1, config={"retention.ms": "-1", "retention.bytes": "-1"})
+    make(replace(its, topic=stronger.topic), stronger)
 
     ((_, details),) = await opened_and_closed(replace(its, replication=3))
 
-    assert details["found"] == {"cleanup.policy": "compact", "replication": "1"}
+    assert details["found"] == {"cleanup.policy": "compact", "partitions": "2", "replication": "1"}
+    assert details["wanted"] == {"cleanup.policy": "delete", "partitions": "3", "replication": "3"}
+    assert await opened_and_closed(replace(its, partitions=2, topic=stronger.topic)) == []
 
 
 async def test_a_topic_that_cannot_be_made_stops_the_start_with_what_to_do(its: KafkaConfig) -> None:

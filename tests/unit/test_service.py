@@ -264,6 +264,23 @@ async def test_a_thread_that_has_ended_ends_its_service_and_is_told_once(
     assert told == ["a thread behind the service ended: its thread has ended"]
 
 
+@pytest.mark.parametrize("end", ["raises no Exception", "is cancelled"])
+async def test_however_the_watch_over_the_threads_ends_the_service_ends(
+    lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    class Panicking(Opened, Monitored):
+        def check_alive(self) -> None:
+            if end == "raises no Exception":
+                raise GeneratorExit
+            (watching,) = [task for task in asyncio.all_tasks() if "_watch_threads" in repr(task)]
+            watching.cancel()
+
+    monkeypatch.setattr("clinic.entrypoints.service.LOOK_INTERVAL", 0)
+    async with lifecycle.lifespan(lambda: [Panicking("panicking", [])], for_ever):
+        await asyncio.wait_for(lifecycle.stopped(), 10)
+    assert lifecycle.failure is not None
+
+
 async def test_a_resource_that_cannot_work_for_a_while_ends_nothing(
     lifecycle: Lifecycle, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,7 +33,7 @@ class Lifecycle:
         self._stopping = asyncio.Event()
         self._resources: Sequence[object] = ()
         self._loop: asyncio.Task[None] | None = None
-        self._ending = False
+        self._asked_to_end: list[asyncio.Task[None]] = []
         self.failure: BaseException | None = None
 
     def stop(self) -> None:
@@ -69,7 +69,7 @@ class Lifecycle:
             resource.check_alive()
         except NotNow:
             raise
-        except Exception as error:
+        except BaseException as error:  # also a panic of a library
             if not self._stopping.is_set():
                 self.fail("a thread behind the service ended", error)
             raise Unavailable(str(error)) from error
@@ -107,11 +107,8 @@ class Lifecycle:
                 for resource in opened:
                     stack.push_async_callback(resource.close)
                     await resource.open()
-                self._loop = asyncio.create_task(loop())
-                self._loop.add_done_callback(self._ended)
-                stack.push_async_callback(self._end, self._loop)
-                watching = asyncio.create_task(self._watch_threads())
-                stack.callback(watching.cancel)
+                self._loop = self._started(loop(), stack)
+                self._started(self._watch_threads(), stack)
                 yield
         except BaseException as error:
             self.fail("could not start or end", error)
@@ -121,15 +118,24 @@ class Lifecycle:
         """An error in a callback, or in a task that nobody asked: it is told like everything unforeseen."""
         self._telemetry.failed("unforeseen", said.get("exception") or RuntimeError(said["message"]))
 
+    def _started(
+        self, loop: Coroutine[Any, Any, None], stack: contextlib.AsyncExitStack
+    ) -> asyncio.Task[None]:
+        task = asyncio.create_task(loop)
+        task.add_done_callback(self._ended)
+        stack.push_async_callback(self._end, task)
+        return task
+
     def _ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
-        if error is None and not self._ending:
+        if error is None and task not in self._asked_to_end:
             error = RuntimeError(f"it was {'cancelled' if task.cancelled() else 'over'} before its service")
         if error is not None:
             self.fail("the loop behind the service ended", error)
 
     async def _end(self, task: asyncio.Task[None]) -> None:
-        self._ending = not task.done()
+        if not task.done():
+            self._asked_to_end.append(task)
         for _ in range(2):  # the second time it does not end its batch first
             task.cancel()
             await asyncio.wait([task], timeout=LOOP_TIMEOUT)

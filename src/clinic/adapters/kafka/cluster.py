@@ -148,19 +148,19 @@ def _warn_if_weak(admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, 
         found = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT)[resource].result()
     except KafkaException:
         return  # not allowed to look: then it is not ours to judge either
-    wanted = _wanted(kafka)
-    weak = {
-        name: found[name].value
-        for name, value in wanted.items()
-        if name in found and _is_weaker(name, found[name].value, value)
-    }
-    replication = min((len(partition.replicas) for partition in topic.partitions.values()), default=0)
-    if replication < kafka.replication:
-        weak["replication"], wanted["replication"] = str(replication), str(kafka.replication)
+    replicas = [len(partition.replicas) for partition in topic.partitions.values()]
+    counts = {"partitions": str(len(replicas)), "replication": str(min(replicas, default=0))}
+    has = {name: entry.value for name, entry in found.items()} | counts
+    wanted = _wanted(kafka) | {"partitions": str(kafka.partitions), "replication": str(kafka.replication)}
+    weak = [name for name in wanted if name in has and _is_weaker(has[name], wanted[name])]
     if weak:
-        asked = {name: wanted[name] for name in weak}
-        telemetry("topic is weaker than asked for", topic=kafka.topic, found=weak, wanted=asked)
+        telemetry(
+            "topic is weaker than asked for",
+            topic=kafka.topic,
+            found={name: has[name] for name in weak},
+            wanted={name: wanted[name] for name in weak},
+        )
 
 
-def _is_weaker(name: str, found: str, wanted: str) -> bool:
-    return int(found) < int(wanted) if name == "min.insync.replicas" else found != wanted
+def _is_weaker(found: str, wanted: str) -> bool:
+    return int(found) < int(wanted) if wanted.isdecimal() else found != wanted

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -16,10 +17,13 @@ from uuid import uuid4
 from rich.console import Console
 
 from clinic.domain.errors import Unavailable
+from clinic.entrypoints.parent import PARENT
 
 START_TIMEOUT = 20.0
 STOP_TIMEOUT = 15.0
 POLL_INTERVAL = 0.05
+RUN = ("/bin/sh", "-c", '"$@" & wait; rm -rf -- "$0"')
+"""Removes the folder behind the services, also when nobody of the demo is left to do it."""
 LOOPBACK = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Never goes through the proxy that the environment names."""
 
@@ -33,7 +37,13 @@ def add_to(commands: Any) -> None:
 
 
 def demo() -> int:
-    """Run both services on a fresh folder and free ports, and show each step. Leaves nothing behind."""
+    """Run both services on a fresh folder and free ports, and show each step.
+
+    Leaves nothing behind, however it ends.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     console = Console(highlight=False)
     console.print("\n[bold]An appointment and its charge[/]   two processes, one event between them\n")
     with tempfile.TemporaryDirectory(prefix="clinic-demo-") as folder:
@@ -102,17 +112,21 @@ def _services(folder: str, appointments: str, charges: str) -> Iterator[None]:
         "CLINIC_TRANSPORT": "sqlite",
         "CLINIC_LOG_LEVEL": "error",
     }
+    read, write = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "clinic", "run"],
-        env=os.environ | fresh | hosts | ports,
+        [*RUN, folder, sys.executable, "-m", "clinic", "run"],
+        env=os.environ | fresh | hosts | ports | {PARENT: str(read)},
         stdout=subprocess.DEVNULL,
+        pass_fds=[read],
+        process_group=0,  # a Ctrl-C reaches this process alone
     )
+    os.close(read)
     try:
         for url in (appointments, charges):
             _await_ready(url, process)
         yield
     finally:
-        process.terminate()
+        os.close(write)  # what ends them when this process is killed ends them here, too
         process.wait(STOP_TIMEOUT)
 
 
