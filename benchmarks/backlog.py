@@ -1,4 +1,4 @@
-"""A backlog: a full outbox before the appointment service starts, then a full log before the financial one."""
+"""A backlog: a full outbox when the appointment service starts, then a full log when the other one does."""
 
 import asyncio
 import re
