@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import pairwise
 from typing import Final
 
 import uvloop
@@ -50,18 +51,29 @@ class Drain(Struct):
     used: procfs.Spent = procfs.Spent(0, {}, 0)
 
     def rate(self, first: float, last: float) -> float:
-        """Events a second between two shares of the backlog."""
-        begin, end = self._look(first), self._look(last)
-        return (end.done - begin.done) / (end.at - begin.at) if end.at > begin.at else float("nan")
+        """Events a second between two shares of the backlog, as it was at the first look."""
+        return (
+            (last - first)
+            * (self.looks[-1].done - self.looks[0].done)
+            / (self._when(last) - self._when(first))
+        )
 
     def memory(self) -> Sequence[float]:
         """MB after each tenth of the backlog."""
-        return [self._look(tenth / 10).memory / 1e6 for tenth in range(1, 11)]
+        return [self._around(tenth / 10)[1].memory / 1e6 for tenth in range(1, 11)]
 
-    def _look(self, share: float) -> Look:
-        """The first one at which that share of what was there at the first look was done."""
+    def _when(self, share: float) -> float:
+        """The moment at which that share was done, between two looks."""
+        before, after = self._around(share)
+        done = self._done(share) - before.done
+        return before.at + (after.at - before.at) * done / max(1, after.done - before.done)
+
+    def _around(self, share: float) -> tuple[Look, Look]:
+        return next(pair for pair in pairwise(self.looks) if pair[1].done >= self._done(share))
+
+    def _done(self, share: float) -> float:
         lowest, highest = self.looks[0].done, self.looks[-1].done
-        return next(look for look in self.looks if look.done >= lowest + (highest - lowest) * share)
+        return lowest + (highest - lowest) * share
 
 
 def measure(opened: Session, events: int, within: float) -> list[list[str]]:
@@ -125,6 +137,8 @@ async def _drained(backlog: Backlog, opened: Session, asks: Mapping[str, Ask]) -
         at = time.perf_counter()
         drain.looks.append(Look(at, done, opened.memory(backlog.service)))
         if done >= backlog.events:
+            if len(drain.looks) < 2:
+                sys.exit(f"{backlog.events:,} events are too few: all were done at the first look")
             drain.used = procfs.spent(before, opened.snapshot())
             return drain
         if at > began + backlog.within:
