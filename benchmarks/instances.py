@@ -8,13 +8,14 @@ from itertools import chain
 from typing import Final
 
 import uvloop
+from msgspec import Struct
 from msgspec.structs import replace
 from rich.console import Console
 from support.ports import free_ports
 
 from benchmarks import procfs
 from benchmarks.client import Connections, FellBehindError, new_appointment, open_loop
-from benchmarks.figures import percentile
+from benchmarks.figures import figure, percentile
 from benchmarks.scenarios import SETTLES
 from benchmarks.servers import Servers
 from benchmarks.session import SERVICES, Session, session, until
@@ -24,29 +25,46 @@ from benchmarks.table import NONE
 COUNTS: Final = (1, 2, 4)
 WHERE: Final = {"finished where it was started": 0, "finished elsewhere": 1}
 """How many instances further: behind a balancer, of four instances three in four are elsewhere."""
+OTHERS: Final = "cores that others took"
 STARTERS: Final = 16
 """Connections to an instance over which it is given what is to be finished."""
 WARM: Final = 2.0
 """Seconds of load before those that are counted."""
 
+
+class Load(Struct, frozen=True, kw_only=True):
+    """Finishes a second of all instances together, for how long, how often, and the bound of each wait."""
+
+    rate: float
+    seconds: float
+    rounds: int
+    within: float
+
+
 console = Console(highlight=False, soft_wrap=True)
 
 
-def measure(system: System, servers: Servers, rate: float, seconds: float, within: float) -> list[list[str]]:
-    """The lines of a table. Ends the program where the charges are not one a finish."""
-    found: dict[int, dict[str, float]] = {}
-    for count in COUNTS:
-        with session(system, servers, 0) as first, _running(first, count) as sessions:
-            found[count] = {}
-            for where, further in WHERE.items():
-                figures = uvloop.run(_measured(sessions, further, rate, seconds, within))
-                found[count] |= {f"{where}: {name}": value for name, value in figures.items()}
-            until(lambda: first.stored.unpublished() == 0, "the outbox is empty", within)
-            finished, charges = first.stored.finished(), first.stored.charges()
-            console.print(f"{count} of each: {finished:,} finished, {charges:,} charged")
-            if finished != charges:
-                sys.exit("not one charge a finish")
+def measure(system: System, servers: Servers, load: Load) -> list[list[str]]:
+    """The lines of a table, medians of the rounds. Ends the program where a finish has not one charge."""
+    found: dict[int, list[Mapping[str, float]]] = {count: [] for count in COUNTS}
+    for number in range(load.rounds):
+        for count in COUNTS:  # in turn: a broker that runs for longer takes less
+            found[count].append(_round(system, servers, count, load))
+            console.print(f"round {number + 1}, {count} of each: one charge a finish")
     return _lines(found)
+
+
+def _round(system: System, servers: Servers, count: int, load: Load) -> Mapping[str, float]:
+    figures: dict[str, float] = {}
+    with session(system, servers, 0) as first, _running(first, count) as sessions:
+        for where, further in WHERE.items():
+            one = uvloop.run(_measured(sessions, further, load))
+            figures |= {f"{where}: {name}": value for name, value in one.items()}
+        until(lambda: first.stored.unpublished() == 0, "the outbox is empty", load.within)
+        finished, charges = first.stored.finished(), first.stored.charges()
+        if finished != charges:
+            sys.exit(f"{count} of each: {finished:,} finished, {charges:,} charged")
+    return figures
 
 
 @contextmanager
@@ -66,23 +84,21 @@ def _running(first: Session, count: int) -> Iterator[Sequence[Session]]:
         yield sessions
 
 
-async def _measured(
-    sessions: Sequence[Session], further: int, rate: float, seconds: float, within: float
-) -> Mapping[str, float]:
+async def _measured(sessions: Sequence[Session], further: int, load: Load) -> Mapping[str, float]:
     """Nothing where they fall behind."""
     connections = [Connections(each.port("appointment")) for each in sessions]
     stored = sessions[0].stored
     try:
-        await _finish(await _started(connections, rate * WARM), connections, further, rate)
-        until(lambda: stored.charges() >= stored.finished(), "all that is finished is charged", within)
-        ids = await _started(connections, rate * seconds)
+        await _finish(await _started(connections, load.rate * WARM), connections, further, load.rate)
+        until(lambda: stored.charges() >= stored.finished(), "all that is finished is charged", load.within)
+        ids = await _started(connections, load.rate * load.seconds)
         expected, before = stored.charges() + len(ids), _snapshot(sessions)
-        took = await _finish(ids, connections, further, rate)
-        until(lambda: stored.charges() >= expected, f"{expected:,} charges", within)
+        took = await _finish(ids, connections, further, load.rate)
+        until(lambda: stored.charges() >= expected, f"{expected:,} charges", load.within)
         await asyncio.sleep(SETTLES)  # what is charged is confirmed
         used = procfs.spent(before, _snapshot(sessions))
     except FellBehindError:
-        until(lambda: stored.charges() >= stored.finished(), "all that is finished is charged", within)
+        until(lambda: stored.charges() >= stored.finished(), "all that is finished is charged", load.within)
         return {}
     finally:
         for each in connections:
@@ -96,7 +112,7 @@ async def _measured(
         **of_servers,
         "answer p50, ms": percentile(took, 0.5),
         "answer p99, ms": percentile(took, 0.99),
-        "cores that others took": used.others,
+        OTHERS: used.others,
     }
 
 
@@ -130,12 +146,13 @@ def _snapshot(sessions: Sequence[Session]) -> procfs.Snapshot:
     return procfs.snapshot({**services, **(servers.processes if servers else {})})
 
 
-def _lines(found: Mapping[int, Mapping[str, float]]) -> list[list[str]]:
-    lines = [["", *map(str, found), f"{COUNTS[-1]} ÷ {COUNTS[0]}"]]
-    for name in dict.fromkeys(chain(*found.values())):
-        values = [figures.get(name) for figures in found.values()]
-        digits = 0 if "CPU" in name or "—" in name else 2
-        cells = [f"{value:,.{digits}f}" if value is not None else "falls behind" for value in values]
-        ratio = values[-1] / values[0] if values[0] and values[-1] is not None else None
-        lines.append([name, *cells, f"{ratio:.2f}" if ratio is not None else NONE])
+def _lines(found: Mapping[int, Sequence[Mapping[str, float]]]) -> list[list[str]]:
+    lines = [["", *(f"{count} of each" for count in found), f"{COUNTS[-1]} ÷ {COUNTS[0]}"]]
+    for name in dict.fromkeys(chain(*chain(*found.values()))):
+        values = [figure(one[name] for one in rounds if name in one) for rounds in found.values()]
+        digits = 0 if "µs" in name or "—" in name else 2
+        cells = [f"{value.median:,.{digits}f}" if value else "falls behind" for value in values]
+        one, four = values[0], values[-1]
+        is_ours = not name.endswith(OTHERS)
+        lines.append([name, *cells, f"{four.median / one.median:.2f}" if one and four and is_ours else NONE])
     return lines

@@ -2,7 +2,7 @@
 
     make bench-lasting WHAT=hour STACK=embedded MINUTES=60 RATE=20
     make bench-lasting WHAT=backlog STACK=real EVENTS=1000000
-    make bench-lasting WHAT=instances STACK=real RATE=200 SECONDS=20
+    make bench-lasting WHAT=instances STACK=real RATE=200 SECONDS=20 ROUNDS=3
 
 Each wait has a bound, WITHIN seconds.
 """
@@ -47,8 +47,10 @@ def main() -> None:
         try:
             if args.what == "instances":
                 assert running
-                lines = instances.measure(system, running, args.rate or 200, args.seconds, args.within)
-                console.print(f"\n{aligned(lines)}")
+                load = instances.Load(
+                    rate=args.rate or 200, seconds=args.seconds, rounds=args.rounds, within=args.within
+                )
+                console.print(f"\n{aligned(instances.measure(system, running, load))}")
                 return
             with session(system, running, 0) as opened:
                 if args.what == "hour":
@@ -109,6 +111,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, help="starts and finishes a second; 20, or 200 of instances")
     parser.add_argument("--events", type=int, default=1_000_000, help="of the backlog")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each number of instances")
+    parser.add_argument("--rounds", type=int, default=3, help="of all numbers of instances")
     parser.add_argument("--within", type=float, default=3600.0, help="seconds that a wait may take")
     return parser
 
