@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final
+from uuid import uuid4
 
 from msgspec import Struct
 
@@ -58,6 +59,13 @@ class Connections:
     def close(self) -> None:
         for _, writer in self._idle:
             writer.close()
+
+
+async def new_appointment(appointments: Connections) -> str:
+    """The id of one that was just started, of people of its own."""
+    people = f'{{"physician_id":"{uuid4()}","patient_id":"{uuid4()}"}}'.encode()
+    answer = await appointments.ask("POST /", "Content-Type: application/json", people)
+    return answer.partition(b'"id":"')[2][:36].decode()
 
 
 def schedule(began: float, rate: float, count: int) -> Iterator[float]:

@@ -21,10 +21,11 @@ import uvloop
 from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.decimal128 import Decimal128
+from msgspec.structs import asdict
 from rich.console import Console
 
 from benchmarks import machine, servers, standing, systems
-from benchmarks.client import Connections
+from benchmarks.client import Connections, new_appointment
 from benchmarks.procfs import spent
 from benchmarks.session import Session, session
 from benchmarks.table import aligned
@@ -49,7 +50,7 @@ def main() -> None:
         for size in sizes:
             with session(system, running, 0) as opened:
                 began = time.perf_counter()
-                (_fill_files if running is None else _fill_mongo)(opened, size)
+                fill(opened, size)
                 console.print(f"{size:,} filled in {time.perf_counter() - began:.0f} s")
                 found[size] = uvloop.run(_measured(opened, asked.seconds))
     _show(found)
@@ -72,12 +73,10 @@ async def _measured(opened: Session, seconds: float) -> Mapping[str, float]:
     newest = (await appointments.ask("GET /?limit=1")).decode()
     its = {name: newest.partition(f'"{name}":"')[2][:36] for name in ("id", "physician_id", "patient_id")}
     deep = (await appointments.ask("GET /?limit=100")).decode().partition('"next":"')[2].partition('"')[0]
-    people = f'{{"physician_id":"{uuid4()}","patient_id":"{uuid4()}"}}'.encode()
     started: list[str] = []
 
     async def start() -> None:
-        answer = await appointments.ask("POST /", "Content-Type: application/json", people)
-        started.append(answer.partition(b'"id":"')[2][:36].decode())
+        started.append(await new_appointment(appointments))
 
     def get(connections: Connections, path: str) -> Ask:
         return lambda: connections.ask(f"GET {path}")
@@ -135,12 +134,16 @@ async def _cost(opened: Session, ask: Ask, seconds: float) -> float:
     return sum(spent(before, opened.snapshot()).cpu.values()) * 1e6 / max(count, 1)
 
 
-def _fill_files(opened: Session, size: int) -> None:
-    standing.fill(opened.place.folder, 0, size, size)
-    standing.index(opened.place.folder)
+def fill(opened: Session, size: int, *, unpublished: bool = False) -> None:
+    """Finished appointments: all are charged; or `unpublished`, none, and their events are in the outbox."""
+    if opened.place.servers:
+        _fill_mongo(opened, size, unpublished)
+    else:
+        standing.fill(opened.place.folder, 0, size, size, unpublished=unpublished)
+        standing.index(opened.place.folder)
 
 
-def _fill_mongo(opened: Session, size: int) -> None:
+def _fill_mongo(opened: Session, size: int, unpublished: bool) -> None:
     for service in ("appointment", "financial"):  # which make the indexes
         opened.start(service)
         opened.stop(service)
@@ -148,7 +151,7 @@ def _fill_mongo(opened: Session, size: int) -> None:
     options = CodecOptions[dict[str, Any]](uuid_representation=UuidRepresentation.STANDARD)
     dice = random.Random(size)  # noqa: S311 — a seeded history
     people = [uuid4() for _ in range(standing.people(size))]
-    begin = datetime.now(UTC).timestamp() - standing.DAYS * 86_400
+    begin = datetime.now(UTC).timestamp() - standing.DAYS * 86_400 - 3600  # so that all have ended
     with pymongo.MongoClient[dict[str, Any]](opened.place.servers.mongo_url) as client:
         _, appointment, financial = (client.get_database(name, options) for name in opened.place.databases)
         for first in range(0, size, BATCH):
@@ -156,6 +159,9 @@ def _fill_mongo(opened: Session, size: int) -> None:
                 _document(number, begin + number * standing.DAYS * 86_400 / size, dice.choices(people, k=2))
                 for number in range(first, min(first + BATCH, size))
             ]
+            if unpublished:
+                appointment["appointments"].insert_many([_waiting(row) for row, _ in rows], ordered=False)
+                continue
             appointment["appointments"].insert_many([row for row, _ in rows], ordered=False)
             financial["charges"].insert_many([charge for _, charge in rows], ordered=False)
 
@@ -172,6 +178,15 @@ def _document(number: int, moment: float, people: list[UUID]) -> tuple[dict[str,
     charge = {"pricing": "hours-begun", "hours": "1", "total": price, "charged_at": end, "origin": origin}
     stored = {"_id": its_id, **common, "version": 2, "added_at": start, "saved_at": end, **published}
     return stored, {"_id": its_id, **common, **charge}
+
+
+def _waiting(stored: dict[str, Any]) -> dict[str, Any]:
+    """The same whose event is not published, and was leased by a process that has ended."""
+    its_id, start, end = (stored[name] for name in ("_id", "start", "end"))
+    event = standing.finished(its_id, stored["physician_id"], stored["patient_id"], start, end)
+    del stored["published"]
+    lease = {"since": stored["saved_at"], "seconds": 10.0}
+    return stored | {"outbox": [{**asdict(event), "saved_at": stored["saved_at"]}], "lease": lease}
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -84,10 +84,15 @@ class Session:
         finally:
             os.kill(self._running[service].pid, signal.SIGCONT)
 
+    @property
+    def services(self) -> Mapping[str, int]:
+        """The processes that run, by name."""
+        return {name: process.pid for name, process in self._running.items()}
+
     def snapshot(self) -> procfs.Snapshot:
         """CPU time so far of the services and servers."""
         servers = self.place.servers.processes if self.place.servers else {}
-        return procfs.snapshot({name: process.pid for name, process in self._running.items()} | dict(servers))
+        return procfs.snapshot({**self.services, **servers})
 
     def measurement(
         self, scenario: str, spent: procfs.Spent, values: Mapping[str, float], operations: float = 0

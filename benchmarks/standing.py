@@ -20,15 +20,19 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import httpx
+import msgspec
 from rich.console import Console
 from support.ports import free_ports
 from support.processes import PROGRAM, Pair, Service
 
-from benchmarks.client import Connections, open_loop
+from benchmarks.client import Connections, new_appointment, open_loop
 from clinic.adapters.sqlite.file import milliseconds
+from clinic.domain.events import AppointmentFinished, to_message
+from clinic.domain.messaging.messages import Message
+from clinic.domain.money import Money
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.settings import Settings
 
@@ -45,8 +49,11 @@ INDEXES: Final = "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND s
 console = Console(highlight=False)
 
 
-def fill(folder: Path, first: int, last: int, total: int) -> None:
-    """Appointments from the one of that number on, evenly over the days before today."""
+def fill(folder: Path, first: int, last: int, total: int, *, unpublished: bool = False) -> None:
+    """Appointments from the one of that number on, evenly over the days before today.
+
+    All are charged; or `unpublished`, none, and their events are in the outbox.
+    """
     if first == 0:
         asyncio.run(_made(folder))
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -63,8 +70,29 @@ def fill(folder: Path, first: int, last: int, total: int) -> None:
                 start = moment // 1000 * 1000
                 rows.append((its_id, dice.choice(everybody), dice.choice(everybody), start, start + HOUR))
             _insert(appointment, "appointments VALUES (?,?,?,20000,?,?,2)", rows)
-            charges = "charges VALUES (?,?,?,20000,?,?,'hours-begun','2',40000,?,'log/1',?,?,1)"
-            _insert(financial, charges, [(*row, *[row[-1]] * 3) for row in rows])
+            if unpublished:
+                events = "outbox (id, subject, saved_at, message) VALUES (?,?,?,?)"
+                _insert(appointment, events, [_event(row) for row in rows])
+            else:
+                charges = "charges VALUES (?,?,?,20000,?,?,'hours-begun','2',40000,?,'log/1',?,?,1)"
+                _insert(financial, charges, [(*row, *[row[-1]] * 3) for row in rows])
+
+
+def _event(row: tuple[bytes, bytes, bytes, int, int]) -> Sequence[object]:
+    """As it stands in the outbox: saved when the appointment ended, or now where that is still to come."""
+    ids, times = row[:3], [datetime.fromtimestamp(time // 1000, UTC) for time in row[3:]]
+    message = finished(*(UUID(bytes=id_) for id_ in ids), *times)
+    saved_at = min(row[-1], milliseconds(datetime.now(UTC)))
+    return message.id, message.subject, saved_at, msgspec.msgpack.encode(message)
+
+
+def finished(its_id: UUID, physician: UUID, patient: UUID, start: datetime, end: datetime) -> Message:
+    """The event of such an appointment."""
+    price = Money("200.00")
+    event = AppointmentFinished(
+        appointment_id=its_id, physician_id=physician, patient_id=patient, price=price, start=start, end=end
+    )
+    return to_message(event)
 
 
 def people(total: int) -> int:
@@ -162,12 +190,9 @@ async def beside(folder: Path) -> None:
 async def _loaded(port: int, when: str) -> None:
     """A start and its finish at each moment of the schedule, and how long the two took from then."""
     connections = Connections(port)
-    people = f'{{"physician_id":"{uuid4()}","patient_id":"{uuid4()}"}}'.encode()
 
     async def visit(_: str) -> None:
-        started = await connections.ask("POST /", "Content-Type: application/json", people)
-        its_id = started.partition(b'"id":"')[2][:36].decode()
-        await connections.ask(f"POST /{its_id}/")
+        await connections.ask(f"POST /{await new_appointment(connections)}/")
 
     visits = await open_loop([str(number) for number in range(int(RATE * SECONDS))], RATE, visit)
     connections.close()
