@@ -23,7 +23,7 @@ from campaign.supervisor import DidNotComeBack, Supervisor
 AT_MOST = 3.0
 """How many times the planned minutes, and four minutes, a campaign waits for what it still wants."""
 PROBLEM_TIMEOUT = 25.0
-"""Seconds: readiness forgets by itself what it has not heard of for some time."""
+"""Seconds in which something must have succeeded: readiness names a failure until then."""
 LEFT_TIMEOUT = 120.0
 """Seconds after which the last of those who ask has an answer, once all is up."""
 QUIET_TIMEOUT = 300.0

@@ -4,14 +4,15 @@ from clinic.entrypoints.log_writer import LogWriter
 
 
 class Written(LogWriter):
-    """All that was written to it."""
+    """All that was written to it, and what of it was urgent."""
 
     def __init__(self) -> None:
         super().__init__(-1)
-        self.text = ""
+        self.text = self.urgent = ""
 
-    def write(self, text: str, *, urgent: bool = False) -> None:  # noqa: ARG002 — nothing waits here
+    def write(self, text: str, *, urgent: bool = False) -> None:
         self.text += text
+        self.urgent += text if urgent else ""
 
     def getvalue(self) -> str:
         return self.text

@@ -17,7 +17,7 @@ from clinic.adapters import cloudevents
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.adapters.memory.dead_letters import MemoryDeadLetters
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher, MemorySubscription
-from clinic.domain.errors import Refused, Unavailable
+from clinic.domain.errors import Misconfigured, Refused, Unavailable
 from clinic.domain.events import FINISHED, FINISHED_V1, AppointmentFinished, from_message, to_message
 from clinic.domain.financial.ports import ChargeFilter
 from clinic.domain.financial.pricing import POLICIES
@@ -29,9 +29,11 @@ from clinic.domain.messaging.ports import Monotonic, Subscription
 from clinic.domain.messaging.retry import STALLED_AFTER
 from clinic.domain.money import Money
 from clinic.testing.builders import (
+    A_DAY,
     NO_FAULT,
     ONE_O_CLOCK,
     TWO_O_CLOCK,
+    Asleep,
     Died,
     Fault,
     FragileDeadLetters,
@@ -441,6 +443,26 @@ async def test_a_problem_is_named_until_something_succeeds() -> None:
         await world.publish(a_message())
         await world.acknowledged(2)
         assert consumer.problem is None
+
+
+async def test_a_failure_is_not_over_because_time_has_passed() -> None:
+    world, clock = World(), StandingMonotonic()
+    world.sleep = Asleep()
+    await world.publish(a_message())
+    consumer = world.consumer(Fault("handle", "before", Unavailable("storm")), clock)
+    async with running(consumer.run()):
+        await world.telemetry.seen("consumer waits")
+        clock.seconds += A_DAY
+        assert consumer.problem == "storm"
+
+
+async def test_a_wrong_set_up_is_no_messages_fault_and_ends_it() -> None:
+    world = World()
+    await world.publish(a_message())
+    consumer = world.consumer(Fault("handle", "before", Misconfigured("no such table")))
+    with pytest.raises(Misconfigured, match="no such table"):
+        await asyncio.wait_for(consumer.run(), 10)
+    assert await world.dead_lettered() == {}
 
 
 async def test_a_cancelled_consumer_ends_its_attempt_first() -> None:

@@ -117,6 +117,41 @@ async def test_in_a_topic_made_anew_a_new_client_publishes_again(
     assert cluster.producers == 2
 
 
+class Client:
+    """A producer that takes its time to come and to go: it remembers in which threads that was."""
+
+    def __init__(self, cluster: Cluster, threads: list[threading.Thread]) -> None:
+        self.produce, self.poll = cluster.produce, cluster.poll
+        self._threads = threads
+        threads.append(threading.current_thread())
+
+    def __del__(self) -> None:
+        self._threads.append(threading.current_thread())
+
+
+class Replaced(Cluster):
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: list[threading.Thread] = []
+
+    def client(self, kind: object, _required: object, **_defaults: object) -> Any:
+        return Client(self, self.threads) if kind is Producer else self
+
+
+@pytest.mark.parametrize("cluster", [Replaced()])
+async def test_no_client_comes_or_goes_in_the_event_loop(
+    cluster: Replaced, publisher: KafkaPublisher
+) -> None:
+    cluster.topic_id = "second"
+    with pytest.raises(Unavailable, match="made anew"):
+        await publisher.publish([a_message()])
+    await publisher.publish([a_message()])
+    await publisher.close()
+
+    assert len(cluster.threads) == 4, "two came and went"
+    assert threading.current_thread() not in cluster.threads
+
+
 class Unforeseen(threading.Event):
     """What a thread asks in each round, and what ends it."""
 

@@ -32,6 +32,7 @@ from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.charges import MemoryCharges
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.appointment.use_cases import StartAppointment
+from clinic.domain.errors import Misconfigured
 from clinic.domain.financial.model import Charge
 from clinic.domain.money import Money
 from clinic.entrypoints.settings import load
@@ -275,9 +276,12 @@ class PanicException(BaseException):
     """What a library in Rust raises: no `Exception`."""
 
 
-async def test_a_panic_of_a_library_is_a_problem_too_and_is_logged(tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", [PanicException, Misconfigured])
+async def test_a_panic_or_a_wrong_set_up_is_no_fault_of_the_request_and_is_logged(
+    tmp_path: Path, error: type[BaseException]
+) -> None:
     def before_1970() -> UUID:
-        raise PanicException("the clock is before 1970")
+        raise error("the clock is before 1970")
 
     clinic = Clinic(settings("memory", tmp_path))
     clinic.appointment.start_appointment.override(

@@ -14,13 +14,15 @@ from support.processes import eventually
 
 from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.adapters.memory.transport import MemoryLog, MemoryPublisher
-from clinic.domain.errors import Refused, Unavailable
+from clinic.domain.errors import Misconfigured, Refused, Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Monotonic, Outbox, Publisher, Waiting
 from clinic.domain.messaging.relay import BATCH_SIZE, MAX_REST, Relay
 from clinic.domain.messaging.retry import STALLED_AFTER, backoff
 from clinic.testing.builders import (
+    A_DAY,
     NO_FAULT,
+    Asleep,
     Died,
     Fault,
     Hang,
@@ -222,6 +224,27 @@ async def test_a_problem_is_named_until_something_succeeds() -> None:
         assert relay.problem is None
     assert problem == "storm"
     assert world.telemetry.named("relay waits") == [{"reason": "storm"}] * 3
+
+
+async def test_a_failure_is_not_over_because_time_has_passed() -> None:
+    world, clock = World(LONG), StandingMonotonic()
+    world.sleep = Asleep()
+    await saved(world.store)
+    relay = world.relay(Fault("publish", "before", Unavailable("storm")), monotonic=clock)
+    async with running(relay.run()):
+        await world.telemetry.seen("relay waits")
+        clock.seconds += A_DAY
+        assert relay.problem == "storm"
+
+
+async def test_a_wrong_set_up_is_no_messages_fault_and_ends_it() -> None:
+    world = World(LONG)
+    await saved(world.store)
+    relay = world.relay(Fault("publish", "before", Misconfigured("no such topic")))
+    with pytest.raises(Misconfigured, match="no such topic"):
+        await asyncio.wait_for(relay.run(), 10)
+    assert relay.problem is None
+    assert not world.telemetry.named("cannot be published")
 
 
 @pytest.mark.parametrize("step", ["publish", "confirm"])

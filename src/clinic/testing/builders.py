@@ -156,6 +156,10 @@ class StandingClock:
         self.moment += timedelta(**by)
 
 
+A_DAY = 86_400.0
+"""Seconds."""
+
+
 class StandingMonotonic:
     """Seconds that pass when a test says so."""
 
@@ -197,6 +201,14 @@ class NoWait:
     async def __call__(self, seconds: float) -> None:
         self.waited.append(seconds)
         await asyncio.sleep(0)
+
+
+class Asleep(NoWait):
+    """A sleep that is never over: whatever comes next does not come."""
+
+    async def __call__(self, seconds: float) -> None:
+        self.waited.append(seconds)
+        await asyncio.Future()
 
 
 class Died(Exception):
