@@ -5,6 +5,7 @@ import re
 import sys
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Final
 
@@ -112,7 +113,7 @@ async def _drains(opened: Session, events: int, within: float) -> Sequence[Drain
     }
     first = await _drained(Backlog("appointment", events, within, published), opened, asks)
     until(lambda: opened.stored.unpublished() == 0, "the outbox is empty", within)
-    asks = {path: lambda path=path: charges.ask(path) for path in ("GET /", "GET /health/ready")}
+    asks = {path: partial(charges.ask, path) for path in ("GET /", "GET /health/ready")}
     second = await _drained(Backlog("financial", events, within, charged), opened, asks)
     appointments.close()
     charges.close()
@@ -168,10 +169,8 @@ def _lines(drains: Sequence[Drain], events: int) -> list[list[str]]:
         "events/s": lambda it: f"{it.rate(0, 1):,.0f}",
         "— the first tenth, the last": lambda it: f"{it.rate(0, 0.1):,.0f} / {it.rate(0.9, 1):,.0f}",
         "CPU µs an event": lambda it: f"{it.used.cpu[it.service] * 1e6 / events:,.0f}",
-        **{
-            f"— {server}": lambda it, server=server: _cpu(it, server, events)
-            for server in ("mongod", "kafka")
-        },
+        "— mongod": lambda it: _cpu(it, "mongod", events),
+        "— kafka": lambda it: _cpu(it, "kafka", events),
         "POST /: p50 / p99, ms": lambda it: _latency(it.took.get("POST /")),
         "GET /: p50 / p99, ms": lambda it: _latency(it.took.get("GET /")),
         "GET /health/ready: p50 / p99, ms": lambda it: _latency(it.took.get("GET /health/ready")),

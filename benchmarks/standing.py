@@ -80,8 +80,9 @@ def fill(folder: Path, first: int, last: int, total: int, *, unpublished: bool =
 
 def _event(row: tuple[bytes, bytes, bytes, int, int]) -> Sequence[object]:
     """As it stands in the outbox: saved when the appointment ended, or now where that is still to come."""
-    ids, times = row[:3], [datetime.fromtimestamp(time // 1000, UTC) for time in row[3:]]
-    message = finished(*(UUID(bytes=id_) for id_ in ids), *times)
+    its_id, physician, patient = (UUID(bytes=id_) for id_ in row[:3])
+    start, end = (datetime.fromtimestamp(time // 1000, UTC) for time in row[3:])
+    message = finished(its_id, physician, patient, start, end)
     saved_at = min(row[-1], milliseconds(datetime.now(UTC)))
     return message.id, message.subject, saved_at, msgspec.msgpack.encode(message)
 
