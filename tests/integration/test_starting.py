@@ -110,6 +110,15 @@ async def test_memory_is_refused_where_the_services_are_apart(
     assert "clinic run --in-process" in line
 
 
+async def test_events_that_end_with_the_process_are_refused_where_appointments_last(
+    command: Callable[..., Service],
+) -> None:
+    line = await complaint(command("run", "--in-process", CLINIC_STORE="sqlite", CLINIC_TRANSPORT="memory"))
+
+    assert "CLINIC_TRANSPORT=memory" in line
+    assert "CLINIC_STORE=memory" in line
+
+
 @pytest.mark.parametrize(
     ("service", "file"),
     [

@@ -21,9 +21,9 @@ from clinic.adapters.memory.appointments import MemoryAppointments
 from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Monitored, Resource
-from clinic.entrypoints.containers import FinancialContainer
+from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
 from clinic.entrypoints.service import Lifecycle, Service, serve
-from clinic.entrypoints.services import financial_service
+from clinic.entrypoints.services import appointment_service, financial_service
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import LoggingTelemetry
 from clinic.entrypoints.web import appointment
@@ -427,6 +427,27 @@ def test_where_a_second_instance_would_keep_its_own_charges_each_start_says_so(
     container = FinancialContainer(settings=chosen)
     container.telemetry.override(Object(telemetry))
     with closing(financial_service(container)._socket):  # noqa: SLF001 — it is bound, and never served
+        assert telemetry.times("one instance only") == told
+
+
+@pytest.mark.parametrize(
+    ("store", "transport", "told"),
+    [
+        ("mongo", "sqlite", 1),
+        ("memory", "sqlite", 1),
+        ("sqlite", "sqlite", 0),
+        ("mongo", "kafka", 0),
+        ("sqlite", "kafka", 0),
+    ],
+)
+def test_where_a_second_instance_would_publish_for_nobody_each_start_says_so(
+    tmp_path: Path, free_port: int, store: str, transport: str, told: int
+) -> None:
+    telemetry = WatchedTelemetry("appointment")
+    chosen = Settings(store=store, transport=transport, data_dir=tmp_path, appointment_port=free_port)
+    container = AppointmentContainer(settings=chosen)
+    container.telemetry.override(Object(telemetry))
+    with closing(appointment_service(container)._socket):  # noqa: SLF001 — it is bound, and never served
         assert telemetry.times("one instance only") == told
 
 

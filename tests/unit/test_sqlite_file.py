@@ -1,6 +1,9 @@
 """One file, one serving process, every commit on the disk."""
 
 import asyncio
+import errno
+import os
+import shutil
 import sqlite3
 import stat
 import threading
@@ -267,6 +270,28 @@ async def test_a_file_lost_beneath_its_service_is_noticed(
                 await call
         with pytest.raises(Unavailable, match="moved, removed or replaced"):
             file.check_alive()
+
+
+async def test_what_is_in_a_lost_write_ahead_log_is_saved_before_the_process_can_die(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    async with opened(SqliteFile(path, NOTES)) as file:
+        await file.write(insert)
+        path.with_name("notes.db-wal").unlink()
+        with pytest.raises(Unavailable):
+            await file.check()
+        shutil.copy(path, tmp_path / "left")  # all that a process finds once this one was killed
+    with closing(sqlite3.connect(tmp_path / "left")) as left:
+        assert count(left) == 1
+
+
+async def test_a_process_without_descriptors_left_has_no_answer_and_goes_on(tmp_path: Path) -> None:
+    def fails(_: sqlite3.Connection) -> None:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        with pytest.raises(Unavailable, match="Too many open files"):
+            await file.write(fails)
+        await file.write(insert)
 
 
 class EndsItsThread:

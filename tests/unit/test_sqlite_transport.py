@@ -120,6 +120,34 @@ async def test_a_log_that_nobody_publishes_to_for_long_is_a_failure(tmp_path: Pa
             waiting.cancel()
 
 
+async def test_a_log_that_is_served_and_cannot_be_told_for_one_is_a_failure(tmp_path: Path) -> None:
+    clock = StandingMonotonic()
+    place = SqliteFile(tmp_path / "events.group.db", *scripts("group"))
+    async with publishing(tmp_path) as publisher:
+        await publisher.publish([message := a_message()])
+        with closing(sqlite3.connect(tmp_path / "events.db")) as by_hand:
+            by_hand.execute("PRAGMA user_version=0")
+        group = SqliteSubscription(tmp_path / "events.db", place, now, asyncio.sleep, clock)
+        async with opened(group):
+            clock.seconds += PUBLISHER_TIMEOUT + 1
+            with pytest.raises(Unavailable, match=r"events\.db, or it is no log"):
+                await group.receive()
+            with pytest.raises(Unavailable, match="cannot be read"):
+                await group.lag()
+            with closing(sqlite3.connect(tmp_path / "events.db")) as by_hand:
+                by_hand.execute("PRAGMA user_version=1")
+            assert [each.message for each in await group.receive()] == [message]
+
+
+async def test_a_folder_that_is_none_for_a_moment_is_no_end(tmp_path: Path) -> None:
+    (tmp_path / "log").touch()
+    place = SqliteFile(tmp_path / "events.group.db", *scripts("group"))
+    group = SqliteSubscription(tmp_path / "log" / "events.db", place, now, asyncio.sleep)
+    async with opened(group):
+        with pytest.raises(Unavailable, match="Not a directory"):
+            await group.receive()
+
+
 @pytest.mark.parametrize(
     ("column", "stored", "kept"),
     [

@@ -54,7 +54,7 @@ EVENTS: Final = {
     "audit repairs": "it published the event of a missing charge again",
     "audit waits": "a round could not look, and will be repeated",
     "audit needs a person": "more is missing than a round may repair",
-    "one instance only": "charges are in this instance's files: a second one elsewhere would have its own",
+    "one instance only": "its charges or events are in its own files: a second one elsewhere has others",
     "topic is weaker than asked for": "Kafka's topic may lose events, or has too few partitions",
     "topic was made anew": "Kafka's topic is another one: what was not charged in the old one is gone, "
     "and `clinic audit` finds it",

@@ -39,8 +39,10 @@ async def _serve(*services: Service) -> None:
 
 def appointment_service(container: AppointmentContainer) -> Service:
     """The appointment service, on its port."""
-    settings = container.settings()
-    lifecycle = Lifecycle(container.telemetry())
+    settings, telemetry = container.settings(), container.telemetry()
+    if publishes_alone(settings):
+        telemetry("one instance only", store=settings.store, transport=settings.transport)
+    lifecycle = Lifecycle(telemetry)
     app = appointment.create_app(container, lifecycle)
     host, port = settings.appointment_host, settings.appointment_port
     return Service(app, lifecycle, host, port, "CLINIC_APPOINTMENT", settings.keep_alive)
@@ -55,6 +57,12 @@ def financial_service(container: FinancialContainer) -> Service:
     app = financial.create_app(container, lifecycle)
     host, port = settings.financial_host, settings.financial_port
     return Service(app, lifecycle, host, port, "CLINIC_FINANCIAL", settings.keep_alive)
+
+
+def publishes_alone(settings: Settings) -> bool:
+    """Whether a second appointment instance would publish where nobody reads, and nothing would refuse it."""
+    store, transport = discovery.store(settings.store), discovery.transport(settings.transport)
+    return transport.in_data_dir and not store.in_data_dir
 
 
 def serves_alone(settings: Settings) -> bool:

@@ -1,7 +1,7 @@
 """Appointments and their outbox in SQLite. Money is whole cents, times are whole milliseconds."""
 
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from time import monotonic
@@ -24,7 +24,7 @@ from clinic.domain.messaging.messages import ClaimedMessage, Message, Publicatio
 from clinic.domain.messaging.ports import Clock, Monotonic, Outbox, Waiting
 from clinic.domain.money import Money
 
-Operation = Callable[[sqlite3.Connection], Appointment | ClinicError]
+Operation = partial[Appointment | ClinicError]
 
 COLUMNS: Final = ("id", "physician_id", "patient_id", "cents", "start", "end", "version")
 
@@ -104,7 +104,8 @@ class SqliteAppointments(appointment.Appointments, Outbox):
         try:
             return await self._file.write(lambda connection: [operation(connection) for operation in group])
         finally:
-            self._leases.wake()  # also when it failed: its outcome is unknown
+            if any(operation.func is _save for operation in group):
+                self._leases.wake()  # also when it failed: its outcome is unknown
 
     async def _read_group(self, ids: Sequence[UUID]) -> Sequence[Appointment | ClinicError]:
         query = f"SELECT * FROM appointments WHERE id IN ({sqlite.placeholders(ids)})"

@@ -158,8 +158,10 @@ class SqliteFile(Resource):
             thread.check_alive()
         self._check_files()
 
-    def _check_files(self) -> None:
-        if self._found() != self._files:
+    def _check_files(self, connection: sqlite3.Connection | None = None) -> None:
+        if (found := self._found()) != self._files:
+            if connection and found[:2] == (self._files[0], None):  # its log goes when this process does
+                connection.execute("PRAGMA wal_checkpoint")
             raise Unavailable(
                 f"{self.path} was moved, removed or replaced, or one of its files beside it: "
                 "put it back, or restart the service"
@@ -170,9 +172,9 @@ class SqliteFile(Resource):
             raise Unavailable(f"{self.path.name} is closed")
 
         def checked(connection: sqlite3.Connection) -> T:
-            self._check_files()
+            self._check_files(connection)
             result = work(connection)
-            self._check_files()
+            self._check_files(connection)
             return result
 
         try:
@@ -223,7 +225,7 @@ class _Thread:
     async def run(self, work: Work[T]) -> T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._executor, work, self._connection)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise Unavailable(f"{self._name} does not answer: {error}") from error
 
     async def close(self) -> None:
@@ -236,10 +238,8 @@ def is_served(path: Path) -> bool:
     try:
         with path.with_name(path.name + ".lock").open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
     return False
 
 

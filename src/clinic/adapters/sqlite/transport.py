@@ -131,7 +131,9 @@ class SqliteSubscription(Subscription, Resource):
             await self._offset.write(partial(_advance, _place(batch[-1])))
 
     async def lag(self) -> int | None:
-        """How many events the group has not acknowledged; None where unknown."""
+        """How many events the group has not acknowledged; None where nobody has published yet."""
+        if self._has_failed:
+            raise Unavailable(f"{self._path.name} cannot be read")
         place = await self._offset.read(_stored_place)
         if (opened := self._log) is None:
             return None
@@ -146,16 +148,18 @@ class SqliteSubscription(Subscription, Resource):
             return self._log.read_after(place, self._clock())
         except FileNotFoundError:
             return []  # nobody has published yet
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             self._close_log()
             raise Unavailable(f"{self._path.name} does not answer: {error}") from error
 
     def _check_publisher(self) -> None:
         seconds = self._monotonic() - self._published_until
-        if seconds > SERVED_INTERVAL and sqlite.is_served(self._path):
+        if seconds > SERVED_INTERVAL and self._log and sqlite.is_served(self._path):
             self._published_until = self._monotonic()
         elif seconds > PUBLISHER_TIMEOUT:
-            raise Unavailable(f"nobody publishes to {self._path}: is the appointment service in this folder?")
+            raise Unavailable(
+                f"nobody publishes to {self._path}, or it is no log: is the appointment service there?"
+            )
 
     async def open(self) -> None:
         """Raises `Misconfigured` where another process serves this group."""

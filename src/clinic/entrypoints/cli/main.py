@@ -81,6 +81,7 @@ def _run(settings: Settings, args: argparse.Namespace) -> int | None:
 
 def _run_services(settings: Settings, args: argparse.Namespace) -> int | None:
     if args.in_process:
+        _refuse_a_shorter_life(settings)
         uvloop.run(serve_both(settings))
         return None
     if args.service == CONSOLE:
@@ -97,6 +98,16 @@ def _run_console(settings: Settings) -> None:
     if not has_console():
         raise Misconfigured("the console is not installed: pip install 'clinic[console]'")
     import_module("clinic.entrypoints.console.main").run(settings)  # a room that may stay closed
+
+
+def _refuse_a_shorter_life(settings: Settings) -> None:
+    """Of events than of the appointments that they come from: what was on its way at an end would be lost."""
+    if discovery.transport(settings.transport).in_process and not discovery.store(settings.store).in_process:
+        raise Misconfigured(
+            f"CLINIC_TRANSPORT={settings.transport} forgets at each end what is not charged yet, and "
+            f"CLINIC_STORE={settings.store} knows them as published: set CLINIC_STORE=memory, too, to try "
+            "things out, or CLINIC_TRANSPORT=sqlite"
+        )
 
 
 def _refuse_in_process(settings: Settings) -> None:
