@@ -101,10 +101,11 @@ class Backwards(MemoryAppointments):
 
 class SleepsThroughASave(MemoryAppointments):
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        waited_for, self._leases._saved = self._leases._saved, asyncio.Event()  # noqa: SLF001 — broken on purpose
         try:
             return await super().save(appointment, *events)
         finally:
-            self._leases._saved.clear()  # noqa: SLF001 — broken on purpose
+            self._leases._saved = waited_for  # noqa: SLF001 — broken on purpose
 
 
 class ForgetsWhatItPublished(MemoryAppointments):
