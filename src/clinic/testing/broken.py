@@ -273,6 +273,17 @@ class NamelessLog(MemoryLog):
         self.id = "memory"
 
 
+class ComesBackInSilence(MemorySubscription):
+    """Its log can be away; that it is back is told by the next message only."""
+
+    away: ClassVar[bool] = False
+
+    async def receive(self) -> Sequence[Delivery]:
+        if self.away:
+            raise Unavailable("away")
+        return await super().receive()
+
+
 class SplitsAKey(MemorySubscription):
     """Members compete for messages, as on a queue."""
 
@@ -489,6 +500,16 @@ class TestLosesPatience(BrokenTransport):
 
 class TestNamelessLog(BrokenTransport):
     logs = NamelessLog
+
+
+class TestComesBackInSilence(BrokenTransport):
+    subscribes = ComesBackInSilence
+
+    @asynccontextmanager
+    async def interrupted(self, where: Path) -> AsyncIterator[None]:  # noqa: ARG002 — memory is nowhere
+        ComesBackInSilence.away = True
+        yield
+        ComesBackInSilence.away = False
 
 
 class TestSplitsAKey(BrokenTransport):
