@@ -83,7 +83,7 @@ REST_OF_SERVERS: Final = 1500
 class Options(Struct, frozen=True, kw_only=True):
     """A campaign goes on until all three amounts are reached, and every kind of fault was there once.
 
-    It gives up after `bound` seconds of load, and does not count then.
+    It gives up after `bound` seconds of load, and does not count then; what follows is bounded, too.
     """
 
     seed: int = 1

@@ -26,8 +26,10 @@ PROBLEM_TIMEOUT = 25.0
 """Seconds in which something must have succeeded: readiness names a failure until then."""
 LEFT_TIMEOUT = 120.0
 """Seconds after which the last of those who ask has an answer, once all is up."""
-QUIET_TIMEOUT = 300.0
+QUIET_TIMEOUT = 180.0
 """Seconds after which nothing is on its way any more, however steadily it moves."""
+FOLLOWS_TIMEOUT = LEFT_TIMEOUT + QUIET_TIMEOUT
+"""Seconds that a campaign may last beyond the bound of its load: then it ends, whatever it waits for."""
 ASKED_ONE_BY_ONE = 2_000
 
 
@@ -41,6 +43,11 @@ class Progress:
     began: float
     wanted: int
     stage: str = "load and faults"
+    waits_for: str = ""
+    """What the stage cannot end without, where that is known."""
+
+    def enter(self, stage: str, waits_for: str = "") -> None:
+        self.stage, self.waits_for = stage, waits_for
 
     @property
     def happened(self) -> int:
@@ -146,11 +153,14 @@ class Campaign:
         return random.Random(f"{self.options.seed} {whose}")  # noqa: S311 — a seeded plan
 
     async def run(self) -> Outcome:
-        found, failure = Ledger(), None
+        found, failure, seconds = Ledger(), None, self._bound + FOLLOWS_TIMEOUT
         try:
-            found = await self._found()
+            async with asyncio.timeout(seconds) as limit:
+                found = await self._found()
         except Exception as error:  # noqa: BLE001 — whatever a service does, the campaign reports it
-            failure = f"{self._progress.stage}: {'; '.join(_said(error))}"
+            said = [f"not over within {seconds:g} s"] if limit.expired() else _said(error)
+            waited = f" (waiting for {self._progress.waits_for})" if self._progress.waits_for else ""
+            failure = f"{self._progress.stage}{waited}: {'; '.join(said)}"
         return await self._checked(found, failure)
 
     async def _found(self) -> Ledger:
@@ -158,10 +168,10 @@ class Campaign:
             await self._start()
             await self._load()
             self._ended = time.time()
-            self._progress.stage = "waiting until all is quiet"
             await self._all_up()
+            self._progress.enter("waiting until all is quiet")
             left = await self._quiet()
-            self._progress.stage = "ledger"
+            self._progress.enter("ledger")
             stored = await kept(self._http, *self._some_urls)
             shown = await shown_charges(
                 self._http, self._some_urls[1], list(self.history.started)[-ASKED_ONE_BY_ONE:]
@@ -235,7 +245,7 @@ class Campaign:
             async with _together(faults) as lanes:
                 await self._until_enough(lanes)
             await self._all_up()
-            self._progress.stage = "the same errors once more"
+            self._progress.enter("the same errors once more")
             await asyncio.gather(
                 *(
                     self._nemesis.run(epilogue(name, found, self.options))
@@ -247,6 +257,7 @@ class Campaign:
             await self._all_left(working)
 
     async def _all_left(self, working: Sequence[asyncio.Task[None]]) -> None:
+        self._progress.enter("waiting for the last answers")
         _, still_there = await asyncio.wait(working, timeout=LEFT_TIMEOUT)
         if still_there:
             raise DidNotComeBack(
@@ -263,7 +274,7 @@ class Campaign:
             await asyncio.sleep(0.2)
 
     def _is_enough(self, passed: float, seconds: float) -> bool:
-        if passed > (self.options.bound or AT_MOST * seconds + 240):
+        if passed > self._bound:
             return True
         progress = self._progress
         return (
@@ -273,11 +284,17 @@ class Campaign:
             and progress.happened >= progress.wanted
         )
 
+    @property
+    def _bound(self) -> float:
+        """Of the load, in seconds."""
+        return self.options.bound or AT_MOST * 60 * self.options.minutes + 240
+
     async def _all_up(self) -> None:
         for point in (self.stack.control.folder / "armed").iterdir():
             self.stack.control.disarm(point.name)
         await asyncio.sleep(0.1)
         for supervisor in self._all_supervisors:
+            self._progress.enter("waiting until all are up", supervisor.service.name)
             supervisor.resume()
             await supervisor.ready(within=60)
 
@@ -296,6 +313,7 @@ class Campaign:
             left = await self.stack.left(self._http)
             if not finished and not left:
                 return left
+            self._progress.waits_for = f"{len(finished)} charges, {left}"
             patience = PROBLEM_TIMEOUT if self._only_problems(finished, left) else self.options.patience
             if (
                 still.seconds(len(finished), left.get("unacknowledged", 0)) > patience

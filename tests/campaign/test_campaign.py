@@ -14,10 +14,12 @@ from campaign.embedded import Embedded
 from campaign.installed import server_in
 from campaign.plan import DEFAULTS, kinds
 from campaign.real import RealServers, on_real_servers
-from campaign.run import Outcome, prove
+from campaign.run import FOLLOWS_TIMEOUT, Outcome, prove
 
 Judged = Callable[[Outcome], None]
 WIDE = 120
+BOUND, ENDS = 800, 100
+"""Seconds of the load, and of what starts and ends beside a campaign."""
 OF_A_MINUTE = (
     "kill *",
     "error *.after",  # an error before a call reaches no adapter: it is the same on both stacks
@@ -88,20 +90,20 @@ def judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Judged:
     return compare
 
 
-@pytest.mark.timeout(1000)
+@pytest.mark.timeout(BOUND + FOLLOWS_TIMEOUT + ENDS)
 async def test_on_the_embedded_stack_every_acknowledged_finish_has_exactly_one_charge(
     tmp_path: Path, judged: Judged
 ) -> None:
-    options = replace(DEFAULTS["embedded"], minutes=0, appointments=350, faults=42, bound=800)
+    options = replace(DEFAULTS["embedded"], minutes=0, appointments=350, faults=42, bound=BOUND)
 
     judged(await prove(options, Embedded(tmp_path, options), lambda _: None))
 
 
-@pytest.mark.timeout(1000)
+@pytest.mark.timeout(BOUND + FOLLOWS_TIMEOUT + ENDS)
 async def test_on_the_real_stack_every_acknowledged_finish_has_exactly_one_charge(
     tmp_path: Path, judged: Judged, below: RealServers
 ) -> None:
-    options = replace(DEFAULTS["real"], minutes=0, appointments=150, faults=20, bound=800, only=OF_A_MINUTE)
+    options = replace(DEFAULTS["real"], minutes=0, appointments=150, faults=20, bound=BOUND, only=OF_A_MINUTE)
 
     with on_real_servers(tmp_path, options, below) as stack:
         judged(await prove(options, stack, lambda _: None))

@@ -1,18 +1,23 @@
 """A run that tried too little does not count, and one that does not come back is reported."""
 
+import asyncio
 from pathlib import Path
 
+import httpx
 import pytest
 from msgspec.structs import replace
 from support.ledger import History
 
+from campaign import stacks
 from campaign.checker import shortcomings
 from campaign.clients import BEHAVIOURS
+from campaign.failpoints import Control
+from campaign.messages import Letter
+from campaign.nemesis import Action
 from campaign.plan import DEFAULTS, NO_FAULT, Options, Stack, kinds, patterns, unmatched
 from campaign.plot import COLOURS
 from campaign.report import command
-from campaign.run import Still
-from campaign.stacks import problems_in
+from campaign.run import Campaign, Still
 
 
 def a_history(appointments: int) -> History:
@@ -78,6 +83,49 @@ def test_only_a_new_minimum_is_a_movement() -> None:
     assert still._moved > moved  # noqa: SLF001
 
 
+class NeverQuiet(stacks.Stack):
+    """Nothing was started, and an event is on its way for ever."""
+
+    def __init__(self, folder: Path) -> None:
+        self.services = {"appointment": [], "financial": []}
+        self.control = Control(folder)
+
+    def actions(self, _: object) -> dict[str, Action]:
+        return {}
+
+    def unacknowledged(self) -> int:
+        return 1
+
+    def dead_letters(self) -> list[Letter]:
+        return []
+
+
+class Loaded(Campaign):
+    """Its load is behind it."""
+
+    async def _load(self) -> None:
+        pass
+
+    @property
+    def _some_urls(self) -> tuple[str, str]:
+        return ("http://appointment", "http://financial")
+
+
+async def test_a_campaign_ends_by_its_bound_and_says_what_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("campaign.run.FOLLOWS_TIMEOUT", 0.1)
+    nothing = httpx.MockTransport(lambda _: httpx.Response(200, json={"items": [], "next": None}))
+    async with httpx.AsyncClient(transport=nothing) as http, asyncio.timeout(10):
+        campaign = Loaded(Options(bound=0.1, patience=600), NeverQuiet(tmp_path), http, lambda _: None)
+        outcome = await campaign.run()
+    assert outcome.breaches == {
+        "did not come back": [
+            "waiting until all is quiet (waiting for 0 charges, {'unacknowledged': 1}): not over within 0.2 s"
+        ]
+    }
+
+
 @pytest.mark.parametrize("stack", ["embedded", "real"])
 def test_every_fault_has_a_colour_in_the_picture(stack: Stack) -> None:
     faults = {action for lane in kinds(Options(stack=stack)).values() for action, _ in lane}
@@ -87,5 +135,5 @@ def test_every_fault_has_a_colour_in_the_picture(stack: Stack) -> None:
 
 def test_a_finish_among_the_dead_letters_is_a_problem_and_too_many_foreign_are_not() -> None:
     own = {"store": "ok", "dead_letters": "finishes that are dead-lettered: 1, among them of somebody"}
-    assert problems_in(own).keys() == {"dead_letters"}
-    assert problems_in({"dead_letters": "too many to look for finishes among them: 500+"}) == {}
+    assert stacks.problems_in(own).keys() == {"dead_letters"}
+    assert stacks.problems_in({"dead_letters": "too many to look for finishes among them: 500+"}) == {}

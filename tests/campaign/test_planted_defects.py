@@ -14,10 +14,13 @@ from campaign.embedded import Embedded
 from campaign.plan import Options, Stack, unmatched
 from campaign.real import RealServers, on_real_servers
 from campaign.report import check
-from campaign.run import Outcome, prove
+from campaign.run import FOLLOWS_TIMEOUT, Outcome, prove
 from clinic.adapters.kafka.publisher import MIN_LEASE
 
 SHORT = Options(seed=5, minutes=0, appointments=60, bound=200, share=0, pace=0.02, patience=1.5)
+
+REAL_BOUND, ENDS = 300, 100
+"""Seconds of the load on servers, and of what starts and ends beside campaigns."""
 
 Planted = Mapping[str, tuple[str, Mapping[str, Any]]]
 """For each defect, the breach that it must be found by, and the options that show it."""
@@ -84,7 +87,7 @@ def test_every_pattern_of_a_planted_defect_meets_a_fault(stack: Stack, defects: 
     assert unmatched(Options(stack=stack, only=wanted)) == []
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(len(SEEDS) * (SHORT.bound + FOLLOWS_TIMEOUT) + ENDS)
 @pytest.mark.parametrize("defects", TOGETHER, ids=", ".join)
 async def test_on_the_embedded_stack_it_finds(
     defects: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -106,12 +109,13 @@ async def test_on_the_embedded_stack_it_finds(
     assert missed == []
 
 
+@pytest.mark.timeout(REAL_BOUND + FOLLOWS_TIMEOUT + ENDS)
 @pytest.mark.parametrize("defect", REAL)
 async def test_on_the_real_stack_it_finds(
     defect: str, tmp_path: Path, below: RealServers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     expected, chosen = REAL[defect]
-    options = replace(SHORT, stack="real", bound=300, patience=6.0, defect=defect, **chosen)
+    options = replace(SHORT, stack="real", bound=REAL_BOUND, patience=6.0, defect=defect, **chosen)
 
     with on_real_servers(tmp_path, options, below) as stack:
         outcome = await prove(options, stack, lambda _: None)

@@ -51,11 +51,12 @@ CAUGHT_BY = {
     "AcknowledgesWhateverIsHeld": "test_acknowledging_what_is_no_longer_held_does_nothing",
     "LosesPatience": "test_a_batch_stays_held_however_long_the_work_on_it_takes",
     "NamelessLog": "test_a_position_names_its_log_and_a_group_begins_anew_in_a_new_one",
+    "ComesBackInSilence": "test_after_a_failure_an_empty_batch_says_that_the_log_answers_again",
     "SplitsAKey": "test_while_a_message_is_held_no_other_member_gets_a_later_one_of_its_key",
     "AdmitsASecondMember": "test_a_second_member_is_refused_where_a_group_has_one",
 }
-BEYOND_HISTORIES = {"AdmitsASecondMember"}
-"""Histories have one member a group."""
+BEYOND_HISTORIES = {"AdmitsASecondMember", "ComesBackInSilence"}
+"""Histories have one member a group, and logs that always answer."""
 IN_HISTORIES = sorted(CAUGHT_BY.keys() - BEYOND_HISTORIES)
 HISTORIES = "test_any_history_of_calls_goes_as_a_simple_model_says"
 CAUGHT = r"AssertionError|assert |Failed: DID NOT RAISE|clinic\.domain\.errors\.(NotFound|Unavailable)"
@@ -91,6 +92,23 @@ def test_each_broken_promise_is_caught_by_a_history_that_goes_another_way(
     failures: dict[str, str], adapter: str
 ) -> None:
     assert_caught(failures[f"{adapter}.{HISTORIES}"], says=f"{CAUGHT}|{CAUGHT_ONCE}")
+
+
+@pytest.mark.parametrize(
+    ("adapter", "says"),
+    [
+        ("Drops", "2 of 3 arrived within 0.3 s; missing #2"),
+        (
+            "Reorders",
+            "#3 #0 #9 #6 #15 #12 #21 #18 #27 #24, expected #0 #3 #6 #9 #12 #15 #18 #21 #24 #27",
+        ),
+        ("ComesBackInSilence", "no answer within 0.3 s"),
+    ],
+)
+def test_a_failure_says_what_came_and_what_was_expected(
+    failures: dict[str, str], adapter: str, says: str
+) -> None:
+    assert failures[f"{adapter}.{CAUGHT_BY[adapter]}"] == f"AssertionError: {says}"
 
 
 def assert_caught(reason: str, says: str = CAUGHT) -> None:

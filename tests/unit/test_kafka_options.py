@@ -1,5 +1,10 @@
 """Which options of Kafka's client an operator may set: all but those that a promise rests on."""
 
+import ctypes
+import re
+from pathlib import Path
+
+import confluent_kafka
 import pytest
 from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient
@@ -37,6 +42,28 @@ ALLOWED = {
     "socket.timeout.ms": "4000",
     "statistics.interval.ms": "0",
 }
+
+THEIR_CHOICE = Path(__file__).with_name("files") / "kafka_options.txt"
+
+
+def known_to_librdkafka(listed: Path) -> set[str]:
+    """The names of all its options, aliases among them, as the library that the client brings lists them."""
+    (library,) = Path(confluent_kafka.__file__).parents[1].glob("confluent_kafka.libs/librdkafka*")
+    libc = ctypes.CDLL(None)
+    libc.fopen.restype, libc.fclose.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    show = ctypes.CDLL(str(library)).rd_kafka_conf_properties_show
+    show.argtypes = [ctypes.c_void_p]
+    file = libc.fopen(str(listed).encode(), b"w")
+    show(file)
+    libc.fclose(file)
+    return set(re.findall(r"^([a-z][\w.]*) +\|", listed.read_text(), re.MULTILINE))
+
+
+def test_of_every_option_of_librdkafka_somebody_has_decided_whose_choice_it_is(tmp_path: Path) -> None:
+    """A new one goes into reserved_options.txt if a promise rests on it, otherwise into the file here."""
+    known = known_to_librdkafka(tmp_path / "options")
+    assert len(known) > 150
+    assert known - NOT_OPTIONS == set(THEIR_CHOICE.read_text().split())
 
 
 def configured(options: dict[str, str]) -> KafkaConfig:

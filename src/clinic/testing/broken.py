@@ -101,10 +101,11 @@ class Backwards(MemoryAppointments):
 
 class SleepsThroughASave(MemoryAppointments):
     async def save(self, appointment: Appointment, *events: Message) -> Appointment:
+        waited_for, self._leases._saved = self._leases._saved, asyncio.Event()  # noqa: SLF001 — broken on purpose
         try:
             return await super().save(appointment, *events)
         finally:
-            self._leases._saved.clear()  # noqa: SLF001 — broken on purpose
+            self._leases._saved = waited_for  # noqa: SLF001 — broken on purpose
 
 
 class ForgetsWhatItPublished(MemoryAppointments):
@@ -270,6 +271,17 @@ class NamelessLog(MemoryLog):
     def __init__(self) -> None:
         super().__init__()
         self.id = "memory"
+
+
+class ComesBackInSilence(MemorySubscription):
+    """Its log can be away; that it is back is told by the next message only."""
+
+    away: ClassVar[bool] = False
+
+    async def receive(self) -> Sequence[Delivery]:
+        if self.away:
+            raise Unavailable("away")
+        return await super().receive()
 
 
 class SplitsAKey(MemorySubscription):
@@ -488,6 +500,16 @@ class TestLosesPatience(BrokenTransport):
 
 class TestNamelessLog(BrokenTransport):
     logs = NamelessLog
+
+
+class TestComesBackInSilence(BrokenTransport):
+    subscribes = ComesBackInSilence
+
+    @asynccontextmanager
+    async def interrupted(self, where: Path) -> AsyncIterator[None]:  # noqa: ARG002 — memory is nowhere
+        ComesBackInSilence.away = True
+        yield
+        ComesBackInSilence.away = False
 
 
 class TestSplitsAKey(BrokenTransport):

@@ -97,6 +97,12 @@ class TransportContract(Contract):
 
         yield Ends(self.transport.publisher(context).publisher, subscribe)
 
+    @asynccontextmanager
+    async def interrupted(self, where: Path) -> AsyncIterator[None]:  # noqa: ARG002 — for those who can
+        """Inside, the log does not answer the open subscription of "group"; afterwards it does again."""
+        self.only_if(False, "its log cannot be taken away for a while")
+        yield
+
     def context(self, where: Path, group: str, shared: dict[str, Any]) -> FactoryContext[Any]:
         """What the factories are handed for a process that works at that place."""
         return FactoryContext(
@@ -303,6 +309,15 @@ class TransportContract(Contract):
                 with pytest.raises(Unavailable):
                     await self.soon(call)
 
+    async def test_after_a_failure_an_empty_batch_says_that_the_log_answers_again(self, where: Path) -> None:
+        async with self.opened(where) as ends, ends.subscribe("group") as subscription:
+            await ends.publisher.publish([message := a_message()])
+            await self.collected(subscription, [message])
+            async with self.interrupted(where):
+                with pytest.raises(Unavailable):
+                    await self.soon(subscription.receive())
+            assert list(await self.soon(answered(subscription))) == []
+
     async def test_more_than_a_batch_arrives_in_several(self, ends: Ends) -> None:
         messages = [a_message(key="key") for _ in range(1200)]
         await ends.publisher.publish(messages)
@@ -412,6 +427,15 @@ async def given_up(receiving: Coroutine[Any, Any, Sequence[Delivery]], seconds: 
         return await asyncio.wait_for(receiving, seconds)
     except TimeoutError:
         return ()
+
+
+async def answered(subscription: Subscription) -> Sequence[Delivery]:
+    """What is received once its failures are over."""
+    while True:
+        try:
+            return await subscription.receive()
+        except Unavailable:
+            await asyncio.sleep(0)
 
 
 def incomplete(found: Sequence[Delivery], expected: Sequence[Message], seconds: float) -> str:
