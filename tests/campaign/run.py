@@ -154,8 +154,9 @@ class Campaign:
 
     async def run(self) -> Outcome:
         found, failure, seconds = Ledger(), None, self._bound + FOLLOWS_TIMEOUT
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds) as limit:
+            async with limit:
                 found = await self._found()
         except Exception as error:  # noqa: BLE001 — whatever a service does, the campaign reports it
             said = [f"not over within {seconds:g} s"] if limit.expired() else _said(error)
