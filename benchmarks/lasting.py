@@ -8,6 +8,7 @@ Each wait has a bound, WITHIN seconds.
 """
 
 import argparse
+import signal
 import sys
 from contextlib import nullcontext
 from typing import Final
@@ -41,6 +42,7 @@ def main() -> None:
     args = _parser().parse_args()
     if args.what == "instances" and args.stack != "real":
         sys.exit("several instances need MongoDB and Kafka: STACK=real")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))  # and leave no process or container behind
     console.print(f"{machine.machine()}, load before: {machine.load()}")
     system = systems.EMBEDDED if args.stack == "embedded" else systems.CLINIC
     with servers.running() if args.stack == "real" else nullcontext() as running:
