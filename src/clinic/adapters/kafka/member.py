@@ -108,8 +108,7 @@ class Member:
     def __init__(self, kafka: KafkaConfig, topic: Topic, topic_id: str, clock: Clock) -> None:
         self.held: Batch | None = None
         self._ahead: Batch | None = None
-        self._topic = topic
-        self._topic_id = topic_id
+        self._topic, self._topic_id = topic, topic_id
         self._name = kafka.topic
         self._clock = clock
         self._is_paused = False
@@ -127,6 +126,7 @@ class Member:
             group_protocol=kafka.protocol,
             socket_timeout_ms=int(ANSWER_TIMEOUT * 1000),
             topic_metadata_refresh_interval_ms=int(PARTITIONS_KNOWN_WITHIN * 1000),
+            queued_max_messages_kbytes=4096,  # a dozen batches; by default 64 MB, which it never gives back
             **(classic if kafka.protocol == "classic" else {}),
         )
         self._consumer.subscribe(
