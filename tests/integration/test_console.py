@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 from playwright.async_api import Browser, Page, expect
-from support.browser import Visits, violations, width
+from support.browser import Visits, asked, violations, width
 from support.consoles import (
     NARROW,
     TOKEN,
@@ -94,8 +94,8 @@ async def test_a_whole_journey_by_keyboard_alone(visits: Visits, physician: str)
 async def tab_to(page: Page, selector: str) -> None:
     """By Tab alone; what it reaches must be visibly in focus."""
     for _ in range(40):
-        if await page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            assert await page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        if await asked(page, "selector => document.activeElement.matches(selector)", selector):
+            assert await asked(page, "getComputedStyle(document.activeElement).outlineStyle") != "none"
             return
         await page.keyboard.press("Tab")
     pytest.fail(f"Tab does not reach {selector}")

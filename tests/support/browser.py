@@ -15,6 +15,7 @@ from playwright.async_api import (
     Browser,
     BrowserContext,
     ConsoleMessage,
+    Error,
     Page,
     Request,
     async_playwright,
@@ -23,7 +24,8 @@ from playwright.async_api import (
 
 PICTURES: Final = Path(__file__).parents[2] / "var" / "pictures"
 SERIOUS: Final = {"serious", "critical"}
-WAIT: Final = 15_000.0
+REPLACED: Final = "Execution context was destroyed"
+WAIT: Final = 60_000.0
 """Milliseconds that a page has for whatever is awaited in it; only a failure takes them all."""
 # Names are not looked up: what a page wants from elsewhere fails, whatever the network is like.
 ARGUMENTS: Final = (
@@ -84,8 +86,11 @@ class Visits:
     def wrong(self) -> list[str]:
         """What went wrong although nobody expected it, and what was expected and did not."""
         unforeseen = [each for each in self.problems if not any(word in each for word in self._expected)]
-        missing = [word for word in self._expected if not any(word in each for each in self.problems)]
-        return [*unforeseen, *(f"never seen: {word}" for word in missing)]
+        return [*unforeseen, *(f"never seen: {word}" for word in self.missing())]
+
+    def missing(self) -> list[str]:
+        """What is expected and not said yet: the browser does so some time after the page has changed."""
+        return [word for word in self._expected if not any(word in each for each in self.problems)]
 
     async def keep_pictures(self, name: str) -> None:
         """What each page shows now, in var/pictures."""
@@ -110,9 +115,20 @@ class Visits:
             self.problems.append(f"{message.type}: {message.text} ({message.location.get('url', '')})")
 
 
+async def asked(page: Page, expression: str, argument: object = None) -> Any:
+    """What a script in the page answers; where another page just takes its place, that one is asked."""
+    while True:
+        try:
+            return await page.evaluate(expression, argument)
+        except Error as error:
+            if REPLACED not in error.message:
+                raise
+            await page.wait_for_load_state()
+
+
 async def width(page: Page) -> int:
     """CSS pixels that the page's content needs: wider than its window, and it scrolls sideways."""
-    return int(await page.evaluate("document.documentElement.scrollWidth"))
+    return int(await asked(page, "document.documentElement.scrollWidth"))
 
 
 async def violations(page: Page) -> list[str]:

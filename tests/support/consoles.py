@@ -1,6 +1,7 @@
 """Both services and the console in front of them, as processes; and what tests of its pages share."""
 
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -12,7 +13,7 @@ from playwright.async_api import Browser, Locator, Page, ViewportSize
 
 from support.browser import Visits, chromium
 from support.ports import free_ports
-from support.processes import PROGRAM, Pair, Process, Service
+from support.processes import PROGRAM, Pair, Process, Service, eventually
 
 TOKEN: Final = "a-token-of-the-operators"  # noqa: S105 — of these tests
 
@@ -78,6 +79,13 @@ async def visits(
     logged += clinic.all
     made = Visits(browser, clinic.console.url)
     yield made
+    if not has_failed():
+        with suppress(AssertionError):  # what is still missing then is said below
+
+            async def is_all_said() -> bool:
+                return not made.missing()
+
+            await eventually(is_all_said)
     wrong = made.wrong()
     if wrong or has_failed():
         await made.keep_pictures(request.node.name)
