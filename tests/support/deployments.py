@@ -6,13 +6,14 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, closing, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import UUID, uuid4
 
 import httpx
+from docker.errors import APIError  # type: ignore[import-untyped]
 from testcontainers.core.docker_client import DockerClient
 
 from support import servers
@@ -20,6 +21,9 @@ from support.clients import Client
 from support.ledger import History, Json, compare, kept, read, shown_charges
 from support.ports import free_ports
 from support.processes import PROGRAM, Pair, Process, Service, eventually
+
+FREEZES = 10
+"""Tries, of less than a second."""
 
 Outage = Literal["stopped", "frozen", "killed"]
 
@@ -71,7 +75,7 @@ class Server:
         """
         container: Any = self._container
         if how == "frozen":
-            await asyncio.to_thread(container.pause)
+            await asyncio.to_thread(_freeze, container)
         elif how == "killed":
             await asyncio.to_thread(container.kill)
         else:
@@ -83,6 +87,15 @@ class Server:
 
     def close(self) -> None:
         self._docker.close()
+
+
+def _freeze(container: Any) -> None:
+    # On a busy machine the engine may not catch all its processes in time; it lets them go on then.
+    for _ in range(FREEZES):
+        with suppress(APIError):
+            container.pause()
+            return
+    container.pause()
 
 
 @contextmanager
