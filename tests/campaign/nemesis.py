@@ -24,8 +24,10 @@ AGAIN_WHILE_IT_RECOVERS = 0.2
 UP_TIMEOUT = 120.0
 PEACE_TIMEOUT = 120.0
 """Seconds after which somebody must have had an answer, whatever is down."""
-LAST_BATCH = 1.5
-"""Seconds that the last batch gathers."""
+LAST_BATCH, LONGEST_LAST_BATCH = 1.5, 20.0
+"""Seconds that the last batch gathers, at least and at most."""
+GATHERED = 24
+"""Requests that are acknowledged meanwhile, at the pace until then: a slow machine takes longer."""
 
 
 class Happened(Struct, frozen=True):
@@ -66,6 +68,7 @@ class Nemesis:
         over: float,
     ) -> None:
         self._control = control
+        self._began = time.monotonic()
         self._over = over
         self._supervisors = supervisors
         self._foreign = foreign
@@ -105,12 +108,14 @@ class Nemesis:
         """Keep each instance from charging for a moment, so that its last batch is a large one, and nothing
         comes after it.
         """
+        pace = self._history.count("acknowledged") / (time.monotonic() - self._began)
+        seconds = min(max(LAST_BATCH, GATHERED / max(pace, 0.1)), LONGEST_LAST_BATCH)
         for _ in self._supervisors["financial"]:
             number = next(self._numbers)
-            self._control.arm("charge.before", Armed(number, "delay", LAST_BATCH))
+            self._control.arm("charge.before", Armed(number, "delay", seconds))
             await self._control.hit(number, within=5)
             self._control.disarm("charge.before")
-        await asyncio.sleep(0.7 * LAST_BATCH)
+        await asyncio.sleep(0.7 * seconds)
 
     async def _happens(self, fault: Fault) -> bool:
         if fault.where == "dead-letter":

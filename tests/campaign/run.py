@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,8 @@ AT_MOST = 3.0
 """How many times the planned minutes, and four minutes, a campaign waits for what it still wants."""
 PROBLEM_TIMEOUT = 25.0
 """Seconds in which something must have succeeded: readiness names a failure until then."""
+START_TIMEOUT = 120.0
+"""Seconds after which each service is ready, whatever it has to be started again for."""
 LEFT_TIMEOUT = 120.0
 """Seconds after which the last of those who ask has an answer, once all is up."""
 QUIET_TIMEOUT = 180.0
@@ -227,8 +229,10 @@ class Campaign:
         for supervisor in self._all_supervisors:
             supervisor.service.start()
         for supervisor in self._all_supervisors:
-            await supervisor.service.ready()
-            supervisor.up.set()
+            with suppress(AssertionError):  # servers of a busy machine may not answer a first start
+                await supervisor.service.ready()
+                supervisor.up.set()
+            await supervisor.ready(within=START_TIMEOUT)
 
     async def _load(self) -> None:
         enough, waiting_room = asyncio.Event(), list[str]()
