@@ -31,7 +31,7 @@ from support.processes import Pair, Process, eventually
 PATIENCE = 1.0
 """CLINIC_MONGO_TIMEOUT, in seconds."""
 ANSWERED_TIMEOUT = 3 * PATIENCE
-BACK_TIMEOUT = 40
+BACK_TIMEOUT = 120
 OUTAGES = get_args(Outage)
 
 

@@ -156,7 +156,7 @@ def remove_from_sqlite(pair: Pair, appointment_id: str) -> None:
         )
 
 
-async def charged(http: httpx.AsyncClient, pair: Pair, ids: set[str], *, within: float = 30) -> None:
+async def charged(http: httpx.AsyncClient, pair: Pair, ids: set[str], *, within: float = 120) -> None:
     """Return once each of these has a charge."""
 
     async def all_are() -> bool:
@@ -176,7 +176,7 @@ async def breaches(http: httpx.AsyncClient, pair: Pair, history: History) -> dic
         finished = {each["id"] for each in found.appointments if each["end_date"] is not None}
         return finished <= {each["appointment_id"] for each in found.charges}
 
-    await eventually(all_are_charged, within=30, every=0.2)
+    await eventually(all_are_charged, within=120, every=0.2)
     found = await kept(http, pair.appointment.url, pair.financial.url)
     compared = compare(history, found, await shown_charges(http, pair.financial.url, list(history.started)))
     return compared.breaches
