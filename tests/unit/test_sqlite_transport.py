@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, closing
@@ -144,6 +145,35 @@ async def test_a_log_that_is_served_and_cannot_be_told_for_one_is_a_failure(tmp_
             with closing(sqlite3.connect(tmp_path / "events.db")) as by_hand:
                 by_hand.execute("PRAGMA user_version=1")
             assert [each.message for each in await group.receive()] == [message]
+
+
+async def test_a_log_whose_wal_was_removed_is_left_to_the_publisher_that_saves_it(
+    tmp_path: Path,
+) -> None:
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as group:
+        await publisher.publish([message := a_message()])
+        assert [each.message for each in await group.receive()] == [message]
+        (tmp_path / "events.db-wal").unlink()
+        with pytest.raises(Unavailable, match="-wal was moved, removed"):
+            await group.receive()  # first: it looks far more often
+        with pytest.raises(Unavailable, match="removed"):
+            await publisher.publish([a_message()])
+        shutil.copy(tmp_path / "events.db", tmp_path / "left")  # all that a kill leaves
+    with closing(sqlite3.connect(tmp_path / "left")) as left:
+        assert left.execute("SELECT count(*) FROM events").fetchone() == (1,)
+
+
+async def test_the_lag_behind_a_log_that_nobody_publishes_to_is_known(tmp_path: Path) -> None:
+    clock = StandingMonotonic()
+    place = SqliteFile(tmp_path / "events.group.db", *scripts("group"))
+    async with publishing(tmp_path) as publisher:
+        await publisher.publish([a_message()])
+    async with opened(SqliteSubscription(tmp_path / "events.db", place, now, asyncio.sleep, clock)) as group:
+        await group.acknowledge(await group.receive())
+        clock.seconds += PUBLISHER_TIMEOUT + 1
+        with pytest.raises(Unavailable, match="nobody publishes"):
+            await group.receive()
+        assert await group.lag() == 0
 
 
 async def test_a_folder_that_is_none_for_a_moment_is_no_end(tmp_path: Path) -> None:

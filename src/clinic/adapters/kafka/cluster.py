@@ -147,7 +147,7 @@ def _warn_if_weak(admin: AdminClient, kafka: KafkaConfig, topic: TopicMetadata, 
     try:
         found = admin.describe_configs([resource], request_timeout=ADMIN_TIMEOUT)[resource].result()
     except KafkaException:
-        return  # not allowed to look: then it is not ours to judge either
+        found = {}  # not allowed to look: what its metadata tell is judged all the same
     replicas = [len(partition.replicas) for partition in topic.partitions.values()]
     counts = {"partitions": str(len(replicas)), "replication": str(min(replicas, default=0))}
     has = {name: entry.value for name, entry in found.items()} | counts

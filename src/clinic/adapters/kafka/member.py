@@ -127,6 +127,7 @@ class Member:
             socket_timeout_ms=int(ANSWER_TIMEOUT * 1000),
             topic_metadata_refresh_interval_ms=int(PARTITIONS_KNOWN_WITHIN * 1000),
             queued_max_messages_kbytes=4096,  # a dozen batches; by default 64 MB, which it never gives back
+            fetch_queue_backoff_ms=20,  # of the time that a batch takes: by default a second
             **(classic if kafka.protocol == "classic" else {}),
         )
         self._consumer.subscribe(

@@ -160,7 +160,7 @@ class SqliteFile(Resource):
 
     def _check_files(self, connection: sqlite3.Connection | None = None) -> None:
         if (found := self._found()) != self._files:
-            if connection and found[:2] == (self._files[0], None):  # its log goes when this process does
+            if connection and found[:2] == (*self._files[:1], None):  # its log goes when this process does
                 connection.execute("PRAGMA wal_checkpoint")
             raise Unavailable(
                 f"{self.path} was moved, removed or replaced, or one of its files beside it: "

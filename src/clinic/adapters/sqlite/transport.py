@@ -131,11 +131,11 @@ class SqliteSubscription(Subscription, Resource):
             await self._offset.write(partial(_advance, _place(batch[-1])))
 
     async def lag(self) -> int | None:
-        """How many events the group has not acknowledged; None where nobody has published yet."""
-        if self._has_failed:
-            raise Unavailable(f"{self._path.name} cannot be read")
+        """How many events the group has not acknowledged; None where no log is read yet."""
         place = await self._offset.read(_stored_place)
         if (opened := self._log) is None:
+            if self._has_failed:
+                raise Unavailable(f"{self._path.name} cannot be read")
             return None
         return max(0, _newest(opened.connection) - _held(place, opened.connection))
 
@@ -204,7 +204,13 @@ class _OpenLog:
             raise FileNotFoundError(self._path)
 
     def is_replaced(self) -> bool:
-        return self._found() != self._files
+        """Raises `Unavailable` where only its -wal was removed, beneath a publisher, who saves what is in it:
+        to open it again would make another one, and it no longer could.
+        """
+        found = self._found()
+        if found != self._files and found[:2] == (self._files[0], None) and sqlite.is_served(self._path):
+            raise Unavailable(f"{self._path}-wal was moved, removed or replaced: restart its publisher")
+        return found != self._files
 
     def _found(self) -> sqlite.Files:
         return sqlite.identities(*(f"{self._path}{suffix}" for suffix in sqlite.SUFFIXES))
