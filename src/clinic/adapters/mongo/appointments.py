@@ -122,7 +122,8 @@ class MongoAppointments(appointment.Appointments):
         expires_at = self._outbox.expiry()
         with mongo.translate_errors():
             details = await mongo.bulk(self._documents, [write.request for write in group])
-        outcomes = [_outcome(index, write, details) for index, write in enumerate(group)]
+        is_whole = mongo.is_whole(details, group)
+        outcomes = [_outcome(index, write, details, is_whole) for index, write in enumerate(group)]
         if details["upserted"]:
             await self._forget([upserted["_id"] for upserted in details["upserted"]])
         for write, outcome in zip(group, outcomes, strict=True):
@@ -142,14 +143,16 @@ class MongoAppointments(appointment.Appointments):
         return [found.get(id_) or NotFound(f"there is no appointment {id_}") for id_ in ids]
 
 
-def _outcome(index: int, write: _Write, details: Mapping[str, Any]) -> Appointment | ClinicError:
+def _outcome(
+    index: int, write: _Write, details: Mapping[str, Any], is_whole: bool
+) -> Appointment | ClinicError:
     for error in details["writeErrors"]:
         if error["index"] == index:
             if error["code"] == mongo.DUPLICATE:
                 return Conflict(f"appointment {write.result.id} was saved by somebody else")
             return Unavailable(str(error["errmsg"]))
-    if details["writeConcernErrors"]:
-        # Applied, but not safe: another primary may never have seen it.
+    if not is_whole:
+        # Applied, but not safe: another primary may never have seen it. Or not applied, and no error either.
         return Unavailable("MongoDB does not say whether the write is safe")
     if any(upserted["index"] == index for upserted in details["upserted"]):
         return Conflict(f"appointment {write.result.id} was never added")

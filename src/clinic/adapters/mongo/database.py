@@ -219,12 +219,18 @@ async def bulk(
         return error.details or {}
 
 
+def is_whole(details: Mapping[str, Any], requests: Sequence[object]) -> bool:
+    """Whether each insert or upsert is safe or has its error: a success that counts fewer is none."""
+    counted = sum(details[name] for name in ("nInserted", "nMatched", "nUpserted"))
+    return not details["writeConcernErrors"] and counted + len(details["writeErrors"]) == len(requests)
+
+
 async def insert_new(documents: Collection, new: Sequence[Document]) -> set[int]:
     """Insert each whose `_id` is new; return the indexes of the others. Raises `Unavailable`."""
     with translate_errors():
         details = await bulk(documents, [InsertOne(document) for document in new])
     errors = details["writeErrors"]
-    if details["writeConcernErrors"] or any(error["code"] != DUPLICATE for error in errors):
+    if not is_whole(details, new) or any(error["code"] != DUPLICATE for error in errors):
         raise Unavailable(f"MongoDB does not say whether all {documents.name} are kept")
     return {error["index"] for error in errors}
 
