@@ -14,6 +14,8 @@ import pymongo
 import pytest
 from bson.datetime_ms import DatetimeMS
 from msgspec.structs import asdict
+from pymongo.asynchronous.pool import Pool
+from pymongo.errors import AutoReconnect
 from support.mongo import MongoStore, a_mongo_store, mongo_charges, mongo_dead_letters
 from support.processes import eventually
 
@@ -62,6 +64,32 @@ class OnMongo:
 
     def database(self, where: Path, url: str | None = None) -> MongoDatabase:
         return MongoDatabase(url or self.url, where.name, timeout=0.3 if url else 5)
+
+
+async def test_what_the_driver_left_out_of_a_group_is_not_taken_for_saved(
+    mongo_replica_set: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where its first connection cannot be had, its retry runs the inserts of a bulk and not the updates."""
+    async with a_mongo_store(mongo_replica_set, f"test-{uuid4().hex}", LONG) as store:
+        known = await store.appointments.add(an_appointment(id=uuid4()))
+        connect, refused = Pool._get_conn, iter([True])  # noqa: SLF001 — of the driver
+
+        async def refuses_once(self: Pool, *given: Any, **named: Any) -> Any:
+            if next(refused, False):
+                raise AutoReconnect("there is no connection")
+            return await connect(self, *given, **named)
+
+        monkeypatch.setattr(Pool, "_get_conn", refuses_once)
+        adding = asyncio.create_task(store.appointments.add(an_appointment(id=uuid4())))
+        ended, event = finished(known)
+        saving = asyncio.create_task(store.appointments.save(ended, event))
+        with suppress(Unavailable):
+            await adding
+        try:
+            saved_ = await saving
+        except Unavailable:  # unknown: whoever asks again finds it open, and finishes it
+            saved_ = await store.appointments.save(ended, event)
+        assert await store.appointments.get(known.id) == saved_
 
 
 async def test_a_list_shows_a_state_whose_write_a_crash_has_cut_off(mongo_standalone: str) -> None:
