@@ -89,7 +89,9 @@ def mongo_replica_set() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def kafka() -> Iterator[str]:
-    with servers.kafka() as address:
+    # One coordinator for all groups, and it is there: a new cluster says "not coordinator" for a while.
+    with servers.kafka(KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS="1") as address:
+        servers.until(lambda: servers.has_coordinator(address), "the coordinator of Kafka's groups")
         yield address
 
 

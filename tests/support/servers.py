@@ -10,6 +10,7 @@ from typing import Any
 
 import pymongo
 import pytest
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 from pymongo.errors import PyMongoError
 from testcontainers.core.container import DockerContainer
@@ -116,6 +117,16 @@ def has_broker(address: str) -> bool:
             AdminClient({"bootstrap.servers": address, "log_level": 0}).list_topics(timeout=1).brokers
         )
     return False
+
+
+def has_coordinator(address: str) -> bool:
+    consumer = Consumer({"bootstrap.servers": address, "group.id": "anybody", "log_level": 0})
+    try:
+        return bool(consumer.committed([TopicPartition("any", 0)], timeout=1))
+    except KafkaException:
+        return False
+    finally:
+        consumer.close()
 
 
 def until(holds: Callable[[], bool], name: str) -> None:
