@@ -220,7 +220,7 @@ async def bulk(
 
 
 def is_whole(details: Mapping[str, Any], requests: Sequence[object]) -> bool:
-    """Whether each insert or upsert is safe or has its error: a success that counts fewer is none."""
+    """Whether each write is safe or has its error: the driver's retry may leave some out, unsaid."""
     counted = sum(details[name] for name in ("nInserted", "nMatched", "nUpserted"))
     return not details["writeConcernErrors"] and counted + len(details["writeErrors"]) == len(requests)
 
