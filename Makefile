@@ -123,8 +123,8 @@ bench-growth: .venv/dev ## what each request costs over a long history: STACK=em
 	@$(BENCH).growth $(foreach each,STACK SIZES SECONDS,$(call given,$(each)))
 
 .PHONY: bench-lasting
-bench-lasting: .venv/dev ## an hour of load, a backlog of a million events, four instances: WHAT=hour|backlog|instances STACK=embedded|real MINUTES= RATE= EVENTS= SECONDS= ROUNDS= WITHIN=
-	@$(BENCH).lasting $(foreach each,WHAT STACK MINUTES RATE EVENTS SECONDS ROUNDS WITHIN,$(call given,$(each)))
+bench-lasting: .venv/dev ## an hour of load, a backlog of a million events, four instances: WHAT=hour|backlog|instances STACK=embedded|real MINUTES= RATE= EACH= EVENTS= SECONDS= ROUNDS= WITHIN=
+	@$(BENCH).lasting $(foreach each,WHAT STACK MINUTES RATE EACH EVENTS SECONDS ROUNDS WITHIN,$(call given,$(each)))
 
 BENCH := PYTHONPATH=tests:. $(BIN)/python -m benchmarks
 

@@ -1,4 +1,7 @@
-"""One, two, four instances of each service under the same load together, on one MongoDB and one Kafka."""
+"""One, two, four instances of each service on one MongoDB and one Kafka.
+
+Under the same load together, or each under its own.
+"""
 
 import asyncio
 import sys
@@ -33,9 +36,10 @@ WARM: Final = 2.0
 
 
 class Load(Struct, frozen=True, kw_only=True):
-    """Finishes a second of all instances together, for how long, how often, and the bound of each wait."""
+    """Finishes a second, of all instances or of each; for how long, how often, the bound of each wait."""
 
     rate: float
+    of_each: bool
     seconds: float
     rounds: int
     within: float
@@ -56,6 +60,7 @@ def measure(system: System, servers: Servers, load: Load) -> list[list[str]]:
 
 def _round(system: System, servers: Servers, count: int, load: Load) -> Mapping[str, float]:
     figures: dict[str, float] = {}
+    load = replace(load, rate=load.rate * (count if load.of_each else 1))
     with session(system, servers, 0) as first, _running(first, count) as sessions:
         for where, further in WHERE.items():
             one = uvloop.run(_measured(sessions, further, load))

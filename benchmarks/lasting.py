@@ -3,6 +3,7 @@
     make bench-lasting WHAT=hour STACK=embedded MINUTES=60 RATE=20
     make bench-lasting WHAT=backlog STACK=real EVENTS=1000000
     make bench-lasting WHAT=instances STACK=real RATE=200 SECONDS=20 ROUNDS=3
+    make bench-lasting WHAT=instances STACK=real EACH=25
 
 Each wait has a bound, WITHIN seconds.
 """
@@ -50,7 +51,11 @@ def main() -> None:
             if args.what == "instances":
                 assert running
                 load = instances.Load(
-                    rate=args.rate or 200, seconds=args.seconds, rounds=args.rounds, within=args.within
+                    rate=args.each or args.rate or 200,
+                    of_each=args.each is not None,
+                    seconds=args.seconds,
+                    rounds=args.rounds,
+                    within=args.within,
                 )
                 console.print(f"\n{aligned(instances.measure(system, running, load))}")
                 return
@@ -111,6 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--stack", choices=("embedded", "real"), default="embedded")
     parser.add_argument("--minutes", type=float, default=60.0, help="under load")
     parser.add_argument("--rate", type=float, help="starts and finishes a second; 20, or 200 of instances")
+    parser.add_argument(
+        "--each", type=float, help="finishes a second of each instance, in place of all together"
+    )
     parser.add_argument("--events", type=int, default=1_000_000, help="of the backlog")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each number of instances")
     parser.add_argument("--rounds", type=int, default=3, help="of all numbers of instances")
