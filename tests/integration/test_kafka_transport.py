@@ -23,7 +23,7 @@ from support.deployments import own_kafka
 from support.processes import eventually
 
 from clinic.adapters.kafka import cluster, member
-from clinic.adapters.kafka.cluster import KafkaConfig
+from clinic.adapters.kafka.cluster import KafkaConfig, in_thread
 from clinic.adapters.kafka.publisher import MIN_LEASE, KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
 from clinic.domain.errors import Misconfigured, Unavailable
@@ -131,6 +131,11 @@ def fail_bare() -> None:
     for each in (KafkaError, error):
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(each))  # the next call takes them over
     ctypes.pythonapi.PyErr_Restore(ctypes.py_object(KafkaError), ctypes.py_object(error), None)
+
+
+async def test_a_bare_kafka_error_in_a_call_beside_the_loop_is_answered() -> None:
+    with pytest.raises(Unavailable, match="a bare one"):
+        await asyncio.wait_for(in_thread(fail_bare), 30)
 
 
 async def test_a_bare_kafka_error_in_the_commits_thread_is_answered(

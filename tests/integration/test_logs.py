@@ -5,13 +5,15 @@ import contextlib
 import os
 import re
 import shlex
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from functools import partial
 
 import httpx
 import pytest
-from support.processes import Pair, Process, Service, eventually
+from support.processes import IN_A_TERMINAL, PROGRAM, Pair, Process, Service, eventually, nothing_answers
 
 
 @pytest.mark.parametrize("shape", ["console", "json"])
@@ -92,6 +94,38 @@ async def test_a_log_stops_nothing_that(
         await eventually(partial(answers, http, service.url))
     for _ in range(3):
         await finished_and_charged(pair, http)
+
+
+async def test_a_terminal_that_closes_stops_nothing_that_ignores_its_end(
+    pair: Pair, http: httpx.AsyncClient, processes: list[Process]
+) -> None:
+    ignoring = f"trap '' HUP; echo $$ >pid; exec {shlex.join((*PROGRAM, 'run'))}"
+    terminal = Process(
+        "terminal",
+        (sys.executable, "-c", IN_A_TERMINAL, "sh", "-c", ignoring),
+        pair.environment,
+        pair.folder,
+    )
+    processes.append(terminal)
+    terminal.start(with_keys=True)
+    for service in pair.services:
+        await eventually(partial(answers, http, service.url))
+    supervisor = int((pair.folder / "pid").read_text())
+    try:
+        terminal.kill()
+
+        for _ in range(3):
+            await finished_and_charged(pair, http)
+        for service in pair.services:
+            await eventually(partial(has_dropped_a_line, http, service.url))
+    finally:
+        os.kill(supervisor, signal.SIGTERM)
+    await eventually(lambda: nothing_answers(pair))
+
+
+async def has_dropped_a_line(http: httpx.AsyncClient, url: str) -> bool:
+    shown = (await http.get(f"{url}/metrics")).text
+    return re.search(r"^clinic_log_dropped_total(\{.*\})? [1-9]", shown, re.MULTILINE) is not None
 
 
 async def answers(http: httpx.AsyncClient, url: str) -> bool:

@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
-from support.processes import PROGRAM, Pair, Process, Service, eventually
+from support.processes import PROGRAM, Pair, Process, Service, eventually, nothing_answers
 
 
 async def test_one_port_for_both_in_one_process_is_a_port_in_use(
@@ -179,6 +180,42 @@ async def test_a_signal_that_is_not_ignored_ends_a_service_in_order(
     assert await pair.appointment.ended() == 0
 
 
+@pytest.mark.parametrize("name", ["appointment.db", "financial.db", "events.db"])
+async def test_a_file_moved_beneath_the_services_is_seen_until_it_is_back(
+    name: str, pair: Pair, http: httpx.AsyncClient
+) -> None:
+    await pair.started()
+    body = {"physician_id": PERSON, "patient_id": PERSON}
+    its_id = (await http.post(f"{pair.appointment.url}/", json=body)).json()["id"]
+    needs_it = [each for each in pair.services if name in ("events.db", f"{each.name}.db")]
+
+    (pair.data / name).rename(pair.folder / name)
+
+    answered = await http.post(f"{pair.appointment.url}/{its_id}/")
+    is_saved = name != "appointment.db"
+    assert answered.status_code == (httpx.codes.OK if is_saved else httpx.codes.SERVICE_UNAVAILABLE)
+    for each in needs_it:
+        assert name in await eventually(partial(complaint, http, each.url))
+
+    (pair.folder / name).rename(pair.data / name)
+
+    await both_answer(pair)
+    if not is_saved:
+        assert (await http.post(f"{pair.appointment.url}/{its_id}/")).status_code == httpx.codes.OK
+    charge = await http.get(f"{pair.financial.url}/{its_id}/", headers={"Prefer": "wait=20"})
+    assert charge.status_code == httpx.codes.OK
+    assert await pair.appointment.stopped() == await pair.financial.stopped() == 0
+
+
+PERSON = "8c9b1b0e-5d3f-4c39-9a53-0b9d3b1f8f10"
+
+
+async def complaint(http: httpx.AsyncClient, url: str) -> str:
+    """What its readiness says, where not all is well."""
+    answer = await http.get(f"{url}/health/ready")
+    return "" if answer.json()["status"] == "ready" else answer.text
+
+
 BROKEN = """
 import sys
 from dependency_injector.providers import Callable
@@ -240,16 +277,3 @@ async def both_answer(pair: Pair) -> None:
                     return False
 
             await eventually(is_ready)
-
-
-async def nothing_answers(pair: Pair) -> bool:
-    async with httpx.AsyncClient(trust_env=False) as http:
-        for service in pair.services:
-            try:
-                await http.get(f"{service.url}/health/live")
-            except httpx.ConnectError:
-                continue
-            except httpx.TransportError:
-                pass  # it is just closing
-            return False
-    return True

@@ -16,7 +16,7 @@ import httpx
 import pytest
 from support.clients import Client
 from support.ledger import History, compare, kept, shown_charges
-from support.processes import IN_A_TERMINAL, PROGRAM, Pair, Process, Service, eventually
+from support.processes import IN_A_TERMINAL, PROGRAM, Pair, Process, Service, eventually, nothing_answers
 
 
 async def waits(http: httpx.AsyncClient, url: str) -> "asyncio.Task[httpx.Response]":
@@ -177,6 +177,17 @@ async def test_ctrl_c_in_a_terminal_counts_once(
     assert (await waiting).status_code == httpx.codes.SERVICE_UNAVAILABLE
     assert await _nothing_listens(pair)
     assert "Traceback" not in in_a_terminal.printed
+
+
+async def test_a_terminal_that_closes_ends_both_in_order(
+    in_a_terminal: Process, pair: Pair, http: httpx.AsyncClient
+) -> None:
+    waiting = await waits(http, pair.financial.url)
+
+    in_a_terminal.kill()
+
+    assert (await waiting).status_code == httpx.codes.SERVICE_UNAVAILABLE
+    await eventually(lambda: nothing_answers(pair))
 
 
 @pytest.mark.parametrize("victim", ["appointment", "financial"])

@@ -225,3 +225,17 @@ class Pair:
             service.start()
         for service in self.services:
             await service.ready()
+
+
+async def nothing_answers(pair: Pair) -> bool:
+    """Whether no service of the pair takes a connection any more."""
+    async with httpx.AsyncClient(trust_env=False) as http:
+        for service in pair.services:
+            try:
+                await http.get(f"{service.url}/health/live")
+            except httpx.ConnectError:
+                continue
+            except httpx.TransportError:
+                pass  # it is just closing
+            return False
+    return True

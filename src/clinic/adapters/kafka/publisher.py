@@ -11,7 +11,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, position
+from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, in_thread, position
 from clinic.domain.errors import Misconfigured, Refused, Unavailable
 from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.domain.messaging.ports import Publisher, Resource, Telemetry
@@ -46,14 +46,14 @@ class KafkaPublisher(Publisher, Resource):
             raise Misconfigured(
                 f"CLINIC_LEASE={self._lease:g} is too short to publish to Kafka: set at least {MIN_LEASE:g}"
             )
-        await asyncio.to_thread(self._renew)
+        await in_thread(self._renew)
         self._closing.clear()
         self._thread = Thread(target=self._poll, name="kafka-publisher", daemon=True)
         self._thread.start()
 
     async def close(self) -> None:
         self._closing.set()
-        await asyncio.to_thread(self._end)
+        await in_thread(self._end)
 
     def check_alive(self) -> None:
         """Raises `RuntimeError` where the thread that reports deliveries has ended."""
@@ -69,7 +69,7 @@ class KafkaPublisher(Publisher, Resource):
         try:
             async with asyncio.timeout(self._lease):  # a client that has died reports nothing more
                 if self._broken.is_set():
-                    await asyncio.to_thread(self._renew)
+                    await in_thread(self._renew)
                 records, topic_id = await asyncio.gather(self._send(batch), self._ask_topic_id())
         except (TimeoutError, Misconfigured) as error:
             self._broken.set()

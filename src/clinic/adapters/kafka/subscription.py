@@ -11,7 +11,7 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from clinic.adapters.kafka.cluster import KafkaConfig, Topic
+from clinic.adapters.kafka.cluster import KafkaConfig, Topic, in_thread
 from clinic.adapters.kafka.member import Batch, Member
 from clinic.domain.errors import ClinicError, Misconfigured, NotNow, Unavailable
 from clinic.domain.messaging.messages import Delivery
@@ -44,8 +44,8 @@ class KafkaSubscription(Subscription, Resource):
 
     async def open(self) -> None:
         """Raises `Unavailable` without a cluster, `Misconfigured` where the topic cannot be made."""
-        topic = await asyncio.to_thread(Topic, self._kafka, self._telemetry)
-        topic_id = await asyncio.to_thread(topic.make)
+        topic = await in_thread(Topic, self._kafka, self._telemetry)
+        topic_id = await in_thread(topic.make)
         self._closing.clear()
         self._loop = asyncio.get_running_loop()
         self._failure = None
@@ -58,7 +58,7 @@ class KafkaSubscription(Subscription, Resource):
         """Leaves the group; does not wait for a broker that does not answer."""
         self._closing.set()
         if self._thread is not None:
-            await asyncio.to_thread(self._thread.join, CLOSE_TIMEOUT)
+            await in_thread(self._thread.join, CLOSE_TIMEOUT)
             self._thread = None
 
     def check_alive(self) -> None:

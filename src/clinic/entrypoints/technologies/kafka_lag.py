@@ -1,12 +1,11 @@
 """How far a consumer group is behind, for people who watch: with a client of its own."""
 
-import asyncio
 from functools import cached_property
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from clinic.adapters.kafka.cluster import KafkaConfig
+from clinic.adapters.kafka.cluster import KafkaConfig, in_thread
 
 TIMEOUT: Final = 1.0
 """Seconds for each of the questions: nothing but a scrape waits for the answers."""
@@ -22,7 +21,7 @@ class KafkaLag:
 
     async def ask(self) -> int | None:
         """How many records the group has not acknowledged. Raises where nobody says."""
-        return await asyncio.to_thread(self._ask)
+        return await in_thread(self._ask)
 
     @cached_property
     def _client(self) -> Consumer:
