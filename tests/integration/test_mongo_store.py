@@ -92,6 +92,20 @@ async def test_what_the_driver_left_out_of_a_group_is_not_taken_for_saved(
         assert await store.appointments.get(known.id) == saved_
 
 
+async def test_a_dropped_index_is_told_without_the_servers_whole_answer(
+    mongo_standalone: str,
+) -> None:
+    name = f"test-{uuid4().hex}"
+    async with a_mongo_store(mongo_standalone, name, LONG) as store:
+        with pymongo.MongoClient[dict[str, Any]](mongo_standalone) as client:
+            client[name]["appointments"].drop_indexes()
+        with pytest.raises(Unavailable) as told:
+            await store.outbox.oldest()
+        whole = "MongoDB does not answer: hint provided does not correspond to an existing index"
+        assert str(told.value) == whole
+        await store.appointments.add(an_appointment(id=uuid4()))
+
+
 async def test_a_list_shows_a_state_whose_write_a_crash_has_cut_off(mongo_standalone: str) -> None:
     name = f"test-{uuid4().hex}"
     letters = [a_letter(position=f"log/{number}") for number in range(3)]

@@ -206,7 +206,8 @@ def translate_errors() -> Iterator[None]:
     try:
         yield
     except (BSONError, PyMongoError) as error:
-        raise Unavailable(f"MongoDB does not answer: {str(error).partition(', Topology')[0]}") from error
+        said = str(error).partition(", full error")[0].partition(", Topology")[0]
+        raise Unavailable(f"MongoDB does not answer: {said.rpartition(' :: caused by :: ')[2]}") from error
 
 
 async def bulk(
