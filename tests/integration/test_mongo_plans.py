@@ -169,7 +169,9 @@ async def test_no_list_of_appointments_costs_more_with_a_longer_history(
             for physician, patient, (is_finished, before), after in shapes:
                 matching = appointment.AppointmentFilter(physician, patient, is_finished, before)
                 await appointments.page(matching, PAGE, after)
-        return [each["keysExamined"] + each["docsExamined"] for each in plans]
+        # A sweep of the outbox may look beside them for what is not published.
+        lists = [each for each in plans if each["command"].get("sort") == {"_id": -1}]
+        return [each["keysExamined"] + each["docsExamined"] for each in lists]
 
     short = await costs()
     history = (an_appointment(physician_id=BUSY_PHYSICIAN, end=TWO_O_CLOCK) for _ in range(3 * HISTORY))
