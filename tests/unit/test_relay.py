@@ -324,16 +324,17 @@ async def test_one_that_could_not_be_published_is_tried_again_after_its_lease() 
     assert world.wait_for == [message.id]
 
 
+@pytest.mark.parametrize("pace", [1, 0.5], ids=["timers are late", "timers are early"])
 @pytest.mark.parametrize("lease", [SHORT, LONG])
 async def test_one_that_another_relay_published_is_forgotten(
-    lease: float, monkeypatch: pytest.MonkeyPatch
+    lease: float, pace: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("clinic.domain.messaging.relay.RECHECK_INTERVAL", SHORT)
     world = World(lease)
     message = await saved(world.store)
     publisher = FragilePublisher(world.log, NO_FAULT)
     publisher.refused = {message.id}
-    relay = world.relay(publisher=publisher)
+    relay = world.relay(publisher=publisher, monotonic=lambda: monotonic() * pace)
     async with running(relay.run()):
         await world.telemetry.seen("cannot be published")
         await asyncio.sleep(3 * SHORT)  # it was looked for, and is still there
@@ -346,10 +347,14 @@ async def test_one_that_another_relay_published_is_forgotten(
         await eventually(clear)
 
 
-async def test_a_failure_is_over_when_nothing_waits_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("pace", [1, 0.5], ids=["timers are late", "timers are early"])
+async def test_a_failure_is_over_when_nothing_waits_any_more(
+    pace: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("clinic.domain.messaging.relay.RECHECK_INTERVAL", SHORT)
     world = World(LONG)
-    relay = world.relay(Fault("claim", "before", Unavailable("storm")))
+    fault = Fault("claim", "before", Unavailable("storm"))
+    relay = world.relay(fault, monotonic=lambda: monotonic() * pace)
     async with running(relay.run()):
         await world.telemetry.seen("relay waits")
         assert relay.problem == "storm"

@@ -81,9 +81,10 @@ class Relay:
         try:
             while self.problem:
                 await asyncio.wait([claiming], timeout=max(0, self._recheck_at - self._monotonic()))
-                if self._monotonic() < self._recheck_at:
+                if self._monotonic() >= self._recheck_at:  # a timer may come a moment early
+                    await self._recheck()
+                elif claiming.done():
                     break
-                await self._recheck()
             return await claiming
         finally:
             claiming.cancel()
