@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.folders import copied
 
-from clinic.adapters.sqlite.file import SqliteFile, milliseconds, moment
+from clinic.adapters.sqlite.file import SqliteFile, is_served, milliseconds, moment
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.testing.builders import opened
 
@@ -321,6 +321,55 @@ async def test_a_file_lost_during_a_write_is_not_reported_as_success(tmp_path: P
     async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
         with pytest.raises(Unavailable, match="moved, removed or replaced"):
             await file.write(lose_it)
+
+
+@pytest.mark.parametrize("sibling", ["", "-wal"])
+async def test_a_file_emptied_in_place_takes_nothing_more(tmp_path: Path, sibling: str) -> None:
+    path = tmp_path / "notes.db"
+    async with opened(SqliteFile(path, NOTES)) as file:
+        await file.write(insert)
+        os.truncate(f"{path}{sibling}", 0)
+        for call in (file.check(), file.write(insert), file.check()):
+            with pytest.raises(Unavailable, match="emptied"):
+                await call
+        assert path.with_name(f"notes.db{sibling}").stat().st_size == 0
+
+
+async def test_a_log_emptied_during_a_write_is_not_reported_as_success(tmp_path: Path) -> None:
+    def empty_it(connection: sqlite3.Connection) -> None:
+        insert(connection)
+        os.truncate(tmp_path / "notes.db-wal", 0)
+
+    async with opened(SqliteFile(tmp_path / "notes.db", NOTES)) as file:
+        await file.write(insert)
+        with pytest.raises(Unavailable, match="emptied"):
+            await file.write(empty_it)
+
+
+async def test_a_log_that_a_backup_has_emptied_takes_writes(tmp_path: Path) -> None:
+    path = tmp_path / "notes.db"
+    async with opened(SqliteFile(path, NOTES)) as file:
+        for counted in range(1, 4):
+            await file.write(insert)
+            with closing(sqlite3.connect(path)) as other:
+                other.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            assert path.with_name("notes.db-wal").stat().st_size == 0
+            assert await file.read(count) == counted
+        await file.check()
+
+
+async def test_a_link_is_guarded_as_the_file_that_it_names(tmp_path: Path) -> None:
+    linked = tmp_path / "linked.db"
+    linked.symlink_to(tmp_path / "notes.db")
+    async with opened(SqliteFile(linked, NOTES)) as file:
+        await file.write(insert)
+        with pytest.raises(Misconfigured, match="another process"):
+            await SqliteFile(tmp_path / "notes.db", NOTES).open()
+        assert is_served(linked)
+        assert is_served(tmp_path / "notes.db")
+        (tmp_path / "notes.db-wal").unlink()
+        with pytest.raises(Unavailable, match="moved, removed or replaced"):
+            await file.write(insert)
 
 
 async def test_a_file_that_is_put_back_serves_again(tmp_path: Path) -> None:

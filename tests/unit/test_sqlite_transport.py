@@ -462,6 +462,19 @@ async def test_publishing_prunes_now_and_then(tmp_path: Path) -> None:
             assert sequence((await late.receive())[0]) == 2
 
 
+async def test_what_a_long_backlog_leaves_is_pruned_a_part_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clinic.adapters.sqlite.transport.PRUNE_SIZE", 2)
+    async with publishing(tmp_path) as publisher, subscribed(tmp_path) as subscription:
+        await publisher.publish([a_message() for _ in range(5)])
+        await take(subscription)
+        for left in (3, 1, 0, 0):
+            await publisher.prune()
+            with closing(sqlite3.connect(tmp_path / "events.db")) as log:
+                assert log.execute("SELECT count(*) FROM events").fetchone() == (left,)
+
+
 async def test_a_quiet_log_is_looked_at_less_and_less_often(tmp_path: Path) -> None:
     looks: list[float] = []
     ninety_nine = asyncio.Event()

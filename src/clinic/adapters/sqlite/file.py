@@ -34,8 +34,8 @@ BUSY_TIMEOUT = 3.0
 """Seconds that a write waits for another process's write to end."""
 ANSWER_TIMEOUT = 10.0
 """Seconds after which a file that does not answer is a failure; the work on it may still end."""
-SUFFIXES = ("", "-wal", "-shm")
-"""Of the files that SQLite keeps a database in."""
+WAL_MAGIC = b"\x37\x7f\x06"
+"""How a log begins. See the SQLite documentation, "Database File Format", 4.1."""
 DURABLE = "PRAGMA synchronous=FULL; PRAGMA fullfsync=1; PRAGMA checkpoint_fullfsync=1"
 """The last two are for macOS."""
 
@@ -71,9 +71,11 @@ class SqliteFile(Resource):
 
     def __init__(self, path: Path, *scripts: str) -> None:
         self.path = path
+        self._names = names(path)
         self._scripts = scripts
         self._version = len(scripts)
         self._lock: int | None = None
+        self._log: int | None = None
         self._files: Files = ()
         self._writer: _Thread | None = None
         self._reader: _Thread | None = None
@@ -98,6 +100,7 @@ class SqliteFile(Resource):
             self._writer = _Thread(self.path)
             await self._writer.run(prepare)
             self._reader = _Thread(self.path)
+            self._log = os.open(self._names[1], os.O_RDONLY | os.O_CLOEXEC)
             self._files = self._found()
         except BaseException:
             await self.close()
@@ -109,9 +112,11 @@ class SqliteFile(Resource):
         self._reader = self._writer = None
         for thread in filter(None, threads):
             await thread.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        opened = [self._log, self._lock]
+        self._log = self._lock = None
+        for descriptor in opened:
+            if descriptor is not None:
+                os.close(descriptor)
 
     async def write(self, work: Work[T]) -> T:
         """Do the work as one transaction, safe on the disk when this returns.
@@ -166,6 +171,16 @@ class SqliteFile(Resource):
                 f"{self.path} was moved, removed or replaced, or one of its files beside it: "
                 "put it back, or restart the service"
             )
+        if connection and self._log is not None:
+            self._check_content(connection, os.pread(self._log, len(WAL_MAGIC), 0))
+
+    def _check_content(self, connection: sqlite3.Connection, head: bytes) -> None:
+        with suppress(sqlite3.Error):
+            if not head:  # emptied by a backup, as SQLite knows; else it misses what it has put there
+                connection.execute("PRAGMA wal_checkpoint")
+            if head in (b"", WAL_MAGIC) and self.path.stat().st_size:
+                return
+        raise Unavailable(f"{self.path} or its -wal was emptied: kill the service and restore a backup")
 
     async def _run(self, thread: "_Thread | None", work: Work[T]) -> T:
         if thread is None:
@@ -184,8 +199,7 @@ class SqliteFile(Resource):
             raise Unavailable(f"{self.path.name} does not answer within {ANSWER_TIMEOUT:g} s") from None
 
     def _found(self) -> Files:
-        lock = [] if self._lock is None else [f"{self.path}.lock"]
-        return identities(*(f"{self.path}{suffix}" for suffix in SUFFIXES), *lock)
+        return identities(*self._names[: 3 if self._lock is None else 4])
 
     def _check_schema(self, connection: sqlite3.Connection) -> None:
         found = schema_version(connection, self.path, self._version)
@@ -236,7 +250,7 @@ class _Thread:
 def is_served(path: Path) -> bool:
     """Whether a process has opened this file as its own. Where that cannot be asked, it counts as served."""
     try:
-        with path.with_name(path.name + ".lock").open() as lock:
+        with Path(names(path)[3]).open() as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
         return not isinstance(error, FileNotFoundError)
@@ -265,6 +279,12 @@ def read_only(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, uri=True)
     connection.execute("PRAGMA query_only=1")
     return connection
+
+
+def names(path: Path) -> tuple[str, str, str, str]:
+    """Of a database: itself, its log, the log's index and its lock. SQLite follows a link, so these do."""
+    real = os.path.realpath(path)
+    return str(path), f"{real}-wal", f"{real}-shm", f"{real}.lock"
 
 
 def identities(*paths: str) -> Files:
@@ -326,7 +346,7 @@ def _locked(path: Path) -> int:
     """A lock file's descriptor: the lock goes with the process, however it ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        lock = os.open(names(path)[3], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Misconfigured(
             f"{path.parent} cannot be written: {error.strerror}. Set CLINIC_DATA_DIR to a folder that can"

@@ -25,8 +25,8 @@ from clinic.domain.messaging.messages import Delivery, Message, Origin, PublishR
 from clinic.domain.messaging.ports import Clock, Monotonic, Publisher, Resource, Sleep, Subscription
 
 BATCH_SIZE = 500
-PRUNE_INTERVAL = 1000
-"""Events that are published between two prunings."""
+PRUNE_INTERVAL, PRUNE_SIZE = 1000, 20_000
+"""Events that are published between two prunings, and up to how many one drops: it holds up an end."""
 
 MIN_POLL, MAX_POLL = 0.001, 0.02
 """Seconds between two polls of the log: after an event, and when there has been none for long."""
@@ -82,7 +82,7 @@ class SqlitePublisher(Publisher, Resource):
         return [PublishResult(*kept, now) for kept in zip(batch, positions, strict=True)]
 
     async def prune(self) -> None:
-        """Drop the events that every group has acknowledged."""
+        """Drop events that every group has acknowledged: the oldest, up to `PRUNE_SIZE`."""
         await self._log.write(partial(_prune, self._log.path))
 
 
@@ -188,7 +188,7 @@ class _OpenLog:
 
     def __init__(self, path: Path) -> None:
         path.stat()
-        self._path = path
+        self._path, self._names = path, sqlite.names(path)
         opened = sqlite.identities(str(path))
         self.connection = sqlite.read_only(path)
         self.connection.text_factory = bytes  # text may be no text: it makes a dead letter
@@ -213,7 +213,7 @@ class _OpenLog:
         return found != self._files
 
     def _found(self) -> sqlite.Files:
-        return sqlite.identities(*(f"{self._path}{suffix}" for suffix in sqlite.SUFFIXES))
+        return sqlite.identities(*self._names[:3])
 
     def read_after(self, place: Place, now: datetime) -> Sequence[Delivery]:
         """Up to a batch of events after that place; from the first if the place is another log's."""
@@ -293,7 +293,8 @@ def _newest(connection: sqlite3.Connection) -> int:
 
 def _prune(path: Path, connection: sqlite3.Connection) -> None:
     offsets = [_held(place, connection) for place in _places(path)]
-    connection.execute("DELETE FROM events WHERE seq <= ?", (min(offsets, default=0),))
+    query = "DELETE FROM events WHERE seq <= ? AND seq < (SELECT min(seq) FROM events) + ?"
+    connection.execute(query, (min(offsets, default=0), PRUNE_SIZE))
 
 
 def _places(log: Path) -> Sequence[Place]:
@@ -307,7 +308,7 @@ def _group_place(path: Path) -> Place | None:
 
     A group that has not been opened since files carry a name's id is known by the lock file beside it.
     """
-    is_served = path.with_name(path.name + ".lock").exists()
+    is_served = Path(sqlite.names(path)[3]).exists()
     try:
         with closing(sqlite.read_only(path)) as connection:
             (name,) = connection.execute("PRAGMA application_id").fetchone()
