@@ -23,9 +23,10 @@ from support.deployments import own_kafka
 from support.processes import eventually
 
 from clinic.adapters.kafka import cluster, member
-from clinic.adapters.kafka.cluster import KafkaConfig, in_thread
+from clinic.adapters.kafka.cluster import KafkaConfig
 from clinic.adapters.kafka.publisher import MIN_LEASE, KafkaPublisher
 from clinic.adapters.kafka.subscription import KafkaSubscription
+from clinic.adapters.threads import in_thread
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.messages import Delivery, Message, PublishResult
 from clinic.entrypoints.technologies.factories import FactoryContext

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from uuid import uuid4
 
@@ -252,6 +252,26 @@ async def test_an_end_soon_after_the_start_leaves_nothing_running(
         both.send_to_all(number)
         await both.ended()
         assert await _nothing_listens(pair)
+
+
+@pytest.mark.parametrize("service", ["appointment", "financial"])
+@pytest.mark.parametrize("server", ["store", "transport"])
+async def test_a_start_that_waits_for_a_silent_server_ends_at_once(
+    command: Callable[..., Service], service: str, server: str
+) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        silent.setblocking(False)
+        address = "{}:{}".format(*silent.getsockname())
+        urls = {"CLINIC_MONGO_URL": f"mongodb://{address}", "CLINIC_KAFKA_BOOTSTRAP_SERVERS": address}
+        technology = {"store": "mongo", "transport": "kafka"}[server]
+        process = command("run", service, **urls, **{f"CLINIC_{server.upper()}": technology})
+        process.start()
+        async with asyncio.timeout(20):
+            connection, _ = await asyncio.get_running_loop().sock_accept(silent)
+        with connection:
+            process.send(signal.SIGTERM)
+            assert await process.ended(within=3) == 0
+    assert "Traceback" not in process.complained
 
 
 async def test_the_demo_shows_its_steps_and_leaves_nothing_behind(

@@ -353,6 +353,16 @@ async def test_what_was_finished_or_charged_within_the_grace_is_in_flight_and_on
     assert len((await world.audit(an_hour - timedelta(seconds=1)))[0]) == 2
 
 
+@pytest.mark.parametrize(("ahead", "in_flight"), [(timedelta(days=1), 0), (GRACE / 2, 1)])
+async def test_what_a_clock_dated_far_ahead_is_not_in_flight_until_then(
+    world: World, ahead: timedelta, in_flight: int
+) -> None:
+    await world.finish()
+    audit = AuditCharges(world.charges, world.letters, POLICIES["hours-begun"], lambda: TWO_O_CLOCK - ahead)
+    (chunk,) = [each async for each in audit(world.finished, GRACE)]
+    assert (chunk.in_flight, len(chunk.findings)) == (in_flight, 1 - in_flight)
+
+
 async def test_what_was_republished_within_the_grace_is_in_flight(world: World) -> None:
     lost = await world.finish()
     world.clock.moment = LATER

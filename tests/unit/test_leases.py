@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 
+import pytest
+
 from clinic.adapters.leases import Leases
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.testing.builders import TWO_O_CLOCK, a_message
@@ -71,6 +73,15 @@ async def test_what_is_saved_while_the_outbox_is_being_read_is_not_missed() -> N
         return found
 
     assert [each.message for each in await leases.claim(unpublished, 1)] == outbox.messages
+
+
+async def test_what_nobody_woke_for_is_found_however_long_a_lease_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clinic.adapters.leases.MAX_WAIT", 0.01)
+    outbox = Outbox(0)
+    claim = asyncio.create_task(outbox.leases(3600).claim(outbox.unpublished, 1))
+    await outbox.asked.wait()
+    outbox.messages = [a_message()]
+    assert [each.message for each in await asyncio.wait_for(claim, 10)] == outbox.messages
 
 
 async def test_the_sweep_finds_what_nobody_woke_for() -> None:

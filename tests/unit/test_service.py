@@ -22,7 +22,7 @@ from clinic.domain.appointment.model import Appointment
 from clinic.domain.errors import Misconfigured, Unavailable
 from clinic.domain.messaging.ports import Monitored, Resource
 from clinic.entrypoints.containers import AppointmentContainer, FinancialContainer
-from clinic.entrypoints.service import Lifecycle, Service, serve
+from clinic.entrypoints.service import Lifecycle, Service, Stopping, serve
 from clinic.entrypoints.services import appointment_service, financial_service
 from clinic.entrypoints.settings import Settings
 from clinic.entrypoints.telemetry import LoggingTelemetry
@@ -145,6 +145,30 @@ async def test_what_cannot_be_opened_is_the_failure_and_the_rest_is_closed(lifec
     assert diary[-1] == "close a"
     assert "open c" not in diary
     assert lifecycle.failure is refusal
+
+
+class Silent(Opened):
+    """It waits for a server that does not answer."""
+
+    async def open(self) -> None:
+        await super().open()
+        await for_ever()
+
+
+async def test_a_start_that_waits_for_a_server_ends_when_it_is_asked_to(lifecycle: Lifecycle) -> None:
+    diary: list[str] = []
+
+    async def start() -> None:
+        async with lifecycle.lifespan(lambda: [Opened("a", diary), Silent("b", diary)], for_ever):
+            pytest.fail("it must not live")
+
+    starting = asyncio.create_task(start())
+    await asyncio.sleep(0)
+    lifecycle.stop()
+    with pytest.raises(Stopping):
+        await starting
+    assert diary == ["open a", "open b", "close b", "close a"]
+    assert lifecycle.failure is None
 
 
 async def test_a_loop_that_dies_ends_the_lifecycle_with_its_failure(lifecycle: Lifecycle) -> None:

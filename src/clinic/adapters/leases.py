@@ -8,6 +8,9 @@ from datetime import datetime
 from clinic.domain.messaging.messages import ClaimedMessage, Message
 from clinic.domain.messaging.ports import Monotonic
 
+MAX_WAIT = 3.0
+"""Seconds between two looks for what another process has put there, such as an operator's command."""
+
 
 class Leases:
     """Hands each unpublished event to one caller for `seconds`, waiting while there is none.
@@ -47,8 +50,7 @@ class Leases:
             await self._wait()
 
     async def _wait(self) -> None:
-        # The sweep also finds what another process put there, such as an operator's command.
         sweep = min(self._until.values(), default=float("inf")) - self._monotonic()
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.001, min(sweep, self._seconds))):
+            async with asyncio.timeout(max(0.001, min(sweep, self._seconds, MAX_WAIT))):
                 await self._saved.wait()

@@ -5,13 +5,12 @@ Every label is from a closed set: nothing that a client or a foreign producer wr
 
 import asyncio
 import os
-import threading
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Metric, PlatformCollector, ProcessCollector
 from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily
@@ -19,10 +18,10 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from clinic.adapters.group_commit import GroupCommit
+from clinic.adapters.threads import in_thread
 from clinic.domain.financial.dead_letters import GroupDeadLetters
 from clinic.domain.messaging.ports import Clock, Outbox
 
-T = TypeVar("T")
 Answer = Sequence[Metric]
 Question = Callable[[], Awaitable[Answer]]
 
@@ -340,29 +339,12 @@ def ask_disk(metrics: Metrics, folder: Path | None) -> None:
 
 async def disk(folder: Path) -> Answer:
     """The file system of that folder."""
-    found = await _in_a_thread(lambda: os.statvfs(folder))
+    found = await in_thread(os.statvfs, folder)
     free, size = (blocks * found.f_frsize for blocks in (found.f_bavail, found.f_blocks))
     return [
         GaugeMetricFamily("clinic_disk_free_bytes", "Free on the disk of CLINIC_DATA_DIR (SQLite).", free),
         GaugeMetricFamily("clinic_disk_size_bytes", "The size of that disk.", size),
     ]
-
-
-async def _in_a_thread(work: Callable[[], T]) -> T:
-    """A thread of its own that nobody waits for at the end: a disk may hang."""
-    loop = asyncio.get_running_loop()
-    future: asyncio.Future[T] = loop.create_future()
-
-    def run() -> None:
-        try:
-            answer, outcome = future.set_result, work()
-        except OSError as error:
-            answer, outcome = future.set_exception, error  # type: ignore[assignment]
-        with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(lambda: None if future.done() else answer(outcome))
-
-    threading.Thread(target=run, name="disk", daemon=True).start()
-    return await future
 
 
 def route_labels(template: str | None, method: str, status: int) -> tuple[str, str, str]:

@@ -25,6 +25,10 @@ LOOK_INTERVAL = 1.0
 """Seconds between two looks whether the threads behind a service still run."""
 
 
+class Stopping(Unavailable):
+    """The service was asked to end."""
+
+
 class Lifecycle:
     """Whether a service keeps running. A failure is kept for the caller that started it."""
 
@@ -81,13 +85,13 @@ class Lifecycle:
                 self.check_alive()
 
     async def unless_stopping(self, work: Coroutine[Any, Any, T]) -> T:
-        """The work's result. Raises `Unavailable` when the service is asked to end first."""
+        """The work's result. Raises `Stopping` when the service is asked to end first."""
         working, stopped = asyncio.create_task(work), asyncio.create_task(self.stopped())
         try:
             await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
             if working.done():
                 return working.result()
-            raise Unavailable("the service is stopping")
+            raise Stopping("the service is stopping")
         finally:
             working.cancel()
             stopped.cancel()
@@ -106,10 +110,12 @@ class Lifecycle:
                 self._resources = opened = resources()
                 for resource in opened:
                     stack.push_async_callback(resource.close)
-                    await resource.open()
+                    await self.unless_stopping(resource.open())  # a server that is silent answers late
                 self._loop = self._started(loop(), stack)
                 self._started(self._watch_threads(), stack)
                 yield
+        except Stopping:  # before it had started
+            raise
         except BaseException as error:
             self.fail("could not start or end", error)
             raise
@@ -182,7 +188,7 @@ class Service:
         try:
             await self._server.serve(sockets=[self._socket])
         except SystemExit as end:  # the lifespan did not begin; `failure` says why
-            if not self._lifecycle.failure:
+            if not self._lifecycle.failure and not self._server.should_exit:
                 raise Unavailable("the service did not start") from end
         finally:
             watching.cancel()

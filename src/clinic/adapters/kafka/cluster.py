@@ -1,9 +1,7 @@
 """What the Kafka adapters share: the cluster, its clients, the topic and a record's position in it."""
 
-import asyncio
 import logging
 import re
-import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from importlib.resources import files
@@ -38,7 +36,6 @@ ADMIN_TIMEOUT: Final = 10.0
 SAFE_REPLICATION: Final = 3
 
 Client = TypeVar("Client")
-T = TypeVar("T")
 
 
 class KafkaConfig(Struct, frozen=True, kw_only=True):
@@ -71,20 +68,6 @@ class KafkaConfig(Struct, frozen=True, kw_only=True):
             raise Misconfigured(
                 f"CLINIC_KAFKA_OPTIONS cannot be used: Kafka's client does not take {names}"
             ) from None
-
-
-async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
-    """What the call answers, made beside the loop. Raises what it raises, and `Unavailable`."""
-
-    def heard() -> T:
-        try:
-            return call(*arguments)
-        except BaseException:
-            raise
-        except:  # noqa: E722 — a bare KafkaError is no BaseException: its caller would wait for ever
-            raise Unavailable(f"Kafka's client failed: {sys.exc_info()[1]!r}") from None
-
-    return await asyncio.to_thread(heard)
 
 
 def offset(record: Record) -> tuple[int, int]:

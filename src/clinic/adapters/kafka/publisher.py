@@ -11,7 +11,8 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka import Message as Record
 
 from clinic.adapters import cloudevents
-from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, in_thread, position
+from clinic.adapters.kafka.cluster import KafkaConfig, Topic, id_of, position
+from clinic.adapters.threads import in_thread
 from clinic.domain.errors import Misconfigured, Refused, Unavailable
 from clinic.domain.messaging.messages import Message, PublishResult
 from clinic.domain.messaging.ports import Publisher, Resource, Telemetry

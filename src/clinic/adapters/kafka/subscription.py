@@ -11,8 +11,9 @@ from typing import Final
 
 from confluent_kafka import KafkaException
 
-from clinic.adapters.kafka.cluster import KafkaConfig, Topic, in_thread
+from clinic.adapters.kafka.cluster import KafkaConfig, Topic
 from clinic.adapters.kafka.member import Batch, Member
+from clinic.adapters.threads import in_thread
 from clinic.domain.errors import ClinicError, Misconfigured, NotNow, Unavailable
 from clinic.domain.messaging.messages import Delivery
 from clinic.domain.messaging.ports import Clock, Resource, Subscription, Telemetry

@@ -21,6 +21,8 @@ from clinic.domain.errors import Unavailable
 from clinic.domain.messaging.messages import ClaimedMessage, Message, PublicationStatus, PublishResult
 from clinic.domain.messaging.ports import Monotonic, Outbox, Waiting
 
+MAX_SWEEP: Final = 15.0
+"""Seconds between two looks for what another process has left, or has put there."""
 MAX_READY: Final = 10_000
 """Events that a process keeps in hand for its relay; the sweep finds what is beyond."""
 UNPUBLISHED: Final = {"outbox.0.id": {"$exists": True}}
@@ -149,7 +151,7 @@ class MongoOutbox(Outbox):
     async def _sweep(self, limit: int) -> None:
         # A task of its own: the driver does not end when its caller is cancelled, and nothing that is taken
         # may be lost.
-        self._next_sweep = self._monotonic() + self._lease / 2
+        self._next_sweep = self._monotonic() + min(self._lease / 2, MAX_SWEEP)
         try:
             claimed = await self._claim_expired(limit)
             self._ready.extend(claimed)

@@ -5,7 +5,8 @@ from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from clinic.adapters.kafka.cluster import KafkaConfig, in_thread
+from clinic.adapters.kafka.cluster import KafkaConfig
+from clinic.adapters.threads import in_thread
 
 TIMEOUT: Final = 1.0
 """Seconds for each of the questions: nothing but a scrape waits for the answers."""

@@ -1,0 +1,35 @@
+"""Calls that block, beside the event loop."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Thread
+from typing import Any, TypeVar
+
+from clinic.domain.errors import Unavailable
+
+T = TypeVar("T")
+
+
+async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
+    """What the call answers. Raises what it raises, and `Unavailable`.
+
+    In a thread of its own that nobody waits for once its caller is gone, also at the end: it may hang.
+    """
+    loop = asyncio.get_running_loop()
+    answer: asyncio.Future[T] = loop.create_future()
+
+    def run() -> None:
+        try:
+            tell, said = answer.set_result, call(*arguments)
+        except BaseException as error:  # noqa: BLE001 — its caller hears of it
+            tell, said = answer.set_exception, error  # type: ignore[assignment]
+        except:  # noqa: E722 — a bare KafkaError is no BaseException: its caller would wait for ever
+            failed = Unavailable(f"a library failed: {sys.exc_info()[1]!r}")
+            tell, said = answer.set_exception, failed  # type: ignore[assignment]
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(lambda: None if answer.done() else tell(said))
+
+    Thread(target=run, name="beside", daemon=True).start()
+    return await answer
