@@ -59,7 +59,7 @@ def is_opentelemetry(module: str) -> bool:
 # Kafka's client raises beside the loop eighteen, to cut what MongoDB says one more, to notice a database
 # that was emptied in place, and to find a linked one's log and lock, twenty, a thread for calls that may hang
 # twenty (eighteen fewer elsewhere), to look every few seconds under a long lease four; not to be
-# misled by a timer that comes early took the domain one.
+# misled by a timer that comes early took the domain one, nor by a clock that was ahead another.
 @pytest.mark.parametrize(("room", "lines"), [("domain", 2622), ("adapters", 3614)])
 def test_a_room_keeps_within_its_budget_of_lines(room: str, lines: int) -> None:
     files = list((DOMAIN.parent / room).rglob("*.py"))
