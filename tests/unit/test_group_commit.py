@@ -130,6 +130,26 @@ async def test_a_lone_call_waits_for_nobody_elses_write() -> None:
     assert writer.groups == [[0], [2], [4], [6, 8]]
 
 
+@pytest.mark.parametrize(("beside", "written"), [(2, [[0, 2, 4], [6]]), (1, [[0, 2, 4]])])
+async def test_a_server_has_the_next_write_before_the_callers_of_the_last_go_on(
+    beside: int, written: list[list[int]]
+) -> None:
+    writer = Writer()
+    commit = GroupCommit(writer, beside=beside)
+
+    async def sees(number: int) -> list[list[int]]:
+        await commit(number)
+        return writer.groups.copy()
+
+    first = [asyncio.create_task(sees(number)) for number in (0, 2, 4)]
+    await writer.begun.wait()
+    last = asyncio.create_task(commit(6))
+    await asyncio.sleep(0)
+    writer.go_on.set()
+    assert await asyncio.gather(*first) == [written] * 3
+    assert await last == 12
+
+
 async def test_a_caller_waits_no_longer_than_its_time_whoever_writes() -> None:
     writer = Writer()
     commit = GroupCommit(writer, timeout=0.01)

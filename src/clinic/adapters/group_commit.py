@@ -17,8 +17,9 @@ class GroupCommit(Generic[Operation, Outcome]):
     `write` returns one outcome for each operation, in order; an outcome that is an error is raised to its own
     caller. When `write` itself raises, every caller of the group gets that error: no outcome is known.
     Cancelling a caller leaves the write and the others alone. While fewer than `beside` operations are under
-    way, the next write begins beside them. A caller gets `Unavailable` after `timeout` seconds. `sizes`
-    counts the groups of this process.
+    way, the next write begins beside them; where that is more than one, it also begins before the callers of
+    the last one go on. A caller gets `Unavailable` after `timeout` seconds. `sizes` counts the groups of this
+    process.
     """
 
     sizes: ClassVar[Counter[int]] = Counter()
@@ -48,8 +49,8 @@ class GroupCommit(Generic[Operation, Outcome]):
         finally:
             timer.cancel()
 
-    def _begin(self) -> None:
-        if self._gathering and sum(self._writing.values()) < self._beside:
+    def _begin(self, ended: int = 0) -> None:
+        if self._gathering and sum(self._writing.values()) - ended < self._beside:
             group, self._gathering = self._gathering[: self._limit], self._gathering[self._limit :]
             self.sizes[len(group)] += 1
             writing = asyncio.create_task(self._write_group(group))
@@ -68,6 +69,9 @@ class GroupCommit(Generic[Operation, Outcome]):
             outcomes = await self._write([operation for operation, _ in group])
         except Exception as error:  # noqa: BLE001 — whatever it is, every caller has to hear of it
             outcomes = [error] * len(group)
+        else:
+            if self._beside > 1:  # a server works while this process answers; a thread would only compete
+                self._begin(ended=len(group))
         finally:  # also where a panic of a library ends it, which is no `Exception`
             for (_, future), outcome in zip(group, outcomes, strict=True):
                 answer(future, outcome)
