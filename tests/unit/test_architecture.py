@@ -60,8 +60,9 @@ def is_opentelemetry(module: str) -> bool:
 # that was emptied in place, and to find a linked one's log and lock, twenty, a thread for calls that may hang
 # twenty (eighteen fewer elsewhere), to look every few seconds under a long lease four; not to be
 # misled by a timer that comes early took the domain one, nor by a clock that was ahead another.
-# To have a server work while its callers are answered took four, and starts a quarter more a second.
-@pytest.mark.parametrize(("room", "lines"), [("domain", 2622), ("adapters", 3618)])
+# To have a server work while its callers are answered took four, and starts a quarter more a second. To read
+# one part of a batch while another is stored took the domain eighteen, and drains a quarter faster.
+@pytest.mark.parametrize(("room", "lines"), [("domain", 2640), ("adapters", 3618)])
 def test_a_room_keeps_within_its_budget_of_lines(room: str, lines: int) -> None:
     files = list((DOMAIN.parent / room).rglob("*.py"))
     assert files

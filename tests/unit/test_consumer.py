@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import uniform
 from time import monotonic
@@ -24,8 +24,8 @@ from clinic.domain.financial.pricing import POLICIES
 from clinic.domain.financial.use_cases import ChargeAppointments
 from clinic.domain.messaging.consumer import Consumer
 from clinic.domain.messaging.dead_letters import MAX_TEXT, MAX_VALUE, DeadLetter, DeadLetterFilter, letter_of
-from clinic.domain.messaging.messages import Delivery, Message, Received
-from clinic.domain.messaging.ports import Monotonic, Subscription
+from clinic.domain.messaging.messages import Delivery, Event, Message, Received
+from clinic.domain.messaging.ports import Monotonic, Sleep, Subscription
 from clinic.domain.messaging.retry import STALLED_AFTER
 from clinic.domain.money import Money
 from clinic.testing.builders import (
@@ -93,14 +93,24 @@ class World:
         async def handle(batch: Sequence[Received[AppointmentFinished]]) -> None:
             await fault("handle", lambda: self.charge(batch))
 
+        return self.consumer_of(from_message, handle, fault=fault, clock=clock)
+
+    def consumer_of(
+        self,
+        read: Callable[[Message], Event | None],
+        handle: Callable[[Sequence[Received[Event]]], Awaitable[object]],
+        sleep: Sleep | None = None,
+        fault: Fault = NO_FAULT,
+        clock: Monotonic = monotonic,
+    ) -> Consumer[Event]:
         return Consumer(
             FragileSubscription(
                 MemorySubscription(self.log, "financial", self.clock), fault, self._acknowledged
             ),
-            from_message,
+            read,
             handle,
             FragileDeadLetters(self.letters, fault),
-            self.sleep,
+            sleep or self.sleep,
             self.telemetry,
             clock,
             uniform,
@@ -128,6 +138,59 @@ async def test_each_finished_appointment_is_charged_and_acknowledged() -> None:
     charge = (await world.charges.page(ChargeFilter(), 1))[0]
     assert (charge.origin.position.partition("/")[0], charge.origin.attempts) == (world.log.id, 1)
     assert await world.dead_lettered() == {}
+
+
+@pytest.fixture
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clinic.domain.messaging.consumer.PART_SIZE", 2)
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_all_parts_of_a_large_batch_are_under_way_at_once_and_a_keys_in_order() -> None:
+    world, again = World(), [a_message(id=f"again {number}", key="again") for number in range(20)]
+    messages = [*(a_message() for _ in range(20)), *again]
+    parts: list[list[str]] = []
+    all_of_it = asyncio.Event()
+
+    async def handle(part: Sequence[Received[str]]) -> None:
+        parts.append([received.event for received in part])
+        if sum(map(len, parts)) == len(messages):
+            all_of_it.set()
+        await all_of_it.wait()
+
+    await world.publish(*messages)
+    async with running(world.consumer_of(lambda message: message.id, handle).run()):
+        await world.acknowledged(len(messages))
+    assert len(parts) > 1
+    (of_the_key,) = [part for part in parts if again[0].id in part]
+    assert [event for event in of_the_key if event.startswith("again")] == [each.id for each in again]
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_where_a_part_fails_the_others_end_and_the_whole_batch_comes_again() -> None:
+    world, messages = World(), [a_message() for _ in range(20)]
+    failed: list[str] = []
+    handled: list[str] = []
+    handled_by_then: list[set[str]] = []
+
+    async def handle(part: Sequence[Received[str]]) -> None:
+        events = [received.event for received in part]
+        if not failed:
+            failed.extend(events)
+            raise Unavailable("the store does not answer")
+        for _ in range(20):  # turns of the loop: long after the failure
+            await asyncio.sleep(0)
+        handled.extend(events)
+
+    async def pause(_: float) -> None:
+        handled_by_then.append(set(handled))
+
+    await world.publish(*messages)
+    async with running(world.consumer_of(lambda message: message.id, handle, pause).run()):
+        await world.acknowledged(len(messages))
+    ids = {message.id for message in messages}
+    assert handled_by_then == [ids - set(failed)]
+    assert set(handled) == ids
 
 
 async def test_unreadable_and_refused_events_are_dead_lettered_and_the_rest_is_charged() -> None:

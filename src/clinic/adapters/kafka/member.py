@@ -22,7 +22,7 @@ from clinic.domain.errors import ClinicError, Unavailable
 from clinic.domain.messaging.messages import Delivery, Origin
 from clinic.domain.messaging.ports import Clock
 
-BATCH_SIZE: Final = 500
+BATCH_SIZE: Final = 2000
 POLL_INTERVAL: Final = 0.05
 """Seconds between two signs of life to the client while nothing comes."""
 ANSWER_TIMEOUT: Final = 5.0
@@ -126,7 +126,7 @@ class Member:
             group_protocol=kafka.protocol,
             socket_timeout_ms=int(ANSWER_TIMEOUT * 1000),
             topic_metadata_refresh_interval_ms=int(PARTITIONS_KNOWN_WITHIN * 1000),
-            queued_max_messages_kbytes=4096,  # a dozen batches; by default 64 MB, which it never gives back
+            queued_max_messages_kbytes=4096,  # three batches; by default 64 MB, which it never gives back
             fetch_queue_backoff_ms=20,  # of the time that a batch takes: by default a second
             **(classic if kafka.protocol == "classic" else {}),
         )

@@ -3,6 +3,7 @@
 A crash anywhere in here means "again", never "lost": a message is acknowledged after it was handled.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic
 
@@ -13,6 +14,9 @@ from clinic.domain.messaging.dead_letters import MAX_NAME, DeadLetters, letter_o
 from clinic.domain.messaging.messages import Delivery, Event, Message, Received
 from clinic.domain.messaging.ports import Jitter, Monotonic, Sleep, Subscription, Telemetry
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
+
+PART_SIZE = 500
+"""Messages that are handled together; of a larger batch, one part is read while another is stored."""
 
 
 class Consumer(Generic[Event]):
@@ -64,10 +68,19 @@ class Consumer(Generic[Event]):
                     break
 
     async def _attempt(self, batch: Sequence[Delivery]) -> None:
+        skipped: list[Delivery] = []
+        parts = [self._attempt_part(part, skipped) for part in _parts(batch)]
+        for failure in await asyncio.gather(*parts, return_exceptions=True):
+            if failure:
+                raise failure
+        await self._subscription.acknowledge(batch)
+        for other in skipped:
+            self._telemetry("skipped", type=other.message.type[:MAX_NAME], position=other.origin.position)
+
+    async def _attempt_part(self, part: Sequence[Delivery], skipped: list[Delivery]) -> None:
         readable: list[tuple[Delivery, Received[Event]]] = []
         refused: list[tuple[Delivery, Refused]] = []
-        skipped: list[Delivery] = []
-        for delivery in batch:
+        for delivery in part:
             try:
                 event = self._read(delivery.message)
             except Refused as reason:
@@ -82,9 +95,6 @@ class Consumer(Generic[Event]):
             refused += [(delivery, reason) for (delivery, _), reason in found]
         if refused:
             await self._dead_letter(refused)
-        await self._subscription.acknowledge(batch)
-        for other in skipped:
-            self._telemetry("skipped", type=other.message.type[:MAX_NAME], position=other.origin.position)
 
     async def _handle_readable(self, readable: Sequence[tuple[Delivery, Received[Event]]]) -> None:
         await self._handle([received for _, received in readable])
@@ -100,6 +110,14 @@ class Consumer(Generic[Event]):
                 position=letter.position,
                 reason=letter.reason,
             )
+
+
+def _parts(batch: Sequence[Delivery]) -> Sequence[Sequence[Delivery]]:
+    """All that is about one key is in one part, in order: the first event charges."""
+    parts: list[list[Delivery]] = [[] for _ in range(-(-len(batch) // PART_SIZE))]
+    for delivery in batch:
+        parts[hash(delivery.message.key) % len(parts)].append(delivery)
+    return parts
 
 
 def _again(delivery: Delivery) -> Delivery:
