@@ -18,7 +18,7 @@ from bson.binary import UuidRepresentation
 from bson.codec_options import CodecOptions
 from confluent_kafka import Consumer
 
-BATCH_SIZE: Final = 500
+BATCH_SIZE: Final = 2000
 INDEXES: Final = (
     ("charged_at", "_id"),
     ("physician_id", "charged_at", "_id"),

@@ -218,6 +218,17 @@ class TestMongoAppointments(OnMongo, AppointmentsContract):
         async with self.opened(where, self.short_lease) as store:
             assert await self.soon(hand_over(store, 1)) == [message]
 
+    async def test_what_another_process_put_there_is_found_however_long_a_lease_is(
+        self, where: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("clinic.adapters.mongo.outbox.MAX_SWEEP", 0.05)
+        async with self.opened(where, LONG) as store, self.opened(where, LONG) as command:
+            waiting = asyncio.create_task(hand_over(store, 1))
+            await self.looked_in_vain(store)
+            state, message = finished(await command.save(await command.add(an_appointment())))
+            await command.save(state, message)
+            assert await self.soon(waiting) == [message]
+
     async def looked_in_vain(self, store: MongoStore) -> None:
         """By the time that so many questions are answered, the waiting claim has looked into the database."""
         for _ in range(10):

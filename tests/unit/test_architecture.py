@@ -57,12 +57,12 @@ def is_opentelemetry(module: str) -> bool:
 # The history of all dead letters took 20 and 35 lines: a method of a port, and of three stores. To leave a
 # log alone whose -wal was removed took seven more, to count what a bulk has done nine, to hear of whatever
 # Kafka's client raises beside the loop eighteen, to cut what MongoDB says one more, to notice a database
-# that was emptied in place, and to find a linked one's log and lock, twenty, a thread for calls that may hang
+# that was emptied in place, and to find a linked one's log and lock, 24, a thread for calls that may hang
 # twenty (eighteen fewer elsewhere), to look every few seconds under a long lease four; not to be
 # misled by a timer that comes early took the domain one, nor by a clock that was ahead another.
 # To have a server work while its callers are answered took four, and starts a quarter more a second. To read
-# one part of a batch while another is stored took the domain eighteen, and drains a quarter faster.
-@pytest.mark.parametrize(("room", "lines"), [("domain", 2640), ("adapters", 3618)])
+# one part of a batch while another is stored took the domain 21, and drains a quarter faster.
+@pytest.mark.parametrize(("room", "lines"), [("domain", 2643), ("adapters", 3622)])
 def test_a_room_keeps_within_its_budget_of_lines(room: str, lines: int) -> None:
     files = list((DOMAIN.parent / room).rglob("*.py"))
     assert files

@@ -193,6 +193,36 @@ async def test_where_a_part_fails_the_others_end_and_the_whole_batch_comes_again
     assert set(handled) == ids
 
 
+@pytest.mark.usefixtures("small_parts")
+async def test_a_defect_in_one_part_is_not_hidden_by_an_outage_in_another() -> None:
+    world = World()
+    parts: list[object] = []
+
+    async def handle(part: Sequence[Received[str]]) -> None:
+        parts.append(part)
+        raise Unavailable("the store does not answer") if len(parts) == 1 else ZeroDivisionError
+
+    await world.publish(*(a_message() for _ in range(20)))
+    with pytest.raises(ZeroDivisionError):
+        await asyncio.wait_for(world.consumer_of(lambda message: message.id, handle).run(), 10)
+
+
+@pytest.mark.usefixtures("small_parts")
+async def test_nothing_is_dead_lettered_before_every_part_is_handled() -> None:
+    world, messages = World(), [a_message() for _ in range(20)]
+    is_down = [True]
+
+    async def handle(_: Sequence[Received[AppointmentFinished]]) -> None:
+        if is_down:
+            is_down.clear()
+            raise Unavailable("the store does not answer")
+
+    await world.publish(UNREADABLE, *messages)
+    async with running(world.consumer_of(from_message, handle).run()):
+        await world.acknowledged(len(messages) + 1)
+    assert len(world.telemetry.named("dead-lettered")) == 1
+
+
 async def test_unreadable_and_refused_events_are_dead_lettered_and_the_rest_is_charged() -> None:
     world, messages = World(), [a_message() for _ in range(6)]
     await world.publish(messages[0], UNREADABLE, *messages[1:4], REFUSED, *messages[4:])

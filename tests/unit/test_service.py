@@ -152,7 +152,11 @@ class Silent(Opened):
 
     async def open(self) -> None:
         await super().open()
-        await for_ever()
+        try:
+            await for_ever()
+        finally:
+            await asyncio.sleep(0)
+            self._diary.append("gives up")
 
 
 async def test_a_start_that_waits_for_a_server_ends_when_it_is_asked_to(lifecycle: Lifecycle) -> None:
@@ -167,7 +171,7 @@ async def test_a_start_that_waits_for_a_server_ends_when_it_is_asked_to(lifecycl
     lifecycle.stop()
     with pytest.raises(Stopping):
         await starting
-    assert diary == ["open a", "open b", "close b", "close a"]
+    assert diary == ["open a", "open b", "gives up", "close b", "close a"]
     assert lifecycle.failure is None
 
 

@@ -14,6 +14,7 @@ from support.folders import copied
 
 from clinic.adapters.sqlite.file import SqliteFile, scripts
 from clinic.adapters.sqlite.transport import (
+    PRUNE,
     PRUNE_INTERVAL,
     PUBLISHER_TIMEOUT,
     SqlitePublisher,
@@ -473,6 +474,20 @@ async def test_what_a_long_backlog_leaves_is_pruned_a_part_at_a_time(
             await publisher.prune()
             with closing(sqlite3.connect(tmp_path / "events.db")) as log:
                 assert log.execute("SELECT count(*) FROM events").fetchone() == (left,)
+
+
+async def test_a_pruning_looks_at_no_more_than_it_drops() -> None:
+    with closing(sqlite3.connect(":memory:", isolation_level=None)) as log:
+        log.executescript("".join(scripts("events")))
+        log.execute(
+            "INSERT INTO events (key, headers, value, published_at) WITH RECURSIVE many(n) AS "
+            "(VALUES (1) UNION ALL SELECT n + 1 FROM many WHERE n < 100000) SELECT '', '', '', 0 FROM many"
+        )
+        steps = [0]
+        log.set_progress_handler(lambda: steps.__setitem__(0, steps[0] + 1), 100)
+        log.execute(PRUNE, (99_999, 10))
+        assert steps[0] < 20  # hundreds of SQLite's own; to look at each row takes thousands of hundreds
+        assert log.execute("SELECT count(*) FROM events").fetchone() == (99_990,)
 
 
 async def test_a_quiet_log_is_looked_at_less_and_less_often(tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def test_nobody_waits_at_the_end_for_a_call_that_hangs() -> None:
 
     asyncio.run(give_up())
     assert not hangs.is_set()
-    (left,) = [each for each in threading.enumerate() if each.name == "beside"]
+    (left,) = [each for each in threading.enumerate() if each.name == "hang"]
     assert left.daemon
     hangs.set()
     left.join()

@@ -31,5 +31,5 @@ async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(lambda: None if answer.done() else tell(said))
 
-    Thread(target=run, name="beside", daemon=True).start()
+    Thread(target=run, name=getattr(call, "__name__", None), daemon=True).start()
     return await answer

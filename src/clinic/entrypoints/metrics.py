@@ -33,7 +33,7 @@ MAX_COUNTED: Final = 10_000
 
 FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 LATE: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 3600)
-SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000)
+SIZES: Final = (1, 2, 5, 10, 25, 50, 100, 250, 500, 1000, 2500)
 EVENTS: Final = {
     "finished": "an appointment was finished, and its event saved",
     "published": "its event was published",
@@ -245,7 +245,10 @@ class FinancialMetrics(Metrics):
             registry=registry,
         )
         self.handling_duration = Histogram(
-            "clinic_handling_duration_seconds", "How long charging a batch took.", FAST, registry=registry
+            "clinic_handling_duration_seconds",
+            "How long charging a batch took, or a part of a large one.",
+            FAST,
+            registry=registry,
         )
         self.batch_size = Histogram(
             "clinic_consumer_batch_size", "Messages in a batch that is received.", SIZES, registry=registry

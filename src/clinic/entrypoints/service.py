@@ -93,8 +93,9 @@ class Lifecycle:
                 return working.result()
             raise Stopping("the service is stopping")
         finally:
-            working.cancel()
             stopped.cancel()
+            if working.cancel():  # what it has begun it ends, before anything is closed beneath it
+                await asyncio.wait([working], timeout=LOOP_TIMEOUT)
 
     @contextlib.asynccontextmanager
     async def lifespan(

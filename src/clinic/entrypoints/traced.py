@@ -94,7 +94,7 @@ def decode(key: bytes | None, headers: cloudevents.Headers, value: bytes | None)
 def _context(message: Message, headers: cloudevents.Headers = ()) -> TraceContext | None:
     """The one that is kept with the event, or else that of the hop: a foreign producer's, perhaps.
 
-    Most often there is none, and a batch has five hundred messages: this is asked for each.
+    Most often there is none, and a batch has hundreds of messages: this is asked for each.
     """
     for name, _ in message.extensions:
         if name == PARENT:

@@ -100,8 +100,9 @@ class SqliteFile(Resource):
             self._writer = _Thread(self.path)
             await self._writer.run(prepare)
             self._reader = _Thread(self.path)
-            self._log = os.open(self._names[1], os.O_RDONLY | os.O_CLOEXEC)
             self._files = self._found()
+            if self._files[1]:
+                self._log = await self._reader.run(lambda _: os.open(self._names[1], os.O_RDONLY))
         except BaseException:
             await self.close()
             raise
@@ -164,15 +165,17 @@ class SqliteFile(Resource):
         self._check_files()
 
     def _check_files(self, connection: sqlite3.Connection | None = None) -> None:
+        head = os.pread(self._log, len(WAL_MAGIC), 0) if connection and self._log is not None else b""
         if (found := self._found()) != self._files:
-            if connection and found[:2] == (*self._files[:1], None):  # its log goes when this process does
+            is_removed = found[:2] == (*self._files[:1], None)
+            if connection and is_removed and head == WAL_MAGIC:  # its log goes when this process does
                 connection.execute("PRAGMA wal_checkpoint")
             raise Unavailable(
                 f"{self.path} was moved, removed or replaced, or one of its files beside it: "
                 "put it back, or restart the service"
             )
-        if connection and self._log is not None:
-            self._check_content(connection, os.pread(self._log, len(WAL_MAGIC), 0))
+        if connection:
+            self._check_content(connection, head)
 
     def _check_content(self, connection: sqlite3.Connection, head: bytes) -> None:
         with suppress(sqlite3.Error):

@@ -37,6 +37,8 @@ SERVED_INTERVAL, PUBLISHER_TIMEOUT = 1.0, 15.0
 """Seconds between two looks whether anybody publishes, and after which it is a failure if nobody does."""
 
 LOG_VERSION = 1
+PRUNE = "DELETE FROM events WHERE seq <= min(?, (SELECT min(seq) FROM events) + ? - 1)"
+"""One bound: of two, SQLite would take the first, and look at each row up to that one."""
 RENAME = "INSERT OR REPLACE INTO log (rowid, id) VALUES (1, lower(hex(randomblob(8))))"
 
 
@@ -293,8 +295,7 @@ def _newest(connection: sqlite3.Connection) -> int:
 
 def _prune(path: Path, connection: sqlite3.Connection) -> None:
     offsets = [_held(place, connection) for place in _places(path)]
-    query = "DELETE FROM events WHERE seq <= ? AND seq < (SELECT min(seq) FROM events) + ?"
-    connection.execute(query, (min(offsets, default=0), PRUNE_SIZE))
+    connection.execute(PRUNE, (min(offsets, default=0), PRUNE_SIZE))
 
 
 def _places(log: Path) -> Sequence[Place]:

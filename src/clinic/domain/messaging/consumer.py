@@ -23,8 +23,9 @@ class Consumer(Generic[Event]):
     """Carries messages from a subscription to their use case, for as long as the service runs.
 
     `read` returns None for a message that is not for this context, and raises `Refused` if it cannot be read.
-    `handle` takes a batch of events and may refuse it. What is refused becomes a dead letter, the rest is
-    handled. `problem` says in one sentence what keeps messages from being handled; None while they are.
+    `handle` takes a batch of events and may refuse it; of a large batch, several parts at once. What is
+    refused becomes a dead letter, the rest is handled. `problem` says in one sentence what keeps messages
+    from being handled; None while they are.
     """
 
     def __init__(
@@ -68,18 +69,22 @@ class Consumer(Generic[Event]):
                     break
 
     async def _attempt(self, batch: Sequence[Delivery]) -> None:
+        refused: list[tuple[Delivery, Refused]] = []
         skipped: list[Delivery] = []
-        parts = [self._attempt_part(part, skipped) for part in _parts(batch)]
-        for failure in await asyncio.gather(*parts, return_exceptions=True):
-            if failure:
-                raise failure
+        parts = [self._attempt_part(part, refused, skipped) for part in _parts(batch)]
+        failures = [*filter(None, await asyncio.gather(*parts, return_exceptions=True))]
+        for failure in sorted(failures, key=lambda each: isinstance(each, NotNow)):
+            raise failure  # a defect first: the others are tried again
+        if refused:
+            await self._dead_letter(refused)
         await self._subscription.acknowledge(batch)
         for other in skipped:
             self._telemetry("skipped", type=other.message.type[:MAX_NAME], position=other.origin.position)
 
-    async def _attempt_part(self, part: Sequence[Delivery], skipped: list[Delivery]) -> None:
+    async def _attempt_part(
+        self, part: Sequence[Delivery], refused: list[tuple[Delivery, Refused]], skipped: list[Delivery]
+    ) -> None:
         readable: list[tuple[Delivery, Received[Event]]] = []
-        refused: list[tuple[Delivery, Refused]] = []
         for delivery in part:
             try:
                 event = self._read(delivery.message)
@@ -93,8 +98,6 @@ class Consumer(Generic[Event]):
         if readable:
             found = await bisect_refused(readable, self._handle_readable)
             refused += [(delivery, reason) for (delivery, _), reason in found]
-        if refused:
-            await self._dead_letter(refused)
 
     async def _handle_readable(self, readable: Sequence[tuple[Delivery, Received[Event]]]) -> None:
         await self._handle([received for _, received in readable])

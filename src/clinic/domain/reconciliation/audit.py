@@ -56,7 +56,7 @@ class AuditCharges:
     """Compare finished appointments with charges, while both services run; nothing is changed.
 
     What does not agree is read again on both sides before it is reported. If it was finished, published or
-    charged less than `grace` ago, it is in flight. A charge is checked against the policy that it names, a
+    charged within `grace` of now, it is in flight. A charge is checked against the policy that it names, a
     missing charge is estimated by today's policy. Raises `Unavailable`.
     """
 

@@ -20,8 +20,8 @@ CHATTERS: Final = ("opentelemetry", "urllib3")
 """Loggers that have a line for each span that is lost: `_Exporter` reports in our words."""
 END_TIMEOUT: Final = 1.0
 """Seconds that the end of a service waits for its last spans."""
-MAX_LINKS: Final = 1000
-"""Of a span: a batch has fewer messages, and OpenTelemetry keeps 128 unless told otherwise."""
+MAX_LINKS: Final = 2000
+"""Of a span: a batch has no more messages, and OpenTelemetry keeps 128 unless told otherwise."""
 
 
 class Export:
