@@ -61,8 +61,8 @@ def is_opentelemetry(module: str) -> bool:
 # twenty (eighteen fewer elsewhere), to look every few seconds under a long lease four; not to be
 # misled by a timer that comes early took the domain one, nor by a clock that was ahead another.
 # To have a server work while its callers are answered took four, and starts a quarter more a second. To read
-# one part of a batch while another is stored took the domain 21, and drains a quarter faster.
-@pytest.mark.parametrize(("room", "lines"), [("domain", 2643), ("adapters", 3622)])
+# one part of a batch while another is stored took the domain 27, and drains a quarter faster.
+@pytest.mark.parametrize(("room", "lines"), [("domain", 2649), ("adapters", 3622)])
 def test_a_room_keeps_within_its_budget_of_lines(room: str, lines: int) -> None:
     files = list((DOMAIN.parent / room).rglob("*.py"))
     assert files

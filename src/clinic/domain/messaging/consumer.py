@@ -15,7 +15,7 @@ from clinic.domain.messaging.messages import Delivery, Event, Message, Received
 from clinic.domain.messaging.ports import Jitter, Monotonic, Sleep, Subscription, Telemetry
 from clinic.domain.messaging.retry import LastFailure, backoff, bisect_refused, run_to_completion
 
-PART_SIZE = 500
+PART_SIZE, PARTS_AT_ONCE = 500, 2
 """Messages that are handled together; of a larger batch, one part is read while another is stored."""
 
 
@@ -71,8 +71,14 @@ class Consumer(Generic[Event]):
     async def _attempt(self, batch: Sequence[Delivery]) -> None:
         refused: list[tuple[Delivery, Refused]] = []
         skipped: list[Delivery] = []
-        parts = [self._attempt_part(part, refused, skipped) for part in _parts(batch)]
-        failures = [*filter(None, await asyncio.gather(*parts, return_exceptions=True))]
+        at_once = asyncio.Semaphore(PARTS_AT_ONCE)  # who asks meanwhile need not wait for all of them
+
+        async def attempt(part: Sequence[Delivery]) -> None:
+            async with at_once:
+                await self._attempt_part(part, refused, skipped)
+
+        outcomes = await asyncio.gather(*map(attempt, _parts(batch)), return_exceptions=True)
+        failures = [outcome for outcome in outcomes if outcome]
         for failure in sorted(failures, key=lambda each: isinstance(each, NotNow)):
             raise failure  # a defect first: the others are tried again
         if refused:
