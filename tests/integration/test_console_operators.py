@@ -6,6 +6,7 @@ import os
 import re
 import sqlite3
 import subprocess
+import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,8 @@ from support.browser import Visits, violations, width
 from support.consoles import NARROW, TOKEN, WIDE, WithConsole, browser, clinic, sign_in, visits
 from support.deployments import charged, finish
 from support.processes import eventually
+
+from clinic.domain.events import FINISHED_V1
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -44,8 +47,6 @@ async def groups(clinic: WithConsole) -> dict[str, int]:
 async def poison(clinic: WithConsole) -> None:
     """As the documentation says it; return once it is a dead letter."""
     assert POISON, "docs/console.md lost its command"
-    async with httpx.AsyncClient(trust_env=False) as http:
-        await charged(http, clinic, {(await finish(http, clinic))["id"]})
     before = sum((await groups(clinic)).values())
     command = POISON[0].replace("var/events.db", str(clinic.data / "events.db"))
     await asyncio.to_thread(subprocess.run, ["sh", "-c", command], check=True)
@@ -105,14 +106,14 @@ async def test_a_flood_of_dead_letters_is_discarded_and_every_one_is_counted(
 
 
 def add_letters(clinic: WithConsole, count: int) -> None:
-    """Copies of the newest event in the log, which cannot be read; markup is in all of them."""
+    """Events that cannot be read; markup is in all of them."""
+    headers = json.dumps([["ce_type", FINISHED_V1]]).encode()
     value = json.dumps({"room": "<script>alert(1)</script>"}).encode()
     with closing(sqlite3.connect(clinic.data / "events.db")) as log, log:
         log.execute(
             "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < ?) "
-            "INSERT INTO events (key, headers, value, published_at) SELECT key, headers, ?, published_at "
-            "FROM (SELECT * FROM events ORDER BY seq DESC LIMIT 1), n",
-            (count, value),
+            "INSERT INTO events (key, headers, value, published_at) SELECT 'key', ?, ?, ? FROM n",
+            (count, headers, value, int(time.time() * 1000)),
         )
 
 
