@@ -52,6 +52,8 @@ def collector(monkeypatch: pytest.MonkeyPatch) -> Iterator[Collector]:
         for name, value in collector.environment.items():
             monkeypatch.setenv(name, value)
         yield collector
+        for thread in ending():
+            thread.join()
 
 
 @pytest.fixture
