@@ -17,9 +17,8 @@ class GroupCommit(Generic[Operation, Outcome]):
     `write` returns one outcome for each operation, in order; an outcome that is an error is raised to its own
     caller. When `write` itself raises, every caller of the group gets that error: no outcome is known.
     Cancelling a caller leaves the write and the others alone. While fewer than `beside` operations are under
-    way, the next write begins beside them; where that is more than one, it also begins before the callers of
-    the last one go on. A caller gets `Unavailable` after `timeout` seconds. `sizes` counts the groups of this
-    process.
+    way, the next write begins beside them; where that is more than one, also before the callers of the last
+    one go on. A caller gets `Unavailable` after `timeout` seconds. `sizes` counts this process's groups.
     """
 
     sizes: ClassVar[Counter[int]] = Counter()
@@ -77,11 +76,11 @@ class GroupCommit(Generic[Operation, Outcome]):
                 answer(future, outcome)
 
 
-def answer(future: asyncio.Future[Outcome], outcome: Outcome | Exception) -> None:
+def answer(future: asyncio.Future[Outcome], outcome: Outcome | BaseException) -> None:
     """Give the caller that waits its outcome; it may have gone."""
     if future.done():
         return
-    if isinstance(outcome, Exception):
+    if isinstance(outcome, BaseException):
         future.set_exception(outcome)
     else:
         future.set_result(outcome)

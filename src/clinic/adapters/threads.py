@@ -7,6 +7,7 @@ from contextlib import suppress
 from threading import Thread
 from typing import Any, TypeVar
 
+from clinic.adapters.group_commit import answer
 from clinic.domain.errors import Unavailable
 
 T = TypeVar("T")
@@ -18,18 +19,18 @@ async def in_thread(call: Callable[..., T], *arguments: Any) -> T:
     In a thread of its own that nobody waits for once its caller is gone, also at the end: it may hang.
     """
     loop = asyncio.get_running_loop()
-    answer: asyncio.Future[T] = loop.create_future()
+    future: asyncio.Future[T] = loop.create_future()
 
     def run() -> None:
+        outcome: T | BaseException
         try:
-            tell, said = answer.set_result, call(*arguments)
+            outcome = call(*arguments)
         except BaseException as error:  # noqa: BLE001 — its caller hears of it
-            tell, said = answer.set_exception, error  # type: ignore[assignment]
+            outcome = error
         except:  # noqa: E722 — a bare KafkaError is no BaseException: its caller would wait for ever
-            failed = Unavailable(f"a library failed: {sys.exc_info()[1]!r}")
-            tell, said = answer.set_exception, failed  # type: ignore[assignment]
+            outcome = Unavailable(f"a library failed: {sys.exc_info()[1]!r}")
         with suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(lambda: None if answer.done() else tell(said))
+            loop.call_soon_threadsafe(answer, future, outcome)
 
     Thread(target=run, name=getattr(call, "__name__", None), daemon=True).start()
-    return await answer
+    return await future

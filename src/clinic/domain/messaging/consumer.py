@@ -79,8 +79,8 @@ class Consumer(Generic[Event]):
 
         outcomes = await asyncio.gather(*map(attempt, _parts(batch)), return_exceptions=True)
         failures = [outcome for outcome in outcomes if outcome]
-        for failure in sorted(failures, key=lambda each: isinstance(each, NotNow)):
-            raise failure  # a defect first: the others are tried again
+        if failures:  # a defect first: the others are tried again
+            raise min(failures, key=lambda each: isinstance(each, NotNow))
         if refused:
             await self._dead_letter(refused)
         await self._subscription.acknowledge(batch)
